@@ -1,7 +1,7 @@
 """Region similarity J and boundary accuracy F, and what the DAVIS protocol makes of them over a sequence.
 
-The definitions are those of the DAVIS benchmark (Perazzi et al. 2016, Pont-Tuset et al. 2017), so that figures can be put
-beside published ones.
+The definitions are those of the DAVIS benchmark (Perazzi et al. 2016, Pont-Tuset et al. 2017), so that
+figures can be put beside published ones.
 """
 
 import math
@@ -33,7 +33,8 @@ class Statistic:
     Attributes:
         mean: mean over frames, 0..1.
         recall: share of frames above 0.5.
-        decay: mean of the first quarter of the frames minus mean of the last; positive when tracking gets worse.
+        decay: mean of the first quarter of the frames minus mean of the last; positive when tracking gets
+            worse.
     """
 
     mean: float
@@ -106,7 +107,8 @@ def region_similarity(prediction: NDArray[np.generic], truth: NDArray[np.generic
 def boundary_accuracy(prediction: NDArray[np.generic], truth: NDArray[np.generic]) -> float:
     """F of one frame: the harmonic mean of the boundaries' precision and recall.
 
-    A boundary pixel matches when the other boundary has a pixel within 0.8 % of the image's diagonal, rounded up.
+    A boundary pixel matches when the other boundary has a pixel within 0.8 % of the image's diagonal, rounded
+    up.
 
     Args:
         prediction: (H, W) mask, bool or any dtype where non-zero means object.
@@ -120,8 +122,8 @@ def boundary_accuracy(prediction: NDArray[np.generic], truth: NDArray[np.generic
     """
     predicted, true = _as_masks(prediction, truth)
     radius = math.ceil(BOUNDARY_TOLERANCE * math.hypot(*true.shape))
-    # One pixel of margin keeps every boundary pixel inside the part that is looked at, and the rule for the last row and
-    # column idle wherever that part ends before the image does.
+    # One pixel of margin keeps every boundary pixel inside the part that is looked at, and the rule for the
+    # last row and column idle wherever that part ends before the image does.
     x, y, w, h = cv2.boundingRect(predicted | true)
     part = np.s_[max(y - 1, 0) : y + h + 1, max(x - 1, 0) : x + w + 1]
     predicted_edge, true_edge = boundary_map(predicted[part]), boundary_map(true[part])
@@ -136,8 +138,8 @@ def boundary_accuracy(prediction: NDArray[np.generic], truth: NDArray[np.generic
 def boundary_map(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Mark the pixels whose right, lower or lower-right neighbour has another value.
 
-    The last row looks only to the right, the last column only down, and their corner is never a boundary: the image's
-    own border is no boundary of the object.
+    The last row looks only to the right, the last column only down, and their corner is never a boundary: the
+    image's own border is no boundary of the object.
 
     Args:
         mask: (H, W) uint8 of 0 and 1.
@@ -157,8 +159,8 @@ def boundary_map(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def statistic(values: Sequence[float]) -> Statistic:
     """Mean, recall and decay of per-frame scores.
 
-    Decay follows DAVIS: the bin borders are spread evenly over the frames and rounded, and neighbouring bins share the
-    frame at their border.
+    Decay follows DAVIS: the bin borders are spread evenly over the frames and rounded, and neighbouring bins
+    share the frame at their border.
 
     Args:
         values: one score per frame, 0..1.
@@ -230,8 +232,8 @@ def score_sequence(
 ) -> SequenceScores:
     """Score the label maps of one sequence by the DAVIS protocol.
 
-    The first frame (which shows the object) and the last are left out. Both iterables are read once and in step, so
-    that long sequences need not be held in memory.
+    The first frame (which shows the object) and the last are left out. Both iterables are read once and in
+    step, so that long sequences need not be held in memory.
 
     Args:
         predictions: (H, W) label maps in frame order, first and last frame included.
@@ -239,8 +241,8 @@ def score_sequence(
         object_ids: ids to score; by default those in the truth's first frame.
 
     Raises:
-        SourceError: fewer than 3 frames, another number of predictions than truths, masks of different sizes, or no
-            object in the truth's first frame.
+        SourceError: fewer than 3 frames, another number of predictions than truths, masks of different sizes,
+            or no object in the truth's first frame.
     """
     scorer = SequenceScorer(object_ids)
     try:
@@ -252,7 +254,7 @@ def score_sequence(
 
 
 class SequenceScorer:
-    """Scores a sequence while its frames arrive; `score_sequence` for callers that have no iterable of predictions."""
+    """Scores a sequence while its frames arrive; see `score_sequence`."""
 
     def __init__(self, object_ids: Sequence[int] | None = None) -> None:
         """Start a sequence.
@@ -313,8 +315,8 @@ def _as_masks(
 def _share_near(edge: NDArray[np.uint8], other: NDArray[np.uint8], radius: int) -> int:
     """Count the pixels of `edge` within `radius` of a pixel of `other`; both (H, W) uint8 of 0 and 1.
 
-    An exact distance transform stands in for the dilation with a disk: both ask whether the nearest pixel of `other` lies
-    within the radius, and its cost does not grow with the radius.
+    An exact distance transform stands in for the dilation with a disk: both ask whether the nearest pixel of
+    `other` lies within the radius, and its cost does not grow with the radius.
     """
     distance = cv2.distanceTransform(1 - other, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     # Squared distances are integers: the half keeps the comparison clear of the square root's rounding.

@@ -1,0 +1,100 @@
+"""Files and folders that appear whole or not at all."""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from sam2lite_core.errors import SourceError
+
+
+def write_atomically(path: str | Path, data: bytes) -> None:
+    """Write a file beside its place, then rename it, so that no reader ever sees half of it.
+
+    Args:
+        path: the file's final place; its folder must exist.
+        data: what it is to hold.
+
+    Raises:
+        SourceError: the folder is missing or not writable, or the disk is full.
+    """
+    path = Path(path)
+    partial = partial_name(path)
+    try:
+        partial.write_bytes(data)
+        partial.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise SourceError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+@contextlib.contextmanager
+def output_folder(path: str | Path, *, marker: str, overwrite: bool = False) -> Iterator[Path]:
+    """Fill a folder that takes its place when the block ends, and vanishes when the block fails.
+
+    Args:
+        path: the folder to make; its parents are made as needed.
+        marker: a file that every complete result holds. A folder is only replaced when it has one, so that a
+            mistyped path never costs somebody's files.
+        overwrite: replace an earlier result.
+
+    Yields:
+        The temporary folder to write into.
+
+    Raises:
+        SourceError: the place is taken, or cannot be written.
+    """
+    path = Path(path)
+    check_output_folder(path, marker=marker, overwrite=overwrite)
+    partial = partial_name(path)
+    try:
+        if partial.exists():
+            shutil.rmtree(partial)
+        partial.mkdir(parents=True)
+    except OSError as error:
+        raise SourceError(f"{path}: cannot be written: {error.strerror}") from None
+    try:
+        yield partial
+        _take_place(partial, path)
+    except OSError as error:
+        raise SourceError(f"{path}: cannot be written: {error.strerror}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def check_output_folder(path: str | Path, *, marker: str, overwrite: bool = False) -> None:
+    """Check that `output_folder` may use this place, before long work starts.
+
+    Raises:
+        SourceError: a file is there, or a folder with files in it that may not be replaced.
+    """
+    path = Path(path)
+    if path.is_file():
+        raise SourceError(f"{path}: is a file; name a folder for the output")
+    if not path.is_dir() or not any(path.iterdir()):
+        return
+    if not overwrite:
+        raise SourceError(f"{path}: not empty; choose another folder or allow overwriting it")
+    if not (path / marker).is_file():
+        raise SourceError(
+            f"{path}: not an earlier result (it holds no {marker}), not overwriting; choose another folder"
+        )
+
+
+def partial_name(path: Path) -> Path:
+    """The hidden name beside `path` to write it under; the suffix stays, since encoders look at it."""
+    path = path.absolute()
+    return path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+
+
+def _take_place(partial: Path, path: Path) -> None:
+    """Move a finished folder to its place; what was there is removed only once the new one stands."""
+    if not path.exists():
+        partial.rename(path)
+        return
+    old = partial.with_name(partial.name + ".old")
+    path.rename(old)
+    partial.rename(path)
+    shutil.rmtree(old)
