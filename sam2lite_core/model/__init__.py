@@ -1,0 +1,1 @@
+"""The student in PyTorch: encoder, memory bank, gate, decoder. Needs torch; robots run the exported graphs instead."""

@@ -1,0 +1,205 @@
+"""The bounded memory bank: what a token is, which tokens may be read, and which survive an update (design section 4).
+
+Everything is batched over N clips so that training and the exported graphs run the same code; a robot has N = 1.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sam2lite_core.variants import MAX_WINDOW
+
+ANCHOR_BONUS = 100.0
+TIE_BREAK = 1e-4  # torch and ONNX Runtime choose differently among equal scores
+REJECTED = -1e4  # not -inf: an empty bank would give NaN, and fp16 engines overflow
+POLICIES = ("learned", "fifo", "random", "uniform")
+META = ("x", "y", "age", "motion", "uncertainty", "valid", "owner", "birth")
+"""Columns of `Bank.meta`: centre in [0, 1] of the frame; frames since written; relative flow magnitude in patch widths
+per frame; mask entropy 0..1; 1 = slot in use; anchors hold 1 + the slot of the object whose prompt wrote them, others 0;
+index of the frame that wrote the token."""
+
+
+class Bank(NamedTuple):
+    """S memory slots of N clips.
+
+    Attributes:
+        key: (N, S, 256) float, unit length.
+        value: (N, S, 256) float.
+        identity: (N, S, M) float 0..1, share of the token's patch that each object covers.
+        known: (N, S, M) float 0 or 1, whether that share means anything.
+        meta: (N, S, 8) float, columns as in `META`.
+    """
+
+    key: Tensor
+    value: Tensor
+    identity: Tensor
+    known: Tensor
+    meta: Tensor
+
+    def column(self, name: str) -> Tensor:
+        """One column of `meta`, (N, S)."""
+        return self.meta[..., META.index(name)]
+
+    def gather(self, index: Tensor) -> "Bank":
+        """Pick slots. index: (N, S') int64."""
+
+        def pick(tensor: Tensor) -> Tensor:
+            return torch.gather(tensor, 1, index.unsqueeze(-1).expand(-1, -1, tensor.shape[-1]))
+
+        return Bank(*(pick(tensor) for tensor in self))
+
+    def with_columns(self, **columns: Tensor) -> "Bank":
+        """A copy with some of the meta columns replaced by (N, S) tensors."""
+        parts = [columns.get(name, self.meta[..., i]) for i, name in enumerate(META)]
+        return self._replace(meta=torch.stack(parts, dim=-1))
+
+
+def empty_bank(batch: int, slots: int, width: int, objects: int, device: torch.device | str = "cpu") -> Bank:
+    """A bank of S = slots free slots."""
+    shape = (batch, slots)
+    return Bank(
+        torch.zeros(*shape, width, device=device),
+        torch.zeros(*shape, width, device=device),
+        torch.zeros(*shape, objects, device=device),
+        torch.zeros(*shape, objects, device=device),
+        torch.zeros(*shape, len(META), device=device),
+    )
+
+
+def concat(first: Bank, second: Bank) -> Bank:
+    """Both banks' slots in one, (N, S1 + S2, ...)."""
+    return Bank(*(torch.cat(pair, dim=1) for pair in zip(first, second, strict=True)))
+
+
+def begin_frame(bank: Bank, active: Tensor) -> Bank:
+    """Age every token by a frame and forget the objects that were removed.
+
+    Args:
+        bank: the bank after the last frame.
+        active: (N, M) float, 1 where a slot's object is still followed.
+
+    Returns:
+        The bank in which a removed object has no identity, no known share and no anchors of its own.
+    """
+    identity = bank.identity * active.unsqueeze(1)
+    known = bank.known * active.unsqueeze(1)
+    owner = bank.column("owner")
+    # Slot 0 of the padded vector stands for "no owner", which nobody can remove.
+    padded = F.pad(active, (1, 0), value=1.0)
+    kept = torch.gather(padded, 1, owner.to(torch.int64))
+    bank = bank._replace(identity=identity, known=known)
+    return bank.with_columns(age=bank.column("age") + bank.column("valid"), owner=owner * kept)
+
+
+def readable(bank: Bank, window: Tensor) -> Tensor:
+    """Which tokens this frame may read.
+
+    Tokens younger than W are the recent context; those past 8 frames were promoted by the gate and stay readable, as
+    anchors do. So W trims recent context only.
+
+    Args:
+        bank: S slots.
+        window: (N,) float, W in frames.
+
+    Returns:
+        (N, S) bool.
+    """
+    age = bank.column("age")
+    recent = age <= window.unsqueeze(1)
+    promoted = age > float(MAX_WINDOW)
+    anchor = bank.column("owner") > 0.5
+    return (bank.column("valid") > 0.5) & (recent | promoted | anchor)
+
+
+def anchor_quota(bank: Bank, affinity: Tensor, budget: Tensor, prompted: Tensor) -> Bank:
+    """Make anchors of the best tokens of a prompt frame, at most B / 2 in all, shared evenly by their objects.
+
+    Args:
+        bank: old slots followed by this frame's tokens; the latter have age 0.
+        affinity: (N, S, M) how well a token represents an object of this prompt frame.
+        budget: (N,) float, B.
+        prompted: (N, M) float, 1 for the objects prompted on this frame.
+
+    Returns:
+        The bank with its `owner` column rewritten: a re-prompted object keeps its former anchors only as far as its
+        share reaches after the new ones.
+    """
+    fresh = (bank.column("age") < 0.5) & (bank.column("valid") > 0.5)
+    masked = affinity * prompted.unsqueeze(1)
+    best, slot = masked.max(dim=-1)
+    owner = bank.column("owner")
+    owner = torch.where(fresh & (best > 0.0), slot.to(owner.dtype) + 1.0, owner)
+    # Newer prompts first, then affinity; the index breaks ties the same way in every runtime.
+    order = torch.arange(owner.shape[1], device=owner.device, dtype=owner.dtype)
+    rank_key = torch.where(fresh, best, -bank.column("age")) - TIE_BREAK * order / owner.shape[1]
+    same = (owner.unsqueeze(2) - owner.unsqueeze(1)).abs() < 0.5
+    better = rank_key.unsqueeze(1) > rank_key.unsqueeze(2)
+    rank = (same & better).to(owner.dtype).sum(dim=2)
+    slots = torch.arange(1, prompted.shape[1] + 1, device=owner.device, dtype=owner.dtype)
+    present = ((owner.unsqueeze(2) - slots).abs() < 0.5).to(owner.dtype).amax(dim=1)
+    quota = torch.floor(budget * 0.5 / present.sum(dim=1).clamp(min=1.0))
+    return bank.with_columns(owner=torch.where(rank < quota.unsqueeze(1), owner, torch.zeros_like(owner)))
+
+
+def hash_noise(bank: Bank, frame: Tensor) -> Tensor:
+    """Reproducible noise in [0, 1) from a token's place and birth and the current frame, (N, S)."""
+    seed = bank.column("x") * 12.9898 + bank.column("y") * 78.233 + bank.column("birth") * 3.7719
+    seed = seed + frame.unsqueeze(1) * 1.6180
+    wave = torch.sin(seed) * 437.585
+    return wave - torch.floor(wave)
+
+
+def policy_scores(bank: Bank, gate_score: Tensor, frame: Tensor, policy: Tensor) -> Tensor:
+    """Score every token by the chosen policy, before the anchors' bonus.
+
+    Args:
+        bank: S slots.
+        gate_score: (N, S) from the gate, in [-10, 10].
+        frame: (N,) float, index of the current frame.
+        policy: (N, 4) one-hot over `POLICIES`.
+
+    Returns:
+        (N, S) scores; a token of the learned policy with p <= .5 (s <= 0) is rejected.
+    """
+    noise = hash_noise(bank, frame)
+    age = bank.column("age")
+    learned = torch.where(gate_score > 0.0, gate_score, torch.full_like(gate_score, REJECTED))
+    # Within a frame, fifo and uniform have no preference of their own: a spread that does not change with time.
+    still = hash_noise(bank, torch.zeros_like(frame))
+    fifo = -age / (age + 1.0) * 8.0 + 1e-3 * still / (age + 1.0) ** 2
+    birth = bank.column("birth")
+    level = sum(
+        (torch.remainder(birth, float(2**power)) < 0.5).to(birth.dtype) for power in range(1, 15)
+    )
+    uniform = level * 0.5 + still * 0.4
+    stacked = torch.stack([learned, fifo, noise * 8.0, uniform], dim=-1)
+    return (stacked * policy.unsqueeze(1)).sum(dim=-1)
+
+
+def select(bank: Bank, score: Tensor, slots: int, budget: Tensor) -> Bank:
+    """Keep the best tokens: score, top-B, gather (methodology section 2.3).
+
+    Args:
+        bank: candidates, old slots first.
+        score: (N, S) policy scores.
+        slots: size S' of the new bank.
+        budget: (N,) float B <= S'; slots past it stay free.
+
+    Returns:
+        A bank of S' slots of which at most B are valid.
+    """
+    count = score.shape[1]
+    order = torch.arange(count, device=score.device, dtype=score.dtype)
+    anchor = (bank.column("owner") > 0.5).to(score.dtype)
+    valid = bank.column("valid")
+    score = score.clamp(min=REJECTED) * (1.0 - anchor) + anchor * ANCHOR_BONUS - TIE_BREAK * order / count
+    score = torch.where(valid > 0.5, score, torch.full_like(score, 2.0 * REJECTED))
+    best, index = torch.topk(score, slots, dim=1, largest=True, sorted=True)
+    kept = bank.gather(index)
+    rank = torch.arange(slots, device=score.device, dtype=score.dtype)
+    alive = (best > 0.5 * REJECTED) & (rank.unsqueeze(0) < budget.unsqueeze(1))
+    flag = alive.to(score.dtype).unsqueeze(-1)
+    # Freed slots are zeroed: what was forgotten must not linger in memory that a client can read.
+    return Bank(*(tensor * flag for tensor in kept))

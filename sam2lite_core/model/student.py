@@ -1,0 +1,266 @@
+"""The student: encode a frame, read the memory, decode masks, update the memory. One call a frame (design section 4)."""
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sam2lite_core.model import memory
+from sam2lite_core.model.decoder import MaskHead, QueryDecoder
+from sam2lite_core.model.encoder import Encoder, Features, pool2
+from sam2lite_core.model.gate import Gate
+from sam2lite_core.model.memory import Bank
+from sam2lite_core.variants import Variant
+
+EPSILON = 1e-4
+
+
+class Readout(NamedTuple):
+    """What one frame reads from memory.
+
+    Attributes:
+        attention: (N, P, S) alpha over tokens, rows sum to 1 (equation 2); P = h * w queries.
+        feature: (N, P, 256) alpha V (equation 5).
+        share: (N, K, h, w) memory's opinion of each object's share of a patch.
+        evidence: (N, K, h, w) attention mass that carried an opinion at all.
+        agreement: (N, 1, h, w) highest similarity of the query to a readable token.
+    """
+
+    attention: Tensor
+    feature: Tensor
+    share: Tensor
+    evidence: Tensor
+    agreement: Tensor
+
+
+class Prediction(NamedTuple):
+    """Decoded frame.
+
+    Attributes:
+        logits: (N, K, H/4, W/4) after soft aggregation: object against background, 0 where they tie.
+        probability: (N, K, H/4, W/4) aggregated, sums with the background to 1.
+        raw: (N, K, H/4, W/4) independent logits before aggregation.
+        presence: (N, K) logits.
+    """
+
+    logits: Tensor
+    probability: Tensor
+    raw: Tensor
+    presence: Tensor
+
+
+def soft_aggregate(logits: Tensor) -> Tensor:
+    """Soft aggregation across objects as STM does: each object's logit minus the background's.
+
+    The background's probability is the product of (1 - p) over the objects.
+
+    Args:
+        logits: (N, K, ...) independent logits.
+
+    Returns:
+        (N, K, ...) logits relative to the background.
+    """
+    limited = logits.clamp(-12.0, 12.0)
+    background = (-F.softplus(limited).sum(dim=1, keepdim=True)).clamp(-16.0, -1e-6)
+    # log(b / (1 - b)) with log b known; expm1 keeps the digits where b is near 1.
+    background_logit = background - torch.log(-torch.expm1(background))
+    return limited - background_logit
+
+
+def aggregate_probability(relative: Tensor) -> Tensor:
+    """Softmax over background (logit 0) and K objects; returns the objects' (N, K, ...) probabilities."""
+    background = torch.zeros_like(relative[:, :1])
+    return torch.softmax(torch.cat([background, relative], dim=1), dim=1)[:, 1:]
+
+
+def entropy(probability: Tensor) -> Tensor:
+    """Binary entropy of the foreground, 0..1. probability: (N, K, ...) of the objects; returns (N, 1, ...)."""
+    foreground = probability.sum(dim=1, keepdim=True).clamp(1e-4, 1.0 - 1e-4)
+    bits = foreground * torch.log(foreground) + (1.0 - foreground) * torch.log(1.0 - foreground)
+    return -bits / math.log(2.0)
+
+
+class Student(nn.Module):
+    """The whole model of one variant. See `step` for a frame without prompts and `prompt` for one with."""
+
+    def __init__(self, variant: Variant) -> None:
+        super().__init__()
+        self.variant = variant
+        width, key_width = variant.decoder_width, variant.key_width
+        self.encoder = Encoder(variant)
+        self.key = nn.Linear(variant.width, key_width)
+        self.value = nn.Linear(variant.width + 2, key_width)
+        self.log_scale = nn.Parameter(torch.tensor(math.log(14.0)))
+        self.locality = nn.Parameter(torch.tensor([-2.0, 1.0]))  # softplus'd: all tokens, extra for young ones
+        self.pixel = nn.Linear(variant.width, width)
+        self.readout = nn.Linear(key_width, width)
+        self.pixel_norm = nn.LayerNorm(width)
+        self.decoder = QueryDecoder(variant)
+        self.similarity = nn.Linear(width, width)
+        self.head = MaskHead(variant)
+        self.presence = nn.Sequential(nn.Linear(width + 4, 64), nn.ReLU(), nn.Linear(64, 1))
+        self.gate = Gate(key_width)
+
+    # ---- encoding and reading -------------------------------------------------------------------------------------
+
+    def encode(self, image: Tensor) -> tuple[Features, Tensor]:
+        """Encode frames. image: (N, 3, H, W) float 0..255. Returns features and unit keys (N, 256, h, w)."""
+        features = self.encoder(image)
+        tokens = features.stride16.flatten(2).transpose(1, 2)
+        key = F.normalize(self.key(tokens), dim=-1)
+        return features, key.transpose(1, 2).reshape(key.shape[0], -1, *features.stride16.shape[-2:])
+
+    def positions(self, height: int, width: int, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Centres (x, y) in [0, 1] of an h x w grid, each (h, w)."""
+        x = (torch.arange(width, device=like.device, dtype=like.dtype) + 0.5) / width
+        y = (torch.arange(height, device=like.device, dtype=like.dtype) + 0.5) / height
+        return x.unsqueeze(0).expand(height, width), y.unsqueeze(1).expand(height, width)
+
+    def attention_logits(self, key: Tensor, bank: Bank, window: Tensor) -> Tensor:
+        """Scaled similarity of every pixel to every token, unreadable ones masked; (N, P, S).
+
+        A learned penalty on distance tells look-alikes apart by place; it fades with a token's age, since cameras and
+        objects move (ours; the paper has none).
+        """
+        queries = key.flatten(2).transpose(1, 2).float()
+        similarity = queries @ bank.key.transpose(1, 2) * self.log_scale.exp()
+        x, y = self.positions(key.shape[-2], key.shape[-1], bank.key)
+        dx = x.reshape(1, -1, 1) - bank.column("x").unsqueeze(1)
+        dy = y.reshape(1, -1, 1) - bank.column("y").unsqueeze(1)
+        always, young = F.softplus(self.locality)
+        strength = always + 4.0 * young * torch.exp(-bank.column("age") / 4.0)
+        logits = similarity - strength.unsqueeze(1) * (dx * dx + dy * dy)
+        allowed = memory.readable(bank, window).unsqueeze(1)
+        return torch.where(allowed, logits, torch.full_like(logits, memory.REJECTED))
+
+    def read(self, key: Tensor, bank: Bank, slots: Tensor, logits: Tensor) -> Readout:
+        """Read the memory (equations 2 and 5) and every object's identity with the same attention.
+
+        Args:
+            key: (N, 256, h, w) of the frame.
+            bank: S tokens.
+            slots: (N, K, M) one-hot, which slot each decoded object lives in.
+            logits: (N, P, S) from `attention_logits`.
+        """
+        batch, _, height, width = key.shape
+        attention = torch.softmax(logits, dim=-1)
+        # An empty bank leaves a uniform softmax over masked tokens; their zero keys, values and shares say nothing.
+        known = bank.known @ slots.transpose(1, 2)
+        identity = bank.identity @ slots.transpose(1, 2) * known
+        evidence = (attention @ known).transpose(1, 2).reshape(batch, -1, height, width)
+        mass = (attention @ identity).transpose(1, 2).reshape(batch, -1, height, width)
+        agreement = logits.amax(dim=-1).reshape(batch, 1, height, width) / self.log_scale.exp()
+        return Readout(
+            attention, attention @ bank.value, mass / (evidence + EPSILON), evidence, agreement.clamp(-1.0, 1.0)
+        )
+
+    def decode(
+        self, features: Features, readout: Readout, warped: Tensor, prompts: Tensor | None = None
+    ) -> Prediction:
+        """Masks and presence of K objects.
+
+        Args:
+            features: encoder output.
+            readout: memory's answer.
+            warped: (N, K, H/4, W/4) previous mask carried along the flow, -1..1, 0 = unknown.
+            prompts: (N, K, 3, H/4, W/4) rasters or None.
+        """
+        batch, count = readout.share.shape[:2]
+        height, width = readout.share.shape[-2:]
+        tokens = self.pixel(features.stride16.flatten(2).transpose(1, 2)) + self.readout(readout.feature)
+        pixels = self.pixel_norm(tokens).transpose(1, 2).reshape(batch, -1, height, width)
+        coarse = F.avg_pool2d(warped, 4)
+        belief = (readout.share * readout.evidence + coarse.clamp(min=0.0)) * 0.5
+        if prompts is not None:
+            belief = belief + F.avg_pool2d(prompts[:, :, 1] + 0.2 * prompts[:, :, 0], 4)
+        queries, background = self.decoder(pixels, belief)
+        response = self._response(pixels, queries, background)
+        share = readout.share * readout.evidence
+        rivals = share.sum(dim=1, keepdim=True) - share
+        rivals_warped = coarse.clamp(min=0.0).sum(dim=1, keepdim=True) - coarse.clamp(min=0.0)
+        agreement = readout.agreement.expand(-1, count, -1, -1)
+        maps = torch.stack([share, readout.evidence, rivals, coarse, rivals_warped, agreement, response], dim=2)
+        raw = self.head(pixels, features, queries, maps, warped, prompts)
+        relative = soft_aggregate(raw.float())
+        probability = aggregate_probability(relative)
+        present = self._presence(queries, probability, share)
+        return Prediction(relative, probability, raw, present)
+
+    def _response(self, pixels: Tensor, queries: Tensor, background: Tensor) -> Tensor:
+        """How strongly each object's query claims a patch against the background queries, (N, K, h, w), -1..1."""
+        batch, channels, height, width = pixels.shape
+        flat = pixels.flatten(2)
+        scale = channels**-0.5
+        claim = self.similarity(queries) @ flat * scale
+        rest = torch.logsumexp(self.similarity(background) @ flat * scale, dim=1, keepdim=True)
+        return torch.tanh((claim - rest) * 0.25).reshape(batch, -1, height, width)
+
+    def _presence(self, queries: Tensor, probability: Tensor, share: Tensor) -> Tensor:
+        """Presence logits (N, K) from the query and from what mask and memory claim."""
+        peak = probability.flatten(2).amax(dim=-1)
+        area = probability.flatten(2).mean(dim=-1)
+        claims = torch.stack([peak, area.sqrt(), share.flatten(2).amax(dim=-1), share.flatten(2).mean(-1)], dim=-1)
+        return self.presence(torch.cat([queries.float(), claims.float()], dim=-1)).squeeze(-1)
+
+    # ---- writing --------------------------------------------------------------------------------------------------
+
+    def tokens(
+        self,
+        features: Features,
+        key: Tensor,
+        probability: Tensor,
+        trusted: Tensor,
+        slots: Tensor,
+        motion: Tensor,
+        frame: Tensor,
+    ) -> Bank:
+        """This frame's memory tokens, one per 2x2 patches.
+
+        Args:
+            features, key: from `encode`.
+            probability: (N, K, H/4, W/4) masks to remember.
+            trusted: (N, K) 1 where an object's mask means something (0 = LOST: "unknown", not "absent").
+            slots: (N, K, M) one-hot.
+            motion: (N, 1, h, w) relative flow magnitude, patch widths per frame.
+            frame: (N,) float, index of this frame.
+        """
+        batch = key.shape[0]
+        share = F.avg_pool2d(probability * trusted.unsqueeze(-1).unsqueeze(-1), 4)
+        doubt = F.avg_pool2d(entropy(probability * trusted.unsqueeze(-1).unsqueeze(-1)), 4)
+        foreground = share.sum(dim=1, keepdim=True)
+        content = self.value(torch.cat([features.stride16, foreground, doubt], dim=1).flatten(2).transpose(1, 2))
+        height, width = key.shape[-2:]
+        content = content.transpose(1, 2).reshape(batch, -1, height, width)
+        pooled = pool2(torch.cat([key, content, share, motion, doubt], dim=1).float())
+        rows, columns = pooled.shape[-2:]
+        pooled = pooled.flatten(2).transpose(1, 2)
+        sizes = [key.shape[1], content.shape[1], share.shape[1], 1, 1]
+        new_key, value, identity, moved, unsure = pooled.split(sizes, dim=-1)
+        identity = identity @ slots
+        known = (trusted.unsqueeze(1) @ slots).expand(-1, identity.shape[1], -1)
+        x, y = self.positions(rows, columns, pooled)
+        one = torch.ones_like(moved.squeeze(-1))
+        zero = torch.zeros_like(one)
+        columns_ = [
+            x.reshape(1, -1) * one, y.reshape(1, -1) * one, zero, moved.squeeze(-1), unsure.squeeze(-1), one, zero,
+            frame.unsqueeze(1) * one,
+        ]  # fmt: skip
+        return Bank(F.normalize(new_key, dim=-1), value, identity, known * 1.0, torch.stack(columns_, dim=-1))
+
+    def gate_scores(self, bank: Bank) -> Tensor:
+        """Gate scores s (equation 8) of every slot, (N, S)."""
+        return self.gate(bank.key, bank.value, bank.column("age"), bank.column("motion"), bank.column("uncertainty"))
+
+    def affinity(self, probability: Tensor, slots: Tensor) -> Tensor:
+        """How well this frame's pooled patches represent each object, (N, P/4, M).
+
+        The object's own patches come first, then its surroundings (a wide blur of the mask), which tell it from what
+        lies next to it.
+        """
+        share = pool2(F.avg_pool2d(probability, 4))
+        near = F.avg_pool2d(F.pad(share, (2, 2, 2, 2)), 5, 1)
+        far = F.avg_pool2d(F.pad(share, (6, 6, 6, 6)), 13, 1)
+        score = share + near + far
+        return score.flatten(2).transpose(1, 2) @ slots

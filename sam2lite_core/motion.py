@@ -1,0 +1,102 @@
+"""Optical flow between successive frames: where the previous mask went, and how fast each patch moves.
+
+OpenCV's DIS flow on grey images with a short side of 120 px costs about 2 ms; it does not depend on the resolution scale,
+so that a rung change between two frames is no special case.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from sam2lite_core.variants import PATCH
+
+MOTION_SHORT_SIDE = 120
+"""Short side of the grey images in px: a quarter of the base resolution (design section 4)."""
+
+
+@dataclass(frozen=True)
+class Motion:
+    """Backward flow of one frame: current(x) looks like previous(x + flow(x)).
+
+    Attributes:
+        flow: (h, w, 2) float32, (dx, dy) in units of the frame's width and height.
+    """
+
+    flow: NDArray[np.float32]
+
+    def magnitude(self, rows: int, columns: int) -> NDArray[np.float32]:
+        """Flow magnitude relative to the frame's median, which stands for the camera.
+
+        Args:
+            rows: patches down the frame.
+            columns: patches across the frame.
+
+        Returns:
+            (rows, columns) float32, patch widths per frame.
+        """
+        grid = cv2.resize(self.flow, (columns, rows), interpolation=cv2.INTER_AREA)
+        grid = grid * np.array([columns, rows], np.float32)
+        grid -= np.median(grid.reshape(-1, 2), axis=0)
+        return np.asarray(np.hypot(grid[..., 0], grid[..., 1]), dtype=np.float32)
+
+    def sample_grid(self, height: int, width: int) -> NDArray[np.float32]:
+        """Where each pixel of a height x width map came from in the previous frame's map of the same size.
+
+        Returns:
+            (height, width, 2) float32 pixel coordinates (x, y) for `cv2.remap`.
+        """
+        flow = cv2.resize(self.flow, (width, height), interpolation=cv2.INTER_LINEAR)
+        grid = flow * np.array([width, height], np.float32)
+        grid[..., 0] += np.arange(width, dtype=np.float32)
+        grid[..., 1] += np.arange(height, dtype=np.float32)[:, None]
+        return np.asarray(grid, dtype=np.float32)
+
+    def warp(self, maps: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
+        """Carry the previous frame's maps (K, h, w) to this frame at height x width, bilinear, edges repeated."""
+        grid = self.sample_grid(height, width)
+        out = np.empty((len(maps), height, width), np.float32)
+        for index, channel in enumerate(maps):
+            if channel.shape != (height, width):
+                channel = cv2.resize(channel, (width, height), interpolation=cv2.INTER_LINEAR)
+            cv2.remap(channel, grid, None, cv2.INTER_LINEAR, dst=out[index], borderMode=cv2.BORDER_REPLICATE)
+        return out
+
+
+def grey(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Small grey picture of an (H, W, 3) RGB image for the flow: short side 120 px, never upsampled."""
+    height, width = image.shape[:2]
+    factor = min(1.0, MOTION_SHORT_SIDE / min(height, width))
+    size = (max(PATCH, round(width * factor)), max(PATCH, round(height * factor)))
+    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    return np.asarray(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY), dtype=np.uint8)
+
+
+class MotionEstimator:
+    """Keeps the previous grey picture and measures the flow to each new one."""
+
+    def __init__(self) -> None:
+        self._flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+        self._previous: NDArray[np.uint8] | None = None
+
+    def reset(self) -> None:
+        """Forget the previous frame."""
+        self._previous = None
+
+    def update(self, image: NDArray[np.uint8]) -> Motion | None:
+        """Measure the flow of this frame.
+
+        Args:
+            image: (H, W, 3) uint8 RGB.
+
+        Returns:
+            The motion since the previous frame; None on the first frame or after a change of aspect.
+        """
+        current = grey(image)
+        previous, self._previous = self._previous, current
+        if previous is None or previous.shape != current.shape:
+            return None
+        flow = self._flow.calc(current, previous, None)
+        height, width = current.shape
+        return Motion(np.asarray(flow / np.array([width, height], np.float32), dtype=np.float32))

@@ -1,0 +1,66 @@
+"""The model variants, and every number that defines one."""
+
+from dataclasses import dataclass
+
+from sam2lite_core.errors import UnknownVariantError
+
+PATCH = 16
+"""Encoder stride in pixels; every input side is a multiple of it (paper section 3.1)."""
+
+RUNGS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+"""Resolution scales that the controller may choose (methodology section 3.3)."""
+
+MIN_WINDOW, MAX_WINDOW = 2, 8
+"""Range of the memory window W in frames (paper section 3.4)."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One size of the student.
+
+    Attributes:
+        name: tiny, small or base.
+        stem: channels at strides 2, 4 and 8 of the convolutional stem.
+        width: channels of the encoder's tokens (stride 16).
+        depth: number of encoder blocks.
+        heads: attention heads of an encoder block.
+        mlp_ratio: hidden width of a block's MLP over its width.
+        memory_budget: default budget B of the memory bank in tokens (paper section 4.1).
+        max_objects: objects that the shipped graphs hold at once.
+        parameters_m: the paper's parameter total in millions, for comparison (paper table 1).
+    """
+
+    name: str
+    stem: tuple[int, int, int]
+    width: int
+    depth: int
+    heads: int
+    mlp_ratio: float
+    memory_budget: int
+    parameters_m: float
+    max_objects: int = 16
+    key_width: int = 256
+    decoder_width: int = 256
+    decoder_layers: int = 3
+    decoder_ffn: int = 512
+    decoder_heads: int = 8
+    queries: int = 100
+
+
+VARIANTS = {
+    "tiny": Variant("tiny", (24, 48, 96), 192, 5, 6, 3.5, 256, 5.2),
+    "small": Variant("small", (48, 96, 192), 384, 5, 8, 4.0, 384, 12.8),
+    "base": Variant("base", (64, 128, 256), 640, 7, 10, 3.75, 512, 38.4),
+}
+
+
+def get_variant(name: str) -> Variant:
+    """Look a variant up by name.
+
+    Raises:
+        UnknownVariantError: with the names that exist.
+    """
+    try:
+        return VARIANTS[name]
+    except KeyError:
+        raise UnknownVariantError(f"unknown variant {name!r}; choose one of {', '.join(VARIANTS)}") from None

@@ -1,0 +1,101 @@
+"""Masked photographs, the raw material of synthetic clips: a folder with manifest.json, images/ and labels/."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+KINDS = {"parts": 0.2, "object": 0.15, "instances": 0.35, "regions": 0.3}
+"""How often each kind is drawn. The set is heavy in people; drawing by image would train a person segmenter."""
+
+
+class StillsError(Exception):
+    """A still that cannot be read; the message names the file."""
+
+
+@dataclass(frozen=True)
+class Still:
+    """One photograph.
+
+    Attributes:
+        image: (H, W, 3) uint8 RGB.
+        labels: (H, W) uint8, 0 = unlabelled.
+        objects: labels that can be cut out as an object of their own.
+        kind: parts, object, instances or regions.
+    """
+
+    image: NDArray[np.uint8]
+    labels: NDArray[np.uint8]
+    objects: tuple[int, ...]
+    kind: str
+
+
+def _usable(labels: NDArray[np.uint8], label: int) -> bool:
+    """Large enough to follow, not most of the picture, and not touching three borders (then it is background)."""
+    mask = labels == label
+    share = float(mask.mean())
+    borders = sum(bool(edge.any()) for edge in (mask[0], mask[-1], mask[:, 0], mask[:, -1]))
+    return 0.004 < share < 0.6 and borders < 3
+
+
+def load_still(root: Path, entry: dict[str, object]) -> Still | None:
+    """Read one entry of the manifest; None when nothing in it can be cut out.
+
+    Raises:
+        StillsError: the image or the label map cannot be read.
+    """
+    name, kind = str(entry["name"]), str(entry["kind"])
+    image_path, label_path = root / "images" / f"{name}.jpg", root / "labels" / f"{name}.png"
+    image = cv2.imread(str(image_path), cv2.IMREAD_COLOR)
+    labels = cv2.imread(str(label_path), cv2.IMREAD_GRAYSCALE)
+    for path, read in ((image_path, image), (label_path, labels)):
+        if read is None:
+            raise StillsError(f"{path} cannot be read as an image")
+    if image.shape[:2] != labels.shape:
+        raise StillsError(f"{label_path} is {labels.shape[::-1]}, its image {image.shape[1::-1]}")
+    if kind == "parts":
+        labels = (labels > 0).astype(np.uint8)
+    present = [int(value) for value in np.unique(labels) if value]
+    objects = tuple(value for value in present if _usable(labels, value))
+    if not objects:
+        return None
+    return Still(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), labels, objects, kind)
+
+
+class Stills:
+    """All usable stills in memory, drawn by kind."""
+
+    def __init__(self, root: Path, limit: int | None = None) -> None:
+        """Read the manifest under root and every still in it (all of them take about 0.7 GB).
+
+        Raises:
+            StillsError: the folder, the manifest or a file is missing or unreadable.
+        """
+        manifest = root / "manifest.json"
+        if not manifest.is_file():
+            raise StillsError(f"{manifest} does not exist; give the folder of stills as data.stills")
+        entries = json.loads(manifest.read_text())
+        if limit is not None:
+            entries = entries[:: max(1, len(entries) // limit)]
+        self.by_kind: dict[str, list[Still]] = {kind: [] for kind in KINDS}
+        for entry in entries:
+            still = load_still(root, entry)
+            if still is not None:
+                self.by_kind[still.kind].append(still)
+        self._kinds = [kind for kind in KINDS if self.by_kind[kind]]
+        if not self._kinds:
+            raise StillsError(f"{manifest} lists no usable still")
+        weights = np.array([KINDS[kind] for kind in self._kinds])
+        self._weights = weights / weights.sum()
+
+    def __len__(self) -> int:
+        return sum(len(stills) for stills in self.by_kind.values())
+
+    def draw(self, rng: np.random.Generator) -> Still:
+        """Draw a kind by its weight, then one of its stills."""
+        kind = self._kinds[int(rng.choice(len(self._kinds), p=self._weights))]
+        stills = self.by_kind[kind]
+        return stills[int(rng.integers(len(stills)))]

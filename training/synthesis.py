@@ -1,0 +1,292 @@
+"""Clips with true masks and true correspondence, rendered from masked stills (design section 7).
+
+A clip is a photograph as moving background, its own labelled objects left in place, and cut-outs of other photographs that
+move over it. Every layer follows its own affine path and a slowly changing smooth deformation.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from sam2lite_core.motion import MotionEstimator
+from sam2lite_core.variants import PATCH
+from training.stills import Still, Stills
+
+FloatArray = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class SynthesisConfig:
+    """Shape and difficulty of rendered clips.
+
+    Attributes:
+        height, width: frame size in px, multiples of 16.
+        frames: frames per clip.
+        objects: most objects that are followed in a clip.
+        absence: share of clips in which one object is out of sight for a while.
+        lookalike: share of pasted objects that get a rival with the same picture.
+    """
+
+    height: int = 224
+    width: int = 224
+    frames: int = 4
+    objects: int = 3
+    absence: float = 0.2
+    lookalike: float = 0.25
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A rendered clip of T frames.
+
+    Attributes:
+        images: (T, H, W, 3) uint8 RGB.
+        labels: (T, H, W) uint8, 0 = background, 1..K.
+        count: number of objects that frame 0 shows.
+        flow: (T, H/4, W/4, 2) float32 backward DIS flow in units of width and height, zeros for frame 0.
+        motion: (T, H/16, W/16) float32 relative magnitude in patch widths.
+        places: (T, H/16, W/16, 3) float32 (layer, x, y): which layer shows at a patch's centre, and which point of it in
+            frame-0 pixels; two patches that show the same point correspond.
+    """
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.uint8]
+    count: int
+    flow: FloatArray
+    motion: FloatArray
+    places: FloatArray
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """A picture with alpha and labels, and its path: inverse maps from the frame to the picture."""
+
+    picture: NDArray[np.uint8]  # (h, w, 4) RGBA
+    labels: NDArray[np.uint8]
+    inverses: FloatArray  # (T, 2, 3)
+    bends: FloatArray  # (T, 5, 5, 2) displacement in source px
+    zoom: float  # frame px per source px at frame 0
+    border: int
+
+
+def _path(
+    rng: np.random.Generator, config: SynthesisConfig, centre: FloatArray, size: tuple[int, int], zoom: float, speed: float,
+    spin: float,
+) -> FloatArray:  # fmt: skip
+    """Inverse affine maps of a picture of this size (w, h) that starts at centre and moves by speed px a frame."""
+    heading = rng.uniform(0, 2 * np.pi)
+    velocity = np.array([np.cos(heading), np.sin(heading)]) * speed
+    turn = rng.normal(0, 0.5) / config.frames
+    angle, spin_rate = rng.normal(0, 0.2), rng.normal(0, spin)
+    growth = np.exp(rng.normal(0, 0.05))
+    stretch = np.exp(rng.normal(0, 0.1))
+    flip = -1.0 if rng.random() < 0.5 else 1.0
+    shear = rng.normal(0, 0.08)
+    out = np.empty((config.frames, 2, 3), np.float32)
+    position = np.array(centre, np.float64)
+    for t in range(config.frames):
+        cos, sin = np.cos(angle), np.sin(angle)
+        linear = zoom * np.array([[cos, -sin], [sin, cos]]) @ np.array([[flip * stretch, shear], [0.0, 1.0 / stretch]])
+        inverse = np.linalg.inv(linear)
+        out[t, :, :2] = inverse
+        out[t, :, 2] = np.array(size) / 2.0 - inverse @ position
+        position = position + velocity + rng.normal(0, 0.1, 2) * speed
+        velocity = np.array(
+            [velocity[0] * np.cos(turn) - velocity[1] * np.sin(turn), velocity[0] * np.sin(turn) + velocity[1] * np.cos(turn)]
+        )
+        angle += spin_rate
+        zoom *= growth
+    return out
+
+
+def _bends(rng: np.random.Generator, frames: int, amplitude: float) -> FloatArray:
+    """A smooth deformation that swings between two random fields, (T, 5, 5, 2) source px."""
+    first, second = rng.normal(0, amplitude, (2, 5, 5, 2))
+    phase = np.cumsum(rng.uniform(0.1, 0.6, frames))
+    return (np.cos(phase)[:, None, None, None] * first + np.sin(phase)[:, None, None, None] * second).astype(np.float32)
+
+
+def _jitter(rng: np.random.Generator, image: NDArray[np.uint8], amount: float) -> NDArray[np.uint8]:
+    """Brightness, contrast and saturation by up to `amount` (methodology section 4.2)."""
+    gain, bias, saturation = rng.uniform(1 - amount, 1 + amount, 3)
+    table = np.clip((np.arange(256) - 128) * gain + 128 * bias, 0, 255).astype(np.uint8)
+    changed = cv2.LUT(image, table)
+    grey = cv2.cvtColor(cv2.cvtColor(changed, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    return np.asarray(cv2.addWeighted(changed, float(saturation), grey, float(1 - saturation), 0), dtype=np.uint8)
+
+
+def _speed(rng: np.random.Generator, config: SynthesisConfig) -> float:
+    """Log-uniform 2 to 12 % of the width a frame; a fifth of the layers barely moves."""
+    if rng.random() < 0.2:
+        return 0.0
+    return float(np.exp(rng.uniform(np.log(0.01), np.log(0.12)))) * config.width
+
+
+def _background(rng: np.random.Generator, still: Still, config: SynthesisConfig, keep: tuple[int, ...]) -> _Layer:
+    """The whole photograph, covering the frame; its objects keep their labels 1..len(keep)."""
+    height, width = still.labels.shape
+    zoom = max(config.width / width, config.height / height) * rng.uniform(1.0, 1.5)
+    slack = np.maximum(np.array([width, height]) * zoom - (config.width, config.height), 0) / 2
+    centre = np.array([config.width, config.height]) / 2 + rng.uniform(-1, 1, 2) * slack
+    labels = np.zeros_like(still.labels)
+    for number, label in enumerate(keep, start=1):
+        labels[still.labels == label] = number
+    picture = np.dstack([_jitter(rng, still.image, 0.2), np.full((height, width), 255, np.uint8)])
+    inverses = _path(rng, config, centre, (width, height), zoom, _speed(rng, config) * 0.4, 0.03)
+    bend = rng.uniform(0, 0.03) * width if rng.random() < 0.7 else 0.0
+    return _Layer(picture, labels, inverses, _bends(rng, config.frames, bend), zoom, cv2.BORDER_REFLECT_101)
+
+
+def _cutout(
+    rng: np.random.Generator, still: Still, label: int, config: SynthesisConfig, number: int, scale: float
+) -> _Layer:
+    """One object cut from a photograph with a soft edge, sized to `scale` of the frame."""
+    mask = still.labels == label
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    pad = 6
+    y0, y1 = max(rows[0] - pad, 0), min(rows[-1] + pad + 1, mask.shape[0])
+    x0, x1 = max(columns[0] - pad, 0), min(columns[-1] + pad + 1, mask.shape[1])
+    crop = _jitter(rng, np.ascontiguousarray(still.image[y0:y1, x0:x1]), 0.3)
+    alpha = cv2.GaussianBlur(mask[y0:y1, x0:x1].astype(np.uint8) * 255, (3, 3), 0)
+    picture = cv2.copyMakeBorder(np.dstack([crop, alpha]), 2, 2, 2, 2, cv2.BORDER_CONSTANT, value=(0, 0, 0, 0))
+    labels = np.where(picture[..., 3] > 127, np.uint8(number), np.uint8(0))
+    height, width = labels.shape
+    zoom = scale * np.sqrt(config.height * config.width) / np.sqrt(height * width)
+    centre = rng.uniform(0.15, 0.85, 2) * (config.width, config.height)
+    inverses = _path(rng, config, centre, (width, height), zoom, _speed(rng, config), 0.08)
+    bend = rng.uniform(0.0, 0.08) * np.sqrt(height * width)
+    return _Layer(picture, labels, inverses, _bends(rng, config.frames, bend), zoom, cv2.BORDER_CONSTANT)
+
+
+def _compose_layers(rng: np.random.Generator, stills: Stills, config: SynthesisConfig) -> tuple[list[_Layer], set[int]]:
+    """Background and pasted layers, bottom first, and the numbers that are followed."""
+    base = stills.draw(rng)
+    keep = tuple(int(v) for v in rng.permutation(base.objects)[: int(rng.integers(0, 3))]) if rng.random() < 0.7 else ()
+    layers = [_background(rng, base, config, keep)]
+    followed = set(range(1, len(keep) + 1))
+    pasted = int(rng.integers(0 if keep else 1, 4))
+    number = len(keep)
+    for _ in range(pasted):
+        still = stills.draw(rng)
+        label = int(rng.choice(still.objects))
+        scale = float(np.exp(rng.uniform(np.log(0.12), np.log(0.65))))
+        number += 1
+        layers.append(_cutout(rng, still, label, config, number, scale))
+        if rng.random() < 0.7 and len(followed) < config.objects:
+            followed.add(number)
+        if rng.random() < config.lookalike:
+            number += 1
+            layers.append(_cutout(rng, still, label, config, number, scale * rng.uniform(0.8, 1.25)))
+    if len(followed) < 1:
+        followed.add(number)
+    return layers, followed
+
+
+def _hide(rng: np.random.Generator, layers: list[_Layer], followed: set[int], config: SynthesisConfig) -> None:
+    """Move one pasted, followed layer out of the picture for some of the later frames."""
+    pasted = [layer for layer in layers[1:] if int(layer.labels.max()) in followed]
+    if not pasted or config.frames < 3:
+        return
+    layer = pasted[int(rng.integers(len(pasted)))]
+    first = int(rng.integers(1, config.frames))
+    last = int(rng.integers(first + 1, config.frames + 1))
+    layer.inverses[first:last, :, 2] += 1e5
+
+
+def _render_frame(
+    layers: list[_Layer], t: int, grid: FloatArray, config: SynthesisConfig
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8], FloatArray]:
+    """One frame: picture, numbers of every layer's objects, and the places at patch centres."""
+    height, width = config.height, config.width
+    canvas = np.zeros((height, width, 3), np.uint8)
+    numbers = np.zeros((height, width), np.uint8)
+    half = PATCH // 2
+    places = np.zeros((height // PATCH, width // PATCH, 3), np.float32)
+    for index, layer in enumerate(layers):
+        inverse = layer.inverses[t]
+        bend = cv2.resize(layer.bends[t], (width, height), interpolation=cv2.INTER_CUBIC)
+        source = bend
+        source[..., 0] += grid[..., 0] * inverse[0, 0] + grid[..., 1] * inverse[0, 1] + inverse[0, 2]
+        source[..., 1] += grid[..., 0] * inverse[1, 0] + grid[..., 1] * inverse[1, 1] + inverse[1, 2]
+        shown = cv2.remap(layer.picture, source, None, cv2.INTER_LINEAR, borderMode=layer.border)
+        label = cv2.remap(layer.labels, source, None, cv2.INTER_NEAREST, borderMode=layer.border)
+        if index == 0:
+            canvas, numbers = np.ascontiguousarray(shown[..., :3]), label
+            covered = np.ones(places.shape[:2], bool)
+        else:
+            alpha = shown[..., 3:]
+            if not alpha.any():
+                continue
+            weight = alpha.astype(np.uint16)
+            canvas = ((shown[..., :3] * weight + canvas * (255 - weight)) // 255).astype(np.uint8)
+            numbers = np.where(alpha[..., 0] > 127, label, numbers)
+            covered = alpha[half::PATCH, half::PATCH, 0] > 127
+        centres = source[half::PATCH, half::PATCH] * layer.zoom
+        places[covered] = np.concatenate([np.full((*centres.shape[:2], 1), index, np.float32), centres], -1)[covered]
+    return canvas, numbers, places
+
+
+def _camera(rng: np.random.Generator, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """What a camera does to all frames of a clip: exposure drift, blur, grain, compression."""
+    drift = rng.normal(0, 0.03, len(images)).cumsum() if rng.random() < 0.5 else np.zeros(len(images))
+    blur = int(rng.choice([3, 5])) if rng.random() < 0.3 else 0
+    kernel = np.zeros((blur, blur), np.float32)
+    if blur:
+        cv2.line(kernel, (0, int(rng.integers(blur))), (blur - 1, int(rng.integers(blur))), 1.0)
+        kernel /= kernel.sum()
+    grain = rng.uniform(2, 8) if rng.random() < 0.3 else 0.0
+    quality = int(rng.integers(30, 90)) if rng.random() < 0.3 else 0
+    grey = rng.random() < 0.03
+    out = []
+    for image, gain in zip(images, drift, strict=True):
+        if gain:
+            image = cv2.convertScaleAbs(image, alpha=float(np.clip(1 + gain, 0.6, 1.5)))
+        if blur:
+            image = cv2.filter2D(image, -1, kernel)
+        if grain:
+            noise = rng.integers(-int(grain) - 1, int(grain) + 2, image.shape, dtype=np.int16)
+            image = np.clip(image + noise, 0, 255).astype(np.uint8)
+        if quality:
+            image = cv2.imdecode(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_COLOR)
+        if grey:
+            image = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+        out.append(image)
+    return np.stack(out)
+
+
+def _flows(images: NDArray[np.uint8]) -> tuple[FloatArray, FloatArray]:
+    """The flow that the robot will have: the same estimator on the rendered frames."""
+    count, height, width = images.shape[:3]
+    estimator = MotionEstimator()
+    flow = np.zeros((count, height // 4, width // 4, 2), np.float32)
+    magnitude = np.zeros((count, height // PATCH, width // PATCH), np.float32)
+    for t, image in enumerate(images):
+        motion = estimator.update(image)
+        if motion is not None:
+            flow[t] = cv2.resize(motion.flow, (width // 4, height // 4), interpolation=cv2.INTER_LINEAR)
+            magnitude[t] = motion.magnitude(height // PATCH, width // PATCH)
+    return flow, magnitude
+
+
+def render_clip(rng: np.random.Generator, stills: Stills, config: SynthesisConfig) -> Clip:
+    """Render one clip whose frame 0 shows at least one followed object of at least 0.3 % of the frame."""
+    columns = np.arange(config.width, dtype=np.float32)
+    rows = np.arange(config.height, dtype=np.float32)
+    grid = np.stack(np.meshgrid(columns, rows), axis=-1)
+    while True:
+        layers, followed = _compose_layers(rng, stills, config)
+        if rng.random() < config.absence:
+            _hide(rng, layers, followed, config)
+        _, first, _ = _render_frame(layers, 0, grid, config)
+        seen = [n for n in sorted(followed) if (first == n).mean() > 0.003][: config.objects]
+        if seen:
+            break
+    table = np.zeros(256, np.uint8)
+    table[seen] = np.arange(1, len(seen) + 1)
+    frames = [_render_frame(layers, t, grid, config) for t in range(config.frames)]
+    images = _camera(rng, np.stack([frame[0] for frame in frames]))
+    labels = table[np.stack([frame[1] for frame in frames])]
+    flow, motion = _flows(images)
+    return Clip(images, labels, len(seen), flow, motion, np.stack([frame[2] for frame in frames]))

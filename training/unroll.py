@@ -1,0 +1,250 @@
+"""A clip through the student with its bounded memory, and the loss of what it predicts."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sam2lite_core.model import memory
+from sam2lite_core.model.decoder import PROMPT_CHANNELS
+from sam2lite_core.model.encoder import Features
+from sam2lite_core.model.memory import Bank
+from sam2lite_core.model.student import Prediction, Student
+from training import losses
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Weights of the loss terms (equation 13; correspondence, share and presence are ours)."""
+
+    mask: float = 1.0
+    iou: float = 1.0
+    edge: float = 0.3
+    correspondence: float = 0.5
+    share: float = 0.3
+    presence: float = 0.1
+
+
+@dataclass(frozen=True)
+class UnrollConfig:
+    """How a clip is unrolled in training.
+
+    Attributes:
+        budgets: bank sizes to draw from; rendered frames are small, so budgets bind only when they are small too.
+        own_masks: probability that a frame's own prediction is remembered rather than the truth.
+        drop_warp: probability that a clip gets no warped previous mask on a frame, so that it is not leaned on.
+        corrupt_warp: probability that the warped mask is damaged.
+        hard_share: share of pixels in the cross-entropy.
+    """
+
+    budgets: tuple[int, ...] = (32, 64, 96, 160)
+    own_masks: float = 0.75
+    drop_warp: float = 0.25
+    corrupt_warp: float = 0.15
+    hard_share: float = 0.2
+    weights: LossWeights = LossWeights()
+
+
+def one_hot(labels: Tensor, count: int) -> Tensor:
+    """(…, H, W) uint8 labels to (…, count, H, W) float masks of labels 1..count."""
+    numbers = torch.arange(1, count + 1, device=labels.device, dtype=labels.dtype).view(-1, 1, 1)
+    return (labels.unsqueeze(-3) == numbers).float()
+
+
+def warp(previous: Tensor, flow: Tensor) -> Tensor:
+    """Carry (N, K, h, w) along backward flow (N, h, w, 2) in units of width and height; the edges repeat."""
+    height, width = previous.shape[-2:]
+    x = (torch.arange(width, device=flow.device) + 0.5) / width
+    y = (torch.arange(height, device=flow.device) + 0.5) / height
+    grid = torch.stack([x.expand(height, width), y.unsqueeze(1).expand(height, width)], dim=-1) + flow
+    return F.grid_sample(previous, grid * 2.0 - 1.0, padding_mode="border", align_corners=False)
+
+
+def random_prompts(truth: Tensor, generator: torch.Generator) -> Tensor:
+    """Box or point rasters for frame 0, at stride 4.
+
+    Half of the objects get their box (corners jittered), the others one to three points inside, a third of them with a
+    point outside as well.
+
+    Args:
+        truth: (N, K, h, w) true shares at stride 4.
+
+    Returns:
+        (N, K, 3, h, w) rasters: box, positive, negative.
+    """
+    batch, count, height, width = truth.shape
+    out = torch.zeros(batch, count, PROMPT_CHANNELS, height, width)
+
+    def uniform(low: float, high: float) -> float:
+        return low + (high - low) * float(torch.rand((), generator=generator))
+
+    for n in range(batch):
+        for k in range(count):
+            mask = truth[n, k] > 0.5
+            if not mask.any():
+                continue
+            rows, columns = mask.any(1).nonzero().flatten(), mask.any(0).nonzero().flatten()
+            if uniform(0, 1) < 0.5:
+                y0, y1, x0, x1 = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
+                jitter = [round(uniform(-0.05, 0.05) * (y1 - y0)), round(uniform(-0.05, 0.05) * (x1 - x0))]
+                out[n, k, 0, max(y0 + jitter[0], 0) : y1 + jitter[0], max(x0 + jitter[1], 0) : x1 + jitter[1]] = 1.0
+                continue
+            inner = -F.max_pool2d(-truth[n, k][None, None], 5, 1, 2)[0, 0] > 0.5
+            inside = (inner if inner.any() else mask).nonzero()
+            for _ in range(int(uniform(1, 3.99)) if uniform(0, 1) < 0.4 else 1):
+                y, x = inside[int(uniform(0, len(inside) - 0.01))].tolist()
+                out[n, k, 1] = torch.maximum(out[n, k, 1], disk(height, width, x, y))
+            if uniform(0, 1) < 0.3:
+                outside = (~mask).nonzero()
+                if len(outside):
+                    y, x = outside[int(uniform(0, len(outside) - 0.01))].tolist()
+                    out[n, k, 2] = disk(height, width, x, y)
+    return out
+
+
+def disk(height: int, width: int, x: float, y: float, sigma: float = 2.0) -> Tensor:
+    """A Gaussian spot (height, width) around a point; sigma in stride-4 pixels. The tracker draws the same one."""
+    rows = torch.arange(height).view(-1, 1) - y
+    columns = torch.arange(width).view(1, -1) - x
+    return torch.exp(-(rows * rows + columns * columns) / (2.0 * sigma * sigma))
+
+
+def corrupt(warped: Tensor, generator: torch.Generator, probability: float) -> Tensor:
+    """Damage some warped masks as real ones are: shifted, eroded, dilated or with a block missing. (N, K, h, w)."""
+    out = warped.clone()
+    for n in range(len(out)):
+        if float(torch.rand((), generator=generator)) >= probability:
+            continue
+        kind = int(torch.randint(4, (), generator=generator))
+        if kind == 0:
+            shift = torch.randint(-6, 7, (2,), generator=generator).tolist()
+            out[n] = torch.roll(out[n], shift, (-2, -1))
+        elif kind == 1:
+            out[n] = F.max_pool2d(out[n], 5, 1, 2)
+        elif kind == 2:
+            out[n] = -F.max_pool2d(-out[n], 5, 1, 2)
+        else:
+            y, x = (torch.rand(2, generator=generator) * torch.tensor(out.shape[-2:]) * 0.7).long().tolist()
+            out[n, :, y : y + out.shape[-2] // 3, x : x + out.shape[-1] // 3] = 0.0
+    return out
+
+
+def frame_features(features: Features, batch: int, t: int) -> Features:
+    """Features of frame t out of those of N * T frames encoded together."""
+    return Features(*(f.reshape(batch, -1, *f.shape[1:])[:, t] for f in features))
+
+
+def frame_loss(
+    prediction: Prediction, truth: Tensor, exists: Tensor, config: UnrollConfig, hard_share: float
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Mask, IoU, edge and presence loss of one frame.
+
+    Args:
+        prediction: of K objects.
+        truth: (N, K, H, W) true masks at full size.
+        exists: (N, K) 1 for objects that the clip has.
+    """
+    target = F.avg_pool2d(truth, 2)
+    mask_out = (1.0 - exists).unsqueeze(-1).unsqueeze(-1) * -20.0
+    relative = F.interpolate(prediction.logits + mask_out, scale_factor=2.0, mode="bilinear", align_corners=False)
+    probability = torch.softmax(torch.cat([torch.zeros_like(relative[:, :1]), relative], dim=1), dim=1)[:, 1:]
+    visible = exists * (truth.flatten(2).sum(-1) > 0).float()
+    weights = config.weights
+    parts = {
+        "mask": losses.mask_cross_entropy(relative, target, hard_share),
+        "iou": losses.soft_iou(probability, target, visible),
+        "edge": losses.edge(probability, target, visible),
+        "presence": losses.presence_loss(prediction.presence, visible, exists),
+    }
+    total = sum(getattr(weights, name) * value for name, value in parts.items())
+    return total, parts
+
+
+class Unroller:
+    """Runs clips through the student frame by frame and adds up the losses."""
+
+    def __init__(self, student: Student, config: UnrollConfig, generator: torch.Generator) -> None:
+        self.student = student
+        self.config = config
+        self.generator = generator
+
+    def _chance(self, *shape: int) -> Tensor:
+        return torch.rand(shape, generator=self.generator)
+
+    def __call__(self, clip: dict[str, Tensor], hard_share: float) -> tuple[Tensor, dict[str, float]]:
+        """Loss of a batch of clips as `training.data` makes them, and its parts for the log."""
+        student, config = self.student, self.config
+        images = clip["images"].permute(0, 1, 4, 2, 3).float()
+        batch, frames = images.shape[:2]
+        count = int(clip["count"].max())
+        exists = (torch.arange(count) < clip["count"].unsqueeze(1)).float()
+        features, key = student.encode(images.flatten(0, 1).contiguous(memory_format=torch.channels_last))
+        key = key.reshape(batch, frames, *key.shape[1:])
+        truth = one_hot(clip["labels"], count)
+        slots = torch.eye(count).expand(batch, -1, -1)
+        budget = config.budgets[int(torch.randint(len(config.budgets), (), generator=self.generator))]
+        bank = memory.empty_bank(batch, budget, student.variant.key_width, count)
+
+        total = torch.zeros(())
+        parts: dict[str, list[Tensor]] = {}
+        previous = F.avg_pool2d(truth[:, 0], 4)
+        for t in range(frames):
+            current = frame_features(features, batch, t)
+            prompts = None
+            if t == 0:
+                warped = torch.zeros_like(previous)
+                prompts = random_prompts(F.avg_pool2d(truth[:, 0], 4), self.generator)
+            else:
+                bank = memory.begin_frame(bank, exists)
+                warped = self._warped(previous, clip["flow"][:, t])
+            window = torch.full((batch,), 8.0)
+            readout = student.read(key[:, t], bank, slots, student.attention_logits(key[:, t], bank, window))
+            prediction = student.decode(current, readout, warped, prompts)
+            loss, named = frame_loss(prediction, truth[:, t], exists, config, hard_share)
+            if t > 0:
+                named["share"] = losses.share_loss(readout.share, readout.evidence, F.avg_pool2d(truth[:, t], 16))
+                loss = loss + config.weights.share * named["share"]
+            total = total + loss * (0.5 if t == 0 else 1.0)
+            for name, value in named.items():
+                parts.setdefault(name if t else f"prompt_{name}", []).append(value.detach())
+            previous, trusted = self._remembered(prediction, truth[:, t], exists, t)
+            bank = self._write(bank, current, key[:, t], previous, trusted, slots, clip["motion"][:, t], t, budget, exists)
+        flat = key.flatten(3).transpose(2, 3)
+        pairs = [(t, 0) for t in range(1, frames)] + [(t, t - 1) for t in range(2, frames)]
+        match = losses.correspondence(flat, clip["places"].flatten(2, 3), pairs)
+        total = total / frames + config.weights.correspondence * match
+        values = {name: float(torch.stack(seen).mean()) for name, seen in parts.items()}
+        return total, {**values, "correspondence": float(match.detach())}
+
+    def _warped(self, previous: Tensor, flow: Tensor) -> Tensor:
+        warped = warp(corrupt(previous, self.generator, self.config.corrupt_warp), flow) * 2.0 - 1.0
+        kept = (self._chance(len(previous)) >= self.config.drop_warp).float().view(-1, 1, 1, 1)
+        return warped * kept
+
+    def _remembered(self, prediction: Prediction, truth: Tensor, exists: Tensor, t: int) -> tuple[Tensor, Tensor]:
+        """The masks (N, K, h, w) that go to memory, and which of them are trusted (N, K)."""
+        pooled = F.avg_pool2d(truth, 4)
+        own = prediction.probability.detach() * exists.unsqueeze(-1).unsqueeze(-1)
+        share_own = self.config.own_masks * (0.5 if t == 0 else 1.0)
+        pick = (self._chance(len(truth)) < share_own).float().view(-1, 1, 1, 1)
+        masks = pick * own + (1.0 - pick) * pooled
+        present = (truth.flatten(2).sum(-1) > 0).float() * exists
+        return masks, present
+
+    def _write(
+        self, bank: Bank, current: Features, key: Tensor, masks: Tensor, trusted: Tensor, slots: Tensor, motion: Tensor,
+        t: int, budget: int, exists: Tensor,
+    ) -> Bank:  # fmt: skip
+        student = self.student
+        frame = torch.full((len(masks),), float(t))
+        fresh = student.tokens(current, key, masks, trusted, slots, motion.unsqueeze(1), frame)
+        size = torch.full((len(masks),), float(budget))
+        both = memory.concat(bank, fresh)
+        affinity = student.affinity(masks, slots)
+        if t == 0:
+            padded = F.pad(affinity, (0, 0, bank.key.shape[1], 0))
+            both = memory.anchor_quota(both, padded, size, exists)
+        # Until the gate is trained: prefer patches near objects, at random, so that any subset has to do.
+        score = self._chance(*both.key.shape[:2]) * 8.0 + 4.0 * both.identity.amax(-1).detach()
+        return memory.select(both, score, budget, size)
