@@ -1,0 +1,196 @@
+"""The controller against hand-computed steps, and on simulated devices that slow down and recover."""
+
+import math
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sam2lite_core.controller import (
+    ControllerConfig,
+    ControllerState,
+    DeadlineController,
+    make_controller,
+    snap_down,
+)
+from sam2lite_core.errors import ConfigurationError
+from sam2lite_core.variants import RUNGS
+
+DEADLINE = 40.0
+SETPOINT = 0.8 * DEADLINE
+
+
+def drive(controller, state, full_ms, frames):
+    """Run a device whose step takes `full_ms` at full scale and grows with the square of the scale."""
+    states = []
+    for _ in range(frames):
+        state = controller.update(state, full_ms * state.scale**2)
+        states.append(state)
+    return states
+
+
+configs = st.builds(
+    lambda deadline, scales, windows: ControllerConfig(
+        deadline_ms=deadline,
+        min_scale=min(scales),
+        max_scale=max(scales),
+        min_window=min(windows),
+        max_window=max(windows),
+    ),
+    st.floats(1, 500),
+    st.tuples(st.sampled_from(RUNGS), st.sampled_from(RUNGS)),
+    st.tuples(st.integers(2, 8), st.integers(2, 8)),
+)
+times = st.lists(st.one_of(st.floats(0, 2000), st.just(0.0)), max_size=60)
+
+
+@settings(max_examples=150, deadline=None)
+@given(configs, times)
+def test_choices_stay_within_limits_and_change_slowly(config, measured):
+    controller = make_controller("plain", config)
+    state = controller.start()
+    for time in measured:
+        before, state = state, controller.update(state, time)
+        assert state.scale in RUNGS
+        assert config.min_scale <= state.scale <= config.max_scale
+        assert config.min_window <= state.window <= config.max_window
+        assert abs(state.fine_scale - before.fine_scale) <= 0.05 + 1e-12
+        assert abs(state.fine_window - before.fine_window) <= 1 + 1e-9
+        assert abs(state.integral) <= config.integral_limit
+        assert state.scale <= state.fine_scale + 1e-9
+        # The window only gives way where the scale has nothing left to give.
+        assert state.window == config.max_window or state.scale == config.min_scale
+
+
+@settings(max_examples=60, deadline=None)
+@given(configs, times)
+def test_the_same_inputs_give_the_same_states(config, measured):
+    runs = []
+    for _ in range(2):
+        controller = make_controller("plain", config)
+        state = controller.start()
+        for time in measured:
+            state = controller.update(state, time)
+        runs.append(state)
+    assert runs[0] == runs[1]
+
+
+def test_two_steps_by_hand():
+    """Equation 12 with e = (32 - actual) / 32, the derivative smoothed by 0.7 and 0.3."""
+    controller = DeadlineController(ControllerConfig(deadline_ms=DEADLINE))
+    first = controller.update(controller.start(), 40.0)  # e = -0.25
+    assert first.error == pytest.approx(-0.25)
+    assert first.integral == pytest.approx(-0.25)
+    assert first.fine_scale == pytest.approx(1 - 0.1 * 0.25 - 0.01 * 0.25)
+    assert (first.scale, first.window) == (0.9, 8)
+    second = controller.update(first, 36.0)  # e = -0.125, jump +0.125
+    assert second.derivative == pytest.approx(0.3 * 0.125)
+    change = 0.1 * -0.125 + 0.01 * -0.375 + 0.05 * 0.0375
+    assert second.fine_scale == pytest.approx(first.fine_scale + change)
+
+
+def test_one_stall_costs_at_most_one_clipped_change():
+    controller = DeadlineController(ControllerConfig(deadline_ms=DEADLINE))
+    stalled = controller.update(controller.start(), 5000.0)
+    assert stalled.error == -1
+    assert stalled.fine_scale == pytest.approx(0.95)
+
+
+@pytest.mark.parametrize("ideal", [0.55, 0.62, 0.7, 0.78, 0.85, 0.93])
+def test_settles_around_the_scale_that_fits(ideal):
+    """The ideal scale meets the setpoint exactly: only rungs beside it stay in use, and the mean time is the aim."""
+    full = SETPOINT / ideal**2
+    controller = DeadlineController(ControllerConfig(deadline_ms=DEADLINE))
+    states = drive(controller, controller.start(), full, 400)[100:]
+    assert all(abs(state.scale - ideal) < 0.1 + 1e-9 for state in states)
+    mean = sum(full * state.scale**2 for state in states) / len(states)
+    assert mean == pytest.approx(SETPOINT, rel=0.05)
+
+
+def test_a_fast_device_keeps_full_quality():
+    controller = DeadlineController(ControllerConfig(deadline_ms=DEADLINE))
+    states = drive(controller, controller.start(), 0.9 * SETPOINT, 100)
+    assert {(state.scale, state.window) for state in states} == {(1.0, 8)}
+
+
+def test_throttles_down_to_the_shortest_window_and_recovers():
+    controller = DeadlineController(ControllerConfig(deadline_ms=DEADLINE))
+    hot = drive(controller, controller.start(), 10 * DEADLINE, 60)
+    assert (hot[-1].scale, hot[-1].window) == (0.5, 2)
+    first_short = next(index for index, state in enumerate(hot) if state.window < 8)
+    assert hot[first_short - 1].scale == 0.5
+    cool = drive(controller, hot[-1], 0.5 * SETPOINT, 60)
+    assert (cool[-1].scale, cool[-1].window) == (1.0, 8)
+    first_sharp = next(index for index, state in enumerate(cool) if state.scale > 0.5)
+    assert cool[first_sharp].window == 8
+
+
+def test_long_overload_is_forgotten_as_soon_as_a_short_one():
+    """Without the clamp on the integral, recovery would take longer the longer the overload lasted."""
+    controller = DeadlineController(ControllerConfig(deadline_ms=DEADLINE))
+    waits = []
+    for frames in (60, 3000):
+        states = drive(controller, drive(controller, controller.start(), 400.0, frames)[-1], 10.0, 100)
+        waits.append(next(index for index, state in enumerate(states) if state.scale == 1.0))
+    assert waits[0] == waits[1]
+
+
+def test_off_never_moves():
+    controller = make_controller("off", ControllerConfig(max_scale=0.8, max_window=6))
+    state = controller.start()
+    for time in (0.0, 10.0, 1e6):
+        state = controller.update(state, time)
+        assert (state.scale, state.window) == (0.8, 6)
+
+
+def test_resume_moves_a_state_inside_new_limits():
+    state = ControllerState(0.5, 3, 0.52, 3.4, integral=-2.0, derivative=0.1, error=-1.0)
+    controller = DeadlineController(ControllerConfig(deadline_ms=DEADLINE, min_scale=0.7, min_window=4))
+    resumed = controller.resume(state)
+    assert (resumed.scale, resumed.window, resumed.integral, resumed.error) == (0.7, 4, 0.0, None)
+    assert controller.resume(replace(state, fine_scale=0.85, fine_window=7.2)).scale == 0.8
+
+
+@pytest.mark.parametrize(
+    ("scale", "rung"), [(1.0, 1.0), (0.999, 0.9), (0.7, 0.7), (0.3 + 0.4, 0.7), (0.55, 0.5), (0.2, 0.5)]
+)
+def test_snap_down(scale, rung):
+    assert snap_down(scale) == rung
+
+
+@pytest.mark.parametrize(
+    ("settings_", "message"),
+    [
+        ({"deadline_ms": 0}, "deadline of 0 ms"),
+        ({"deadline_ms": math.nan}, "deadline of nan ms"),
+        ({"min_scale": 0.4}, "min_scale 0.4 is outside 0.5..1"),
+        ({"max_scale": 1.1}, "max_scale 1.1"),
+        ({"min_scale": 0.91, "max_scale": 0.99}, "no resolution rung lies between"),
+        ({"min_scale": 0.9, "max_scale": 0.6}, "no resolution rung lies between"),
+        ({"min_window": 1}, "min_window 1 is outside 2..8"),
+        ({"min_window": 7, "max_window": 3}, "min_window 7 exceeds max_window 3"),
+        ({"kp": -1}, "kp -1"),
+    ],
+)
+def test_settings_outside_their_range_are_refused(settings_, message):
+    with pytest.raises(ConfigurationError, match=message):
+        ControllerConfig(**settings_)
+
+
+def test_unknown_controller_names_the_choices():
+    with pytest.raises(ConfigurationError, match=r"'fancy'.*plain, off"):
+        make_controller("fancy", ControllerConfig())
+
+
+def test_plain_needs_a_deadline():
+    with pytest.raises(ConfigurationError, match="needs a deadline"):
+        make_controller("plain", ControllerConfig())
+
+
+@pytest.mark.parametrize("name", ["plain", "off"])
+@pytest.mark.parametrize("time", [-1.0, math.nan, math.inf])
+def test_impossible_times_are_refused(name, time):
+    controller = make_controller(name, ControllerConfig(deadline_ms=DEADLINE))
+    with pytest.raises(ConfigurationError, match="measured step time"):
+        controller.update(controller.start(), time)
