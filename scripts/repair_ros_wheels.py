@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 BUILD_MACHINE = "/opt/python/"
-NUMPY_INCLUDE = re.compile(r"/opt/python/[^/;\"]+/lib/python3\.\d+/site-packages/numpy/(?:_core|core)/include")
+NUMPY_INCLUDE = re.compile(r"/opt/python/[^/;\"]+/lib/[^/;\"]+/site-packages/numpy/(?:_core|core)/include")
 PYTHON_INCLUDE = re.compile(r"/opt/python/[^/;\"]+/include/python3\.\d+")
 
 
