@@ -2,10 +2,11 @@
 
 import re
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 
 import cv2
 import numpy as np
@@ -22,7 +23,7 @@ NOMINAL_FPS = 30.0
 _TRUNCATION_SHARE = 0.05
 
 
-class FrameSource(Protocol):
+class FrameSource(ABC):
     """Frames of one source, in order; a context manager, iterable once.
 
     Attributes:
@@ -35,16 +36,22 @@ class FrameSource(Protocol):
     length: int | None
     size: tuple[int, int]
 
+    @abstractmethod
+    def __iter__(self) -> Iterator[Frame]:
+        """Yield the frames."""
+
+    def close(self) -> None:  # noqa: B027 - folders hold nothing open
+        """Release the file or device."""
+
     def __enter__(self) -> "FrameSource":
         """Return the source itself; opening happened before."""
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Release the file or device."""
-
-    def __iter__(self) -> Iterator[Frame]:
-        """Yield the frames."""
+        self.close()
 
 
 def open_source(
@@ -76,6 +83,15 @@ def open_source(
     raise SourceError(f"{source}: no such folder, video file or camera index")
 
 
+def list_images(folder: Path) -> list[Path]:
+    """The images of a folder in natural order (`2.jpg` before `10.jpg`); hidden files are left out."""
+    images = (entry for entry in folder.iterdir() if entry.suffix.lower() in IMAGE_SUFFIXES)
+    return sorted(
+        (entry for entry in images if not entry.name.startswith(".")),
+        key=lambda entry: natural_key(entry.name),
+    )
+
+
 def read_image(path: str | Path) -> NDArray[np.uint8]:
     """Read a JPEG or PNG picture, turned upright as its EXIF entry says.
 
@@ -97,37 +113,11 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
     return _to_rgb(decoded)
 
 
-class _Source:
-    """What all sources share: being a context manager with nothing to release."""
-
-    fps: float | None
-    length: int | None
-    size: tuple[int, int]
-
-    def __enter__(self) -> FrameSource:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        return None
-
-    def __iter__(self) -> Iterator[Frame]:
-        raise NotImplementedError
-
-
-class _Folder(_Source):
-    """Images of a folder in natural order: `2.jpg` before `10.jpg`."""
+class _Folder(FrameSource):
+    """Images of a folder."""
 
     def __init__(self, path: Path, fps: float | None, limit: int | None) -> None:
-        self._paths = sorted(
-            (
-                entry
-                for entry in path.iterdir()
-                if entry.suffix.lower() in IMAGE_SUFFIXES and entry.name[0] != "."
-            ),
-            key=lambda entry: natural_key(entry.name),
-        )[:limit]
+        self._paths = list_images(path)[:limit]
         if not self._paths:
             raise SourceError(f"{path}: no image in this folder; expected {', '.join(IMAGE_SUFFIXES)}")
         self.fps, self.length = fps, len(self._paths)
@@ -140,7 +130,7 @@ class _Folder(_Source):
             yield Frame(image, index / (self.fps or NOMINAL_FPS), index, path.stem)
 
 
-class _Video(_Source):
+class _Video(FrameSource):
     """Frames of a video file."""
 
     def __init__(self, path: Path, fps: float | None, limit: int | None) -> None:
@@ -164,9 +154,7 @@ class _Video(_Source):
             self._promised if limit is None or self._promised is None else min(limit, self._promised)
         )
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
         self._capture.release()
 
     def __iter__(self) -> Iterator[Frame]:
@@ -190,7 +178,7 @@ class _Video(_Source):
             )
 
 
-class _Camera(_Source):
+class _Camera(FrameSource):
     """Frames of a camera, stamped when they arrive."""
 
     def __init__(self, index: int, fps: float | None, limit: int | None) -> None:
@@ -205,9 +193,7 @@ class _Camera(_Source):
         self.fps = fps or (reported if reported > 0 else None)
         self.length = limit
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
         self._capture.release()
 
     def __iter__(self) -> Iterator[Frame]:

@@ -99,7 +99,7 @@ def test_one_stall_costs_at_most_one_clipped_change():
 
 @pytest.mark.parametrize("ideal", [0.55, 0.62, 0.7, 0.78, 0.85, 0.93])
 def test_settles_around_the_scale_that_fits(ideal):
-    """The ideal scale meets the setpoint exactly: only rungs beside it stay in use, and the mean time is the aim."""
+    """The ideal scale meets the setpoint exactly, so only the rungs beside it stay in use."""
     full = SETPOINT / ideal**2
     controller = DeadlineController(ControllerConfig(deadline_ms=DEADLINE))
     states = drive(controller, controller.start(), full, 400)[100:]
