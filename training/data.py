@@ -55,4 +55,6 @@ def loader(
 
 def load_stills(root: Path) -> Stills:
     """All stills under root; see `training.stills`."""
+    # Workers are forked: OpenCV's thread pool would be copied without its threads, and the first remap would hang.
+    cv2.setNumThreads(1)
     return Stills(root)

@@ -24,13 +24,12 @@ class Features(NamedTuple):
 def pool2(tokens: Tensor) -> Tensor:
     """2x2 mean pooling of (N, C, h, w); an odd last row or column is averaged over what is there.
 
-    Written as pad and divide: ONNX runtimes disagree about AveragePool with ceil_mode at the border.
+    Written as pad, pool, divide: runtimes disagree about AveragePool with ceil_mode at the border. One extra row and column
+    are always padded; where the side is even, the pool drops them again.
     """
-    height, width = tokens.shape[-2], tokens.shape[-1]
-    pad = (0, width % 2, 0, height % 2)
-    ones = torch.ones_like(tokens[:1, :1])
-    total = F.avg_pool2d(F.pad(tokens, pad), 2)
-    return total / F.avg_pool2d(F.pad(ones, pad), 2)
+    total = F.avg_pool2d(F.pad(tokens, (0, 1, 0, 1)), 2)
+    ones = F.pad(torch.ones_like(tokens[:1, :1]), (0, 1, 0, 1))
+    return total / F.avg_pool2d(ones, 2)
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:

@@ -1,0 +1,1 @@
+"""Runtimes that execute the student's graphs, one file each, behind one Protocol."""

@@ -1,0 +1,1 @@
+"""Export of the student to what runs on robots. Needs torch and onnx: `pip install 'sam2lite[export]'`."""

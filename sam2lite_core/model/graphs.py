@@ -1,0 +1,145 @@
+"""The two graphs that run on a robot: `StepGraph` for every frame, `PromptGraph` for frames that carry prompts.
+
+Both take the state in and give it back, so that it can stay on the device; the host sends an image, its motion and the
+warped previous mask, and gets masks. Names and shapes are those of `GRAPH_INPUTS` and `GRAPH_OUTPUTS`.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sam2lite_core.model import memory
+from sam2lite_core.model.memory import Bank
+from sam2lite_core.model.student import Student, entropy
+
+BANK_NAMES = ("bank_key", "bank_value", "bank_identity", "bank_known", "bank_meta")
+STEP_INPUTS = (
+    "image",
+    "motion",
+    "warped",
+    "slots",
+    "active",
+    "window",
+    "budget",
+    "frame",
+    "policy",
+    "presence_threshold",
+    *BANK_NAMES,
+)
+PROMPT_INPUTS = (*STEP_INPUTS, "prompts", "masks", "mask_given", "prompted")
+OUTPUTS = ("logits", "presence", "uncertainty", "tokens_used", *(f"new_{name}" for name in BANK_NAMES))
+HIDDEN_LOGIT = -16.0
+"""Logit of an object that is LOST: it claims no pixel."""
+
+
+def trust(logits: Tensor, probability: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+    """Take the masks of absent objects away. logits, probability: (N, K, h, w); present: (N, K) 0 or 1."""
+    keep = present.unsqueeze(-1).unsqueeze(-1)
+    return logits * keep + HIDDEN_LOGIT * (1.0 - keep), probability * keep
+
+
+class StepGraph(nn.Module):
+    """One frame without prompts."""
+
+    def __init__(self, student: Student) -> None:
+        super().__init__()
+        self.student = student
+
+    def forward(
+        self, image: Tensor, motion: Tensor, warped: Tensor, slots: Tensor, active: Tensor, window: Tensor, budget: Tensor,
+        frame: Tensor, policy: Tensor, presence_threshold: Tensor, bank_key: Tensor, bank_value: Tensor,
+        bank_identity: Tensor, bank_known: Tensor, bank_meta: Tensor,
+    ) -> tuple[Tensor, ...]:  # fmt: skip
+        """Track every object through one frame.
+
+        Args:
+            image: (1, H, W, 3) uint8 RGB, sides multiples of 16.
+            motion: (1, 1, H/16, W/16) float32, relative flow magnitude in patch widths.
+            warped: (1, K, H/4, W/4) float32, previous masks carried along the flow, -1..1, 0 = unknown.
+            slots: (1, K, M) float32 one-hot, the slot of each of the K objects to decode.
+            active: (1, M) float32, 1 where a slot's object is followed; 0 forgets what the slot held.
+            window: (1,) float32, W in frames.
+            budget: (1,) float32, B in tokens, at most S.
+            frame: (1,) float32, index of this frame.
+            policy: (1, 4) float32 one-hot over learned, fifo, random, uniform.
+            presence_threshold: (1,) float32, an object below it is LOST.
+            bank_key, bank_value: (1, S, 256); bank_identity, bank_known: (1, S, M); bank_meta: (1, S, 8); float32.
+
+        Returns:
+            logits (1, K, H/4, W/4) against the background after soft aggregation; presence (1, K) 0..1; uncertainty
+            (1, 1, H/16, W/16) mask entropy 0..1; tokens_used (1,) float32; the new bank's five tensors.
+        """
+        bank = Bank(bank_key, bank_value, bank_identity, bank_known, bank_meta)
+        return self._run(image, motion, warped, slots, active, window, budget, frame, policy, presence_threshold, bank, None)
+
+    def _run(
+        self, image: Tensor, motion: Tensor, warped: Tensor, slots: Tensor, active: Tensor, window: Tensor, budget: Tensor,
+        frame: Tensor, policy: Tensor, threshold: Tensor, bank: Bank, prompt: tuple[Tensor, Tensor, Tensor, Tensor] | None,
+    ) -> tuple[Tensor, ...]:  # fmt: skip
+        student = self.student
+        features, key = student.encode(image.to(torch.float32).permute(0, 3, 1, 2))
+        size = bank.key.shape[1]
+        bank = memory.begin_frame(bank, active)
+        readout = student.read(key, bank, slots, student.attention_logits(key, bank, window))
+        prediction = student.decode(features, readout, warped, None if prompt is None else prompt[0])
+        presence = torch.sigmoid(prediction.presence)
+        logits, probability = prediction.logits, prediction.probability
+        if prompt is not None:
+            _, masks, given, prompted = prompt
+            presence = torch.maximum(presence, prompted)
+            logits, probability = impose(logits, probability, masks, given)
+        present = (presence >= threshold.unsqueeze(1)).to(presence.dtype)
+        logits, probability = trust(logits, probability, present)
+
+        fresh = student.tokens(features, key, probability, present, slots, motion, frame)
+        both = memory.concat(bank, fresh)
+        if prompt is not None:
+            affinity = student.affinity(probability, slots)
+            padded = F.pad(affinity, (0, 0, size, 0))
+            both = memory.anchor_quota(both, padded, budget, (prompt[3].unsqueeze(1) @ slots).squeeze(1))
+        score = memory.policy_scores(both, student.gate_scores(both), frame, policy)
+        kept = memory.select(both, score, size, budget)
+        uncertainty = F.avg_pool2d(entropy(probability), 4)
+        return (logits, presence, uncertainty, kept.column("valid").sum(dim=1), *kept)
+
+
+class PromptGraph(StepGraph):
+    """One frame with prompts for any mixture of new, known and lost objects."""
+
+    def forward(  # type: ignore[override]  # a graph of its own, with more inputs
+        self, image: Tensor, motion: Tensor, warped: Tensor, slots: Tensor, active: Tensor, window: Tensor, budget: Tensor,
+        frame: Tensor, policy: Tensor, presence_threshold: Tensor, bank_key: Tensor, bank_value: Tensor,
+        bank_identity: Tensor, bank_known: Tensor, bank_meta: Tensor, prompts: Tensor, masks: Tensor, mask_given: Tensor,
+        prompted: Tensor,
+    ) -> tuple[Tensor, ...]:  # fmt: skip
+        """As `StepGraph.forward`, with what the operator shows.
+
+        Args:
+            prompts: (1, K, 3, H/4, W/4) float32 rasters: box, positive points, negative points.
+            masks: (1, K, H/4, W/4) float32 given masks, share of each cell, 0..1.
+            mask_given: (1, K) float32, 1 where `masks` is the answer.
+            prompted: (1, K) float32, 1 for objects that this frame's prompts name; the others are only tracked.
+        """
+        bank = Bank(bank_key, bank_value, bank_identity, bank_known, bank_meta)
+        prompt = (prompts, masks, mask_given, prompted)
+        return self._run(
+            image, motion, warped, slots, active, window, budget, frame, policy, presence_threshold, bank, prompt
+        )
+
+
+def impose(logits: Tensor, probability: Tensor, masks: Tensor, given: Tensor) -> tuple[Tensor, Tensor]:
+    """Given masks replace predictions; where they lie, nothing else can be.
+
+    Args:
+        logits, probability, masks: (N, K, h, w).
+        given: (N, K) 0 or 1.
+    """
+    flag = given.unsqueeze(-1).unsqueeze(-1)
+    shown = masks * flag
+    free = (1.0 - shown.sum(dim=1, keepdim=True)).clamp(min=0.0)
+    probability = shown + probability * (1.0 - flag) * free
+    sure = torch.log(shown.clamp(1e-6, 1.0 - 1e-6)) - torch.log((1.0 - shown).clamp(1e-6, 1.0))
+    # A given mask holds where its share is above one half; elsewhere the others keep their logits.
+    blocked = (1.0 - flag) * (shown.sum(dim=1, keepdim=True) > 0.5).to(logits.dtype)
+    others = logits * (1.0 - blocked) + HIDDEN_LOGIT * blocked
+    return sure * flag + others * (1.0 - flag), probability

@@ -1,0 +1,334 @@
+"""The tracker: frames and prompts in, masks out. The one public face of the core.
+
+    tracker = Tracker.from_pretrained("tiny")
+    result = tracker.step(image, [Prompt(object_id=1, box=(100, 80, 220, 300))])
+    for image in camera:
+        result = tracker.step(image)
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sam2lite_core import postprocess, preprocess, settings
+from sam2lite_core.backends.base import Backend, BackendSettings, StepInputs, StepOutputs
+from sam2lite_core.backends.files import find_model
+from sam2lite_core.backends.registry import open_backend
+from sam2lite_core.controller import Controller, ControllerConfig, ControllerState, make_controller
+from sam2lite_core.errors import ConfigurationError, InvalidPromptError, UnknownObjectError
+from sam2lite_core.motion import Motion, MotionEstimator
+from sam2lite_core.types import ObjectState, Prompt, StepTimings, TrackResult, check_image
+from sam2lite_core.variants import PATCH, get_variant
+
+FloatArray = NDArray[np.float32]
+
+
+class Tracker:
+    """Follows prompted objects from frame to frame with a bounded memory.
+
+    Not thread-safe: call it from one thread.
+    """
+
+    def __init__(
+        self,
+        variant: str = "tiny",
+        backend: str = "auto",
+        precision: str = "auto",
+        deadline_ms: float | None = None,
+        scale: float | None = None,
+        memory_budget: int | None = None,
+        memory_policy: str = "learned",
+        base_short_side: int = 480,
+        threads: int | None = None,
+        model_path: str | Path | None = None,
+        presence_threshold: float = 0.5,
+    ) -> None:
+        """Load a model.
+
+        Args:
+            variant: tiny, small or base.
+            backend: onnxruntime, or auto for the best that is installed.
+            precision: auto, fp32, fp16 or int8, as far as the backend has it.
+            deadline_ms: time a step may take; the controller lowers the resolution to keep it. None: full resolution.
+            scale: fixes the resolution scale, 0.5..1; the controller then leaves it alone.
+            memory_budget: tokens in memory, 64..1024; None for the variant's.
+            memory_policy: learned, fifo, random or uniform: what memory keeps.
+            base_short_side: short side of the network's input at scale 1, px.
+            threads: CPU threads of the runtime; None for its own choice.
+            model_path: folder of an exported model instead of the shipped one.
+            presence_threshold: an object below it is LOST.
+
+        Raises:
+            UnknownVariantError, BackendError, ModelFileError, ConfigurationError: naming the value and what is allowed.
+        """
+        definition = get_variant(variant)
+        self._budget = settings.check_budget(definition.memory_budget if memory_budget is None else memory_budget)
+        self._policy = settings.check_policy(memory_policy)
+        self._short_side = settings.check_short_side(base_short_side)
+        self._settings = settings.TrackerSettings(
+            "off" if deadline_ms is None else "plain", ControllerConfig(deadline_ms=deadline_ms), scale, presence_threshold
+        )
+        folder = find_model(definition, model_path)
+        self._backend = open_backend(
+            backend,
+            BackendSettings(folder, self._budget, settings.check_precision(precision), settings.check_threads(threads)),
+        )
+        if self._backend.info.variant != variant:
+            raise ConfigurationError(f"{folder} holds variant {self._backend.info.variant}, not {variant}")
+        self._controller: Controller = self._make_controller(self._settings)
+        self._control: ControllerState = self._controller.start()
+        self._motion = MotionEstimator()
+        self._slot_of: dict[int, int] = {}
+        self._masks: dict[int, FloatArray] = {}  # last probability of each object that is not LOST, stride 4
+        self._frame = 0
+
+    @classmethod
+    def from_pretrained(cls, variant: str = "tiny", **options: Any) -> "Tracker":
+        """Load the weights that ship with the package; options as for the constructor."""
+        return cls(variant, **options)
+
+    # ---- what a caller may read and set ---------------------------------------------------------------------------
+
+    @property
+    def object_ids(self) -> tuple[int, ...]:
+        """Ids of the objects that are followed, ascending."""
+        return tuple(sorted(self._slot_of))
+
+    @property
+    def backend(self) -> Backend:
+        """The runtime in use."""
+        return self._backend
+
+    @property
+    def memory_budget(self) -> int:
+        """Most tokens that memory may hold."""
+        return self._budget
+
+    @property
+    def max_objects(self) -> int:
+        """Most objects that can be followed at once."""
+        return self._backend.info.max_objects
+
+    @property
+    def presence_threshold(self) -> float:
+        """An object whose presence is below it is LOST, 0..1."""
+        return self._settings.presence_threshold
+
+    @presence_threshold.setter
+    def presence_threshold(self, value: float) -> None:
+        self.configure(presence_threshold=value)
+
+    @property
+    def scale(self) -> float | None:
+        """Fixed resolution scale, or None when the controller chooses."""
+        return self._settings.scale
+
+    @scale.setter
+    def scale(self, value: float | None) -> None:
+        self.configure(scale=value)
+
+    @property
+    def controller(self) -> str:
+        """Name of the deadline controller."""
+        return self._settings.controller
+
+    @controller.setter
+    def controller(self, value: str) -> None:
+        self.configure(controller=value)
+
+    @property
+    def deadline_ms(self) -> float | None:
+        """Time a step may take, ms; None without a deadline. Setting one switches the controller on."""
+        return self._settings.deadlines.deadline_ms
+
+    @deadline_ms.setter
+    def deadline_ms(self, value: float | None) -> None:
+        if value is None:
+            self.configure(controller="off", deadline_ms=None)
+        else:
+            # Only a tracker that never had a deadline is switched on: "off" may be the caller's wish.
+            fresh = self.deadline_ms is None and self.controller == "off"
+            self.configure(deadline_ms=value, **({"controller": "plain"} if fresh else {}))
+
+    def configure(self, **changes: Any) -> None:
+        """Change several settings at once, all or none.
+
+        Args:
+            **changes: controller, scale, presence_threshold, and the fields of `ControllerConfig` (deadline_ms, kp, ki, kd,
+                min_scale, max_scale, min_window, max_window, …).
+
+        Raises:
+            ConfigurationError: a value outside its range; nothing has changed then.
+        """
+        own = {name: changes.pop(name) for name in ("controller", "scale", "presence_threshold") if name in changes}
+        try:
+            deadlines = replace(self._settings.deadlines, **changes)
+        except TypeError as error:
+            raise ConfigurationError(f"unknown setting among {', '.join(changes)}") from error
+        wanted = replace(self._settings, deadlines=deadlines, **own)
+        controller = self._make_controller(wanted)
+        self._settings, self._controller = wanted, controller
+        self._control = controller.resume(self._control)
+
+    @staticmethod
+    def _make_controller(wanted: settings.TrackerSettings) -> Controller:
+        return make_controller(wanted.controller, wanted.deadlines)
+
+    # ---- tracking -------------------------------------------------------------------------------------------------
+
+    def step(self, image: NDArray[np.uint8], prompts: Sequence[Prompt] = ()) -> TrackResult:
+        """Track every object into the next frame.
+
+        Args:
+            image: (H, W, 3) uint8 RGB; another size than the last frame's is legal.
+            prompts: objects shown on this frame: new ones, or known ones shown again.
+
+        Returns:
+            Masks at the image's size, and how they came about.
+
+        Raises:
+            InvalidFrameError, InvalidPromptError: before anything has changed.
+            BackendError: the runtime failed; the memory is as before.
+        """
+        height, width = check_image(image)
+        slots = self._assign(prompts, height, width)
+        clock = _Clock()
+        scale = self._settings.scale if self._settings.scale is not None else self._control.scale
+        rows, columns = preprocess.network_size(height, width, scale, self._short_side)
+        small = preprocess.resize(image, rows, columns)
+        preprocess_ms = clock.lap()
+        motion = self._motion.update(image)
+        ids = tuple(sorted(slots))
+        warped = self._warp(ids, motion, rows // preprocess.STRIDE, columns // preprocess.STRIDE)
+        motion_ms = clock.lap()
+        window = self._control.window
+        outputs = None
+        if ids:
+            inputs = self._inputs(small, motion, warped, ids, slots, window, prompts, (height, width))
+            outputs = self._backend.step(inputs)
+        inference_ms = clock.lap()
+        self._slot_of = slots
+        result = self._result(outputs, ids, prompts, height, width)
+        timings = StepTimings(preprocess_ms, motion_ms, inference_ms, clock.lap())
+        self._control = self._controller.update(self._control, timings.total_ms)
+        frame, self._frame = self._frame, self._frame + 1
+        return replace(result, timings=timings, scale=scale, window=window, frame_index=frame)
+
+    def remove(self, object_id: int) -> None:
+        """Stop following an object; its memory is forgotten on the next step.
+
+        Raises:
+            UnknownObjectError: no such object.
+        """
+        if object_id not in self._slot_of:
+            known = ", ".join(map(str, self.object_ids)) or "none"
+            raise UnknownObjectError(f"object {object_id} is not followed; followed are: {known}")
+        del self._slot_of[object_id]
+        self._masks.pop(object_id, None)
+        if not self._slot_of:
+            self._backend.reset()
+
+    def reset(self) -> None:
+        """Forget every object, the memory and the previous frame."""
+        self._backend.reset()
+        self._motion.reset()
+        self._slot_of.clear()
+        self._masks.clear()
+        self._control = self._controller.start()
+        self._frame = 0
+
+    # ---- parts of a step ------------------------------------------------------------------------------------------
+
+    def _assign(self, prompts: Sequence[Prompt], height: int, width: int) -> dict[int, int]:
+        """Slots of all objects after these prompts; raises before anything has changed."""
+        slots = dict(self._slot_of)
+        seen: set[int] = set()
+        for prompt in prompts:
+            prompt.check_inside(height, width)
+            if prompt.object_id in seen:
+                raise InvalidPromptError(f"object {prompt.object_id} is prompted twice on one frame; merge the prompts")
+            seen.add(prompt.object_id)
+            if prompt.object_id in slots:
+                continue
+            free = sorted(set(range(self.max_objects)) - set(slots.values()))
+            if not free:
+                raise InvalidPromptError(
+                    f"object {prompt.object_id} is one too many: this model follows {self.max_objects} at once; "
+                    "remove one, or export with more slots"
+                )
+            slots[prompt.object_id] = free[0]
+        return slots
+
+    def _warp(self, ids: Sequence[int], motion: Motion | None, rows: int, columns: int) -> FloatArray:
+        """Previous masks (K, rows, columns) carried along the flow, -1..1; 0 where nothing is known."""
+        warped = np.zeros((len(ids), rows, columns), np.float32)
+        if motion is None:
+            return warped
+        for index, object_id in enumerate(ids):
+            mask = self._masks.get(object_id)
+            if mask is not None:
+                warped[index] = motion.warp(mask[None], rows, columns)[0] * 2.0 - 1.0
+        return warped
+
+    def _inputs(
+        self, small: NDArray[np.uint8], motion: Motion | None, warped: FloatArray, ids: Sequence[int], slots: dict[int, int],
+        window: int, prompts: Sequence[Prompt], source: tuple[int, int],
+    ) -> StepInputs:  # fmt: skip
+        rows, columns = small.shape[0] // PATCH, small.shape[1] // PATCH
+        still = np.zeros((rows, columns), np.float32)
+        active = np.zeros(self.max_objects, np.float32)
+        # An object that is new to a slot starts without the slot's past: only objects followed before are active.
+        active[[self._slot_of[i] for i in self._slot_of]] = 1.0
+        return StepInputs(
+            image=small,
+            motion=still if motion is None else motion.magnitude(rows, columns),
+            warped=warped,
+            slots=tuple(slots[i] for i in ids),
+            active=active,
+            window=window,
+            budget=self._budget,
+            frame=self._frame,
+            policy=self._policy,
+            presence_threshold=self._settings.presence_threshold,
+            prompt=preprocess.prompt_inputs(ids, prompts, source, small.shape[:2]) if prompts else None,
+        )
+
+    def _result(
+        self, outputs: StepOutputs | None, ids: Sequence[int], prompts: Sequence[Prompt], height: int, width: int
+    ) -> TrackResult:
+        """Masks at the source's size; keeps what the next frame's warp needs."""
+        if outputs is None:
+            return TrackResult(np.zeros((height, width), np.uint8), ())
+        labels = postprocess.label_map(outputs.logits, ids, height, width)
+        for prompt in prompts:
+            if prompt.mask is not None:
+                postprocess.impose_mask(labels, prompt.object_id, prompt.mask)
+        objects = []
+        masks = postprocess.probabilities(outputs.logits)
+        self._masks.clear()
+        for index, object_id in enumerate(ids):
+            score = float(outputs.presence[index])
+            state = ObjectState.TRACKED if score >= self._settings.presence_threshold else ObjectState.LOST
+            objects.append(postprocess.describe(labels, object_id, score, state))
+            if state is ObjectState.TRACKED:
+                # A LOST object's place is unknown, not "nowhere": no mask is carried to the next frame.
+                self._masks[object_id] = masks[index]
+        return TrackResult(labels, tuple(objects), memory_tokens_used=outputs.tokens_used)
+
+
+class _Clock:
+    """Laps of wall clock in milliseconds."""
+
+    def __init__(self) -> None:
+        self._last = time.perf_counter()
+
+    def lap(self) -> float:
+        """Time since the last lap."""
+        now = time.perf_counter()
+        elapsed, self._last = (now - self._last) * 1000.0, now
+        return elapsed
