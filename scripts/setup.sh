@@ -61,8 +61,10 @@ make_environment() {
   if [ -n "${ROS_DISTRO:-}" ]; then options=(--system-site-packages); fi
   say "making .venv with $python"
   # What was built with another environment would mix two interpreters.
-  rm -rf "$venv" "$root/build" "$root/install"
-  mkdir "$venv"
+  rm -rf "$root/build" "$root/install"
+  # The marker stays until the rest is gone, so that an interruption here is recognised too.
+  if [ -d "$venv" ]; then find "$venv" -mindepth 1 -maxdepth 1 -not -path "$marker" -exec rm -rf {} +; fi
+  mkdir -p "$venv"
   printf '%s\n' "$identity" >"$marker"
   "$python" -m venv "${options[@]}" "$venv"
 }
@@ -88,7 +90,7 @@ flock 9
 python=$(base_python)
 identity="$python ${ROS_DISTRO:-wheels} $root"
 inputs=$(cat constraints*.txt pyproject.toml setup.py scripts/setup.sh scripts/repair_ros_wheels.py | sha256sum)
-if [ -e "$venv" ] && [ ! -f "$marker" ]; then
+if [ ! -f "$marker" ] && [ -n "$(ls -A "$venv" 2>/dev/null)" ]; then
   fail "$venv exists and this script did not make it; move it away first"
 fi
 if [ ! -f "$stamp" ] || [ "$(cat "$marker")" != "$identity" ]; then
