@@ -4,23 +4,21 @@
 import serves.
 """
 
-import contextlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Protocol
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from sam2lite_core.errors import InvalidPromptError, SourceError
-from sam2lite_core.files import output_folder, partial_name, write_atomically
-from sam2lite_core.frame_sources import NOMINAL_FPS, FrameSource, open_source, read_image
+from sam2lite_core.files import output_folder, write_atomically
+from sam2lite_core.frame_sources import FrameSource, open_source, read_image
 from sam2lite_core.label_map import read_label_map, write_label_map
 from sam2lite_core.types import Frame, Prompt, TrackResult
-from sam2lite_core.visualization import draw_overlay, fit_image
+from sam2lite_core.video_writer import VideoWriter
+from sam2lite_core.visualization import draw_overlay
 
 __all__ = [
     "TRACK_MARKER",
@@ -32,6 +30,7 @@ __all__ = [
     "open_source",
     "read_image",
     "read_label_map",
+    "record_video",
     "summarise",
     "track_video",
     "write_atomically",
@@ -50,90 +49,6 @@ class VideoTracker(Protocol):
 
     def reset(self) -> None:
         """Forget every object and frame."""
-
-
-class VideoWriter:
-    """Writes an MP4 file; it appears under its name only once it is complete.
-
-    MPEG-4 part 2 is the codec that every OpenCV wheel can encode. It drops the last row or column of odd
-    sizes.
-    """
-
-    def __init__(self, path: str | Path, fps: float | None = None) -> None:
-        """Prepare the file; it is opened with the first frame, whose size becomes the video's.
-
-        Args:
-            path: the `.mp4` file to write.
-            fps: frames per second; 30 when None.
-
-        Raises:
-            SourceError: another suffix, or a folder that does not exist.
-        """
-        self._path = Path(path)
-        if self._path.suffix.lower() != ".mp4":
-            raise SourceError(f"{path}: videos are written as .mp4")
-        if not self._path.parent.is_dir():
-            raise SourceError(f"{path}: the folder {self._path.parent} does not exist")
-        self._fps = fps or NOMINAL_FPS
-        self._partial = partial_name(self._path)
-        self._size = (0, 0)
-        self._writer: cv2.VideoWriter | None = None
-
-    def write(self, image: NDArray[np.uint8]) -> None:
-        """Append a frame; one of another size is fitted into the first one's, proportions kept.
-
-        Args:
-            image: (H, W, 3) uint8 RGB.
-
-        Raises:
-            SourceError: the encoder does not open.
-        """
-        if self._writer is None:
-            self._size = image.shape[0], image.shape[1]
-            fourcc = cv2.VideoWriter.fourcc(*"mp4v")
-            self._writer = cv2.VideoWriter(str(self._partial), fourcc, self._fps, self._size[::-1])
-            if not self._writer.isOpened():
-                self.discard()
-                raise SourceError(
-                    f"{self._path}: no MP4 video of {self._size[1]}x{self._size[0]} can be written here"
-                )
-        self._writer.write(cv2.cvtColor(fit_image(image, *self._size), cv2.COLOR_RGB2BGR))
-
-    def close(self) -> None:
-        """Finish the file and give it its name.
-
-        Raises:
-            SourceError: no frame was written, or the file could not be finished.
-        """
-        if self._writer is None:
-            raise SourceError(f"{self._path}: no frame was written")
-        self._writer.release()
-        self._writer = None
-        try:
-            self._partial.replace(self._path)
-        except OSError as error:
-            raise SourceError(f"{self._path}: cannot be written: {error.strerror}") from None
-
-    def discard(self) -> None:
-        """Drop what was written so far."""
-        if self._writer is not None:
-            self._writer.release()
-            self._writer = None
-        with contextlib.suppress(OSError):
-            self._partial.unlink()
-
-    def __enter__(self) -> "VideoWriter":
-        """Return the writer."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Finish the file, or drop it when the block failed."""
-        if kind is None:
-            self.close()
-        else:
-            self.discard()
 
 
 class TrackRecorder:
@@ -230,20 +145,69 @@ class VideoProcessor:
             SourceError: the source cannot be read or the output not written; nothing is then left in `out`.
             InvalidPromptError: no prompt, or one that does not fit its frame.
         """
+        results: list[TrackResult] = []
         with open_source(source, limit=limit) as frames:
             if out is None:
-                return tuple(result for _, result in track_video(self._tracker, frames, prompts))
-            with output_folder(out, marker=TRACK_MARKER, overwrite=overwrite) as folder:
-                recorder, results = TrackRecorder(folder, frames.fps), []
-                try:
-                    for frame, result in track_video(self._tracker, frames, prompts):
-                        recorder.add(frame, result)
-                        results.append(result)
-                    recorder.finish({"source": str(source)})
-                except BaseException:
-                    recorder.discard()
-                    raise
-                return tuple(results)
+                results.extend(result for _, result in track_video(self._tracker, frames, prompts))
+            else:
+                record_video(
+                    self._tracker,
+                    frames,
+                    prompts,
+                    out,
+                    overwrite=overwrite,
+                    header={"source": str(source)},
+                    on_frame=lambda _, result: results.append(result),
+                )
+        return tuple(results)
+
+
+def record_video(
+    tracker: VideoTracker,
+    frames: FrameSource,
+    prompts: Sequence[Prompt] | Mapping[int, Sequence[Prompt]],
+    out: str | Path,
+    *,
+    overwrite: bool = False,
+    header: Mapping[str, Any] | None = None,
+    on_frame: Callable[[Frame, TrackResult], None] | None = None,
+) -> dict[str, Any]:
+    """Lead a tracker through a source and write masks, overlay and `track.json`; see `track_video`.
+
+    A source without an end, such as a camera, is ended by an interrupt from the keyboard; what was tracked is
+    kept.
+
+    Args:
+        tracker: the tracker; it is reset first.
+        frames: an open source.
+        prompts: for the first frame, or a mapping from frame index to the prompts of that frame.
+        out: the folder to write.
+        overwrite: replace an earlier result in `out`.
+        header: what else `track.json` is to say, put first.
+        on_frame: told of every frame.
+
+    Returns:
+        What `track.json` holds.
+
+    Raises:
+        SourceError: the source cannot be read or the output not written; nothing is then left in `out`.
+        InvalidPromptError: no prompt, or one that does not fit its frame.
+    """
+    with output_folder(out, marker=TRACK_MARKER, overwrite=overwrite) as folder:
+        recorder = TrackRecorder(folder, frames.fps)
+        try:
+            for frame, result in track_video(tracker, frames, prompts):
+                recorder.add(frame, result)
+                if on_frame is not None:
+                    on_frame(frame, result)
+        except KeyboardInterrupt:
+            if frames.length is not None:
+                recorder.discard()
+                raise
+        except BaseException:
+            recorder.discard()
+            raise
+        return recorder.finish(header)
 
 
 def track_video(
