@@ -120,7 +120,8 @@ def track(
 ) -> None:
     """Follow objects through a video.
 
-    The first frame's objects are shown by prompts, as in: --object 1 --point 120,80 --object 2 --box 10,20,90,110.
+    The first frame's objects are shown by prompts, as in: --object 1 --point 120,80 --object 2 --box
+    10,20,90,110.
 
     Without --object, points and boxes show object 1.
     """
@@ -229,6 +230,8 @@ def info(
     console = Console()
     for title, rows in document.items():
         table = Table(title=title, show_header=False)
+        table.add_column(no_wrap=True)
+        table.add_column(overflow="fold")
         for name, value in _flatten(rows):
             table.add_row(name, f"{value:,}" if isinstance(value, int) else str(value))
         console.print(table)
@@ -257,7 +260,9 @@ def _add_scores(table: Table, name: str, j: "Statistic", f: "Statistic", fps: fl
 def _progress(title: str, total: int | None) -> Iterator[Any]:
     """A progress bar on stderr, so that stdout holds results only; yields a function that moves it by one."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    # Without a terminal the bar would leave blank lines in a log.
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(title, total=total)
         yield lambda: bar.advance(task)
 

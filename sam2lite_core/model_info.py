@@ -24,8 +24,8 @@ def describe_model(variant: str, model_path: str | Path | None = None) -> dict[s
         model_path: folder of an exported model; the shipped weights when None.
 
     Returns:
-        `variant` (its numbers), `model` (variant, parameters by part, note, as its files say) and `files`
-        (bytes and SHA-256 by path).
+        `variant` (its numbers), `model` (its folder, and what its files say of themselves) and `files`
+        (bytes and SHA-256 by name).
 
     Raises:
         UnknownVariantError: no such variant.
@@ -39,9 +39,9 @@ def describe_model(variant: str, model_path: str | Path | None = None) -> dict[s
     model = parse_info(metadata.get(INFO_KEY), folder / STEP_FILE)
     return {
         "variant": asdict(definition),
-        "model": asdict(model),
+        "model": {"folder": str(folder), **asdict(model)},
         "files": {
-            str(folder / name): {"bytes": (folder / name).stat().st_size, "sha256": sha256(folder / name)}
+            name: {"bytes": (folder / name).stat().st_size, "sha256": sha256(folder / name)}
             for name in (STEP_FILE, PROMPT_FILE, WEIGHTS_FILE)
         },
     }

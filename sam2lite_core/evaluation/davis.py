@@ -148,8 +148,6 @@ def evaluate(
         SourceError: a folder or file is missing or unreadable, a mask has another size than its frame, or
             `out` cannot be written.
     """
-    if year not in YEARS:
-        raise ConfigurationError(f"unknown DAVIS year {year}; choose one of {', '.join(map(str, YEARS))}")
     if prompt not in PROMPTS:
         raise ConfigurationError(f"unknown prompt {prompt!r}; choose one of {', '.join(PROMPTS)}")
     folders = [_SequenceFolders.find(Path(root), name) for name in list_sequences(root, sequences, year)]
@@ -175,8 +173,11 @@ def list_sequences(root: str | Path, sequences: Sequence[str] | None = None, yea
         year: 2016 or 2017.
 
     Raises:
+        ConfigurationError: an unknown year.
         SourceError: `root` is not in DAVIS's layout, or a name is not there.
     """
+    if year not in YEARS:
+        raise ConfigurationError(f"unknown DAVIS year {year}; choose one of {', '.join(map(str, YEARS))}")
     folder = _data_folder(Path(root), "Annotations")
     present = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
     if not present:

@@ -1,5 +1,6 @@
 """Frames in, masks and videos out: what is read, what is refused, and that nothing is left half written."""
 
+import contextlib
 import json
 import zlib
 
@@ -22,6 +23,7 @@ from sam2lite_core.video import (
     open_source,
     read_image,
     read_label_map,
+    record_video,
     track_video,
     write_label_map,
 )
@@ -496,6 +498,26 @@ def test_a_source_that_fails_midway_leaves_no_output(tmp_path, small_clip):
             source, [Prompt(object_id=1, mask=half_mask())], tmp_path / "out"
         )
     assert [entry.name for entry in tmp_path.iterdir()] == ["in"]
+
+
+@pytest.mark.parametrize("endless", [True, False])
+def test_an_interrupt_ends_a_camera_but_drops_a_half_tracked_file(tmp_path, small_clip, endless):
+    """Nobody can let a camera run to its end; a file that was interrupted is no result."""
+    source = write_frames(tmp_path / "in", small_clip.frames, [f"{i}.png" for i in range(6)])
+
+    def interrupt(frame, _):
+        if frame.index == 3:
+            raise KeyboardInterrupt
+
+    with open_source(source) as frames:
+        frames.length = None if endless else 6
+        prompts = [Prompt(object_id=1, mask=half_mask())]
+        with contextlib.nullcontext() if endless else pytest.raises(KeyboardInterrupt):
+            record_video(CopyTracker(), frames, prompts, tmp_path / "out", on_frame=interrupt)
+    if endless:
+        assert len(json.loads((tmp_path / "out" / "track.json").read_text())["frames"]) == 4
+    else:
+        assert [entry.name for entry in tmp_path.iterdir()] == ["in"]
 
 
 def test_track_video_holds_one_frame_at_a_time(tmp_path, small_clip):
