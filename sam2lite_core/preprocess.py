@@ -1,5 +1,6 @@
 """From a source frame and the caller's prompts to what the graphs take."""
 
+import math
 from collections.abc import Sequence
 
 import cv2
@@ -9,6 +10,8 @@ from numpy.typing import NDArray
 from sam2lite_core.backends.base import PromptInputs
 from sam2lite_core.types import Prompt
 from sam2lite_core.variants import PATCH
+
+ROUNDING = 1e-6  # 0.6 * 480 is 288, not a hair more and so a patch more
 
 STRIDE = 4
 """Stride of the graphs' masks and prompt rasters in network pixels."""
@@ -20,14 +23,14 @@ POINT_SIGMA = 2.0
 def network_size(height: int, width: int, scale: float, base_short_side: int) -> tuple[int, int]:
     """Size of the network's input for a source frame, design section 4 (resolution).
 
-    A scale of 1 means a short side of `base_short_side` px; both sides are rounded to multiples of 16; nothing is
-    upsampled beyond that rounding.
+    A scale of 1 means a short side of `base_short_side` px; both sides are rounded up to multiples of 16 (480x854 becomes
+    480x864) and are two patches at least; nothing is upsampled beyond that.
 
     Returns:
         (height, width) in px.
     """
     factor = min(1.0, base_short_side * scale / min(height, width))
-    sides = (max(2 * PATCH, round(side * factor / PATCH) * PATCH) for side in (height, width))
+    sides = (max(2 * PATCH, math.ceil(side * factor / PATCH - ROUNDING) * PATCH) for side in (height, width))
     rows, columns = sides
     return rows, columns
 

@@ -34,8 +34,8 @@ class Phase:
 
 
 PHASES = (
-    Phase(0.5, 224, 224, 4, 8),
-    Phase(0.8, 288, 320, 4, 6),
+    Phase(0.55, 224, 224, 4, 8),
+    Phase(0.85, 288, 320, 4, 6),
     Phase(1.0, 288, 352, 5, 5),
 )
 
@@ -101,7 +101,8 @@ def main() -> None:
     step, spent = 0, 0.0
     latest = args.out / "last.pt"
     if args.init is not None:
-        student.load_state_dict(torch.load(args.init, weights_only=True)["average"])
+        # Parts that are newer than the checkpoint keep their initial values.
+        student.load_state_dict(torch.load(args.init, weights_only=True)["student"], strict=False)
         average = Average(student, 0.999)
     if args.resume and latest.exists():
         state = torch.load(latest, weights_only=True)
@@ -129,9 +130,8 @@ def main() -> None:
         rate = learning_rate(progress, step, args.rate)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        hard = max(config.hard_share, 1.0 - 4.0 * progress)
         with torch.autocast("cpu", torch.bfloat16):
-            loss, parts = Unroller(student, config, generator)(clip, hard)
+            loss, parts = Unroller(student, config, generator)(clip, progress)
         if not torch.isfinite(loss):
             save(args.out / "bad_batch.pt", {"clip": clip, "student": student.state_dict()})
             raise SystemExit(f"loss is {float(loss)} at step {step}; the batch is in {args.out / 'bad_batch.pt'}")
@@ -143,7 +143,7 @@ def main() -> None:
         step += 1
         took = time.monotonic() - start
         spent += took
-        row = {"step": step, "loss": float(loss), "rate": rate, "s": took, "wait": waited, "norm": float(norm), **parts}
+        row = {"step": step, "loss": float(loss.detach()), "rate": rate, "s": took, "wait": waited, "norm": float(norm), **parts}
         log.write(json.dumps({k: round(v, 5) for k, v in row.items()}) + "\n")
         log.flush()
         if time.monotonic() - last_saved > 180 or spent >= args.minutes * 60:

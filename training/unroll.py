@@ -20,7 +20,7 @@ class LossWeights:
 
     mask: float = 1.0
     iou: float = 1.0
-    edge: float = 0.3
+    edge: float = 0.15
     correspondence: float = 0.5
     share: float = 0.3
     presence: float = 0.1
@@ -33,15 +33,18 @@ class UnrollConfig:
     Attributes:
         budgets: bank sizes to draw from; rendered frames are small, so budgets bind only when they are small too.
         own_masks: probability that a frame's own prediction is remembered rather than the truth.
-        drop_warp: probability that a clip gets no warped previous mask on a frame, so that it is not leaned on.
+        drop_warp: probability that a clip gets no warped previous mask on a frame, so that it is not leaned on; at the start
+            and from 40 % of the run on.
         corrupt_warp: probability that the warped mask is damaged.
-        hard_share: share of pixels in the cross-entropy.
+        edge_from: share of the run after which the edge loss counts; before, it teaches flat masks.
+        hard_share: share of pixels in the cross-entropy, reached after a fifth of the run.
     """
 
     budgets: tuple[int, ...] = (32, 64, 96, 160)
     own_masks: float = 0.75
-    drop_warp: float = 0.25
+    drop_warp: tuple[float, float] = (0.7, 0.3)
     corrupt_warp: float = 0.15
+    edge_from: float = 0.3
     hard_share: float = 0.2
     weights: LossWeights = LossWeights()
 
@@ -136,7 +139,7 @@ def frame_features(features: Features, batch: int, t: int) -> Features:
 
 
 def frame_loss(
-    prediction: Prediction, truth: Tensor, exists: Tensor, config: UnrollConfig, hard_share: float
+    prediction: Prediction, truth: Tensor, exists: Tensor, config: UnrollConfig, progress: float
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Mask, IoU, edge and presence loss of one frame.
 
@@ -144,7 +147,9 @@ def frame_loss(
         prediction: of K objects.
         truth: (N, K, H, W) true masks at full size.
         exists: (N, K) 1 for objects that the clip has.
+        progress: of the run, 0..1.
     """
+    hard_share = max(config.hard_share, 1.0 - 4.0 * progress)
     target = F.avg_pool2d(truth, 2)
     mask_out = (1.0 - exists).unsqueeze(-1).unsqueeze(-1) * -20.0
     relative = F.interpolate(prediction.logits + mask_out, scale_factor=2.0, mode="bilinear", align_corners=False)
@@ -157,7 +162,8 @@ def frame_loss(
         "edge": losses.edge(probability, target, visible),
         "presence": losses.presence_loss(prediction.presence, visible, exists),
     }
-    total = sum(getattr(weights, name) * value for name, value in parts.items())
+    counted = {name: value for name, value in parts.items() if name != "edge" or progress >= config.edge_from}
+    total = torch.stack([getattr(weights, name) * value for name, value in counted.items()]).sum()
     return total, parts
 
 
@@ -172,8 +178,8 @@ class Unroller:
     def _chance(self, *shape: int) -> Tensor:
         return torch.rand(shape, generator=self.generator)
 
-    def __call__(self, clip: dict[str, Tensor], hard_share: float) -> tuple[Tensor, dict[str, float]]:
-        """Loss of a batch of clips as `training.data` makes them, and its parts for the log."""
+    def __call__(self, clip: dict[str, Tensor], progress: float) -> tuple[Tensor, dict[str, float]]:
+        """Loss of a batch of clips as `training.data` makes them, and its parts for the log; progress of the run: 0..1."""
         student, config = self.student, self.config
         images = clip["images"].permute(0, 1, 4, 2, 3).float()
         batch, frames = images.shape[:2]
@@ -197,11 +203,11 @@ class Unroller:
                 prompts = random_prompts(F.avg_pool2d(truth[:, 0], 4), self.generator)
             else:
                 bank = memory.begin_frame(bank, exists)
-                warped = self._warped(previous, clip["flow"][:, t])
+                warped = self._warped(previous, clip["flow"][:, t], progress)
             window = torch.full((batch,), 8.0)
             readout = student.read(key[:, t], bank, slots, student.attention_logits(key[:, t], bank, window))
             prediction = student.decode(current, readout, warped, prompts)
-            loss, named = frame_loss(prediction, truth[:, t], exists, config, hard_share)
+            loss, named = frame_loss(prediction, truth[:, t], exists, config, progress)
             if t > 0:
                 named["share"] = losses.share_loss(readout.share, readout.evidence, F.avg_pool2d(truth[:, t], 16))
                 loss = loss + config.weights.share * named["share"]
@@ -217,9 +223,9 @@ class Unroller:
         values = {name: float(torch.stack(seen).mean()) for name, seen in parts.items()}
         return total, {**values, "correspondence": float(match.detach())}
 
-    def _warped(self, previous: Tensor, flow: Tensor) -> Tensor:
+    def _warped(self, previous: Tensor, flow: Tensor, progress: float) -> Tensor:
         warped = warp(corrupt(previous, self.generator, self.config.corrupt_warp), flow) * 2.0 - 1.0
-        kept = (self._chance(len(previous)) >= self.config.drop_warp).float().view(-1, 1, 1, 1)
+        kept = (self._chance(len(previous)) >= self.config.drop_warp[int(progress >= 0.4)]).float().view(-1, 1, 1, 1)
         return warped * kept
 
     def _remembered(self, prediction: Prediction, truth: Tensor, exists: Tensor, t: int) -> tuple[Tensor, Tensor]:

@@ -5,9 +5,11 @@ import copy
 import hashlib
 import io
 import json
+import logging
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -119,15 +121,37 @@ def trace(graph: graphs.StepGraph, prompt: bool) -> onnx.ModelProto:
         )
     assert program is not None  # dynamo=True always returns a program
     model = program.model_proto
+    strip_traces(model)
     onnx.checker.check_model(model)
     return model
 
 
+def strip_traces(model: onnx.ModelProto) -> None:
+    """Drop the exporter's notes on where each node came from: they are most of the file, and name the build machine."""
+    model.doc_string = ""
+    del model.graph.metadata_props[:]
+    del model.metadata_props[:]
+    for node in model.graph.node:
+        node.doc_string = ""
+        del node.metadata_props[:]
+    for value in (*model.graph.value_info, *model.graph.input, *model.graph.output):
+        value.doc_string = ""
+        del value.metadata_props[:]
+
+
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """The exporter prints its progress; a library must not."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        yield
+    """The exporter prints its progress, and warns of packages and axis names that do not concern us."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*The axis name.*")
+        warnings.filterwarnings("ignore", message=".*treespec.*", category=FutureWarning)
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
 
 
 def share_weights(models: dict[str, onnx.ModelProto]) -> bytes:

@@ -1,0 +1,171 @@
+"""The memory bank's promises, as properties over random banks."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sam2lite_core.model import memory
+from sam2lite_core.model.memory import META, Bank
+
+WIDTH, OBJECTS = 8, 4
+
+
+def random_bank(seed: int, slots: int, fill: float = 0.8, batch: int = 1) -> Bank:
+    """A bank with random contents; about `fill` of its slots valid, the others zero."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def rand(*shape: int) -> torch.Tensor:
+        return torch.rand(shape, generator=generator)
+
+    valid = (rand(batch, slots) < fill).float()
+    owner = torch.floor(rand(batch, slots) * (OBJECTS + 1)) * (rand(batch, slots) < 0.4)
+    age = torch.floor(rand(batch, slots) * 40)
+    columns = {
+        "x": rand(batch, slots),
+        "y": rand(batch, slots),
+        "age": age,
+        "motion": rand(batch, slots),
+        "uncertainty": rand(batch, slots),
+        "valid": torch.ones(batch, slots),
+        "owner": owner,
+        "birth": 100 - age,
+    }
+    meta = torch.stack([columns[name] for name in META], dim=-1)
+    flag = valid.unsqueeze(-1)
+    shape = (batch, slots)
+    known = (rand(*shape, OBJECTS) < 0.7).float()
+    return Bank(
+        rand(*shape, WIDTH) * flag, rand(*shape, WIDTH) * flag, rand(*shape, OBJECTS) * known * flag, known * flag, meta * flag
+    )
+
+
+def one_hot(policy: str) -> torch.Tensor:
+    return torch.eye(len(memory.POLICIES))[[memory.POLICIES.index(policy)]]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    slots=st.integers(8, 64),
+    share=st.floats(0.1, 1.0),
+    policy=st.sampled_from(memory.POLICIES),
+)
+def test_select_never_exceeds_the_budget_and_leaves_free_slots_empty(seed: int, slots: int, share: float, policy: str) -> None:
+    bank = random_bank(seed, slots + 32)
+    budget = torch.tensor([float(max(1, int(slots * share)))])
+    gate = torch.randn(1, slots + 32, generator=torch.Generator().manual_seed(seed)) * 3
+    score = memory.policy_scores(bank, gate, torch.tensor([100.0]), one_hot(policy))
+    kept = memory.select(bank, score, slots, budget)
+    assert kept.key.shape == (1, slots, WIDTH)
+    valid = kept.column("valid") > 0.5
+    assert valid.sum() <= budget.sum()
+    for tensor in kept:
+        assert not tensor[~valid].any()
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10_000), policy=st.sampled_from(memory.POLICIES))
+def test_anchors_survive_whatever_the_policy_thinks(seed: int, policy: str) -> None:
+    bank = random_bank(seed, 60)
+    anchors = int((bank.column("owner") > 0.5).sum())
+    score = memory.policy_scores(bank, torch.full((1, 60), -5.0), torch.tensor([100.0]), one_hot(policy))
+    kept = memory.select(bank, score, 60, torch.tensor([60.0]))
+    assert int((kept.column("owner") > 0.5).sum()) == anchors
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10_000), prompted=st.sets(st.integers(0, OBJECTS - 1), min_size=1), budget=st.integers(8, 60))
+def test_anchors_take_at_most_half_the_budget_and_share_it_evenly(seed: int, prompted: set[int], budget: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    old = random_bank(seed, 20)
+    old = old.with_columns(owner=torch.zeros(1, 20))
+    fresh = random_bank(seed + 1, 80, fill=1.1)
+    fresh = fresh.with_columns(age=torch.zeros(1, 80), owner=torch.zeros(1, 80))
+    flags = torch.zeros(1, OBJECTS)
+    flags[0, list(prompted)] = 1.0
+    affinity = torch.cat([torch.zeros(1, 20, OBJECTS), torch.rand(1, 80, OBJECTS, generator=generator) + 0.01], dim=1)
+    both = memory.anchor_quota(memory.concat(old, fresh), affinity, torch.tensor([float(budget)]), flags)
+    owners = both.column("owner")[0]
+    assert not owners[:20].any()
+    counts = {slot: int((owners == slot + 1).sum()) for slot in range(OBJECTS)}
+    assert sum(counts.values()) <= budget / 2
+    quota = budget // 2 // len(prompted)
+    for slot in range(OBJECTS):
+        wanted = int((affinity[0, 20:].mul(flags).argmax(-1) == slot).sum()) if slot in prompted else 0
+        assert counts[slot] == min(quota, wanted)
+
+
+def test_best_anchors_are_those_of_highest_affinity() -> None:
+    fresh = random_bank(3, 30, fill=1.1).with_columns(age=torch.zeros(1, 30), owner=torch.zeros(1, 30))
+    affinity = torch.zeros(1, 30, OBJECTS)
+    affinity[0, :, 2] = torch.linspace(0.1, 1.0, 30)
+    flags = torch.tensor([[0.0, 0.0, 1.0, 0.0]])
+    owners = memory.anchor_quota(fresh, affinity, torch.tensor([20.0]), flags).column("owner")[0]
+    assert owners.tolist() == [0.0] * 20 + [3.0] * 10
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10_000), window=st.integers(2, 8))
+def test_window_hides_recent_tokens_only(seed: int, window: int) -> None:
+    bank = random_bank(seed, 50)
+    allowed = memory.readable(bank, torch.tensor([float(window)]))[0]
+    for index in range(50):
+        valid = bank.column("valid")[0, index] > 0.5
+        age, owner = float(bank.column("age")[0, index]), float(bank.column("owner")[0, index])
+        assert bool(allowed[index]) == bool(valid and (age <= window or age > 8 or owner > 0))
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10_000), removed=st.sets(st.integers(0, OBJECTS - 1)))
+def test_removed_objects_leave_no_identity_and_no_anchors(seed: int, removed: set[int]) -> None:
+    active = torch.ones(1, OBJECTS)
+    active[0, list(removed)] = 0.0
+    before = random_bank(seed, 40)
+    after = memory.begin_frame(before, active)
+    for slot in range(OBJECTS):
+        gone = slot in removed
+        assert bool(after.identity[0, :, slot].any()) == (bool(before.identity[0, :, slot].any()) and not gone)
+        assert bool(after.known[0, :, slot].any()) == (bool(before.known[0, :, slot].any()) and not gone)
+        owners = before.column("owner")[0] == slot + 1
+        assert torch.equal(after.column("owner")[0][owners], before.column("owner")[0][owners] * (not gone))
+
+
+def test_begin_frame_ages_valid_tokens_only() -> None:
+    bank = random_bank(5, 40, fill=0.5)
+    after = memory.begin_frame(bank, torch.ones(1, OBJECTS))
+    assert torch.equal(after.column("age"), bank.column("age") + bank.column("valid"))
+
+
+@pytest.mark.parametrize(
+    ("policy", "kept_births"),
+    [
+        ("fifo", {60, 61, 62, 63}),
+        # Powers of two divide the past evenly: with room for four frames, multiples of 16 survive.
+        ("uniform", {0, 16, 32, 48}),
+    ],
+)
+def test_policies_keep_the_frames_that_they_name(policy: str, kept_births: set[int]) -> None:
+    bank = memory.empty_bank(1, 4, WIDTH, OBJECTS)
+    for frame in range(64):
+        bank = memory.begin_frame(bank, torch.ones(1, OBJECTS))
+        fresh = memory.empty_bank(1, 1, WIDTH, OBJECTS).with_columns(
+            valid=torch.ones(1, 1), birth=torch.full((1, 1), float(frame)), x=torch.full((1, 1), 0.5), y=torch.full((1, 1), 0.5)
+        )
+        both = memory.concat(bank, fresh)
+        score = memory.policy_scores(both, torch.zeros(1, 5), torch.tensor([float(frame)]), one_hot(policy))
+        bank = memory.select(both, score, 4, torch.tensor([4.0]))
+    assert set(bank.column("birth")[0].int().tolist()) == kept_births
+
+
+def test_learned_policy_keeps_what_the_gate_wants_and_nothing_else() -> None:
+    bank = random_bank(1, 10, fill=1.1).with_columns(owner=torch.zeros(1, 10))
+    gate = torch.tensor([[3.0, -1.0, 2.0, 0.5, -4.0, 1.0, -0.1, 0.1, 9.0, -9.0]])
+    kept = memory.select(bank, memory.policy_scores(bank, gate, torch.zeros(1), one_hot("learned")), 4, torch.tensor([4.0]))
+    assert torch.equal(kept.key[0], bank.key[0, [8, 0, 2, 5]])
+
+
+def test_select_breaks_ties_by_age_in_the_bank() -> None:
+    bank = random_bank(2, 12, fill=1.1).with_columns(owner=torch.zeros(1, 12))
+    kept = memory.select(bank, torch.ones(1, 12), 5, torch.tensor([5.0]))
+    assert torch.equal(kept.key[0], bank.key[0, :5])

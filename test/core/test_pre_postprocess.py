@@ -1,0 +1,96 @@
+"""From frames and prompts to graph inputs, and from logits to label maps."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sam2lite_core import postprocess, preprocess
+from sam2lite_core.types import ObjectState, Prompt
+
+
+@pytest.mark.parametrize(
+    ("source", "scale", "expected"),
+    [
+        ((480, 854), 1.0, (480, 864)),  # design section 4
+        ((480, 640), 1.0, (480, 640)),
+        ((480, 854), 0.5, (240, 432)),
+        ((1080, 1920), 1.0, (480, 864)),
+        ((480, 640), 0.6, (288, 384)),
+        ((240, 320), 1.0, (240, 320)),  # never upsampled
+        ((20, 17), 1.0, (32, 32)),
+    ],
+)
+def test_network_size(source: tuple[int, int], scale: float, expected: tuple[int, int]) -> None:
+    assert preprocess.network_size(*source, scale, 480) == expected
+
+
+@given(st.integers(16, 3000), st.integers(16, 3000), st.floats(0.5, 1.0))
+def test_network_size_is_whole_patches_and_not_larger_than_rounding_makes_it(height: int, width: int, scale: float) -> None:
+    rows, columns = preprocess.network_size(height, width, scale, 480)
+    assert rows % 16 == columns % 16 == 0 and rows >= 32 and columns >= 32
+    assert rows < max(height, 17) + 16 and columns < max(width, 17) + 16
+
+
+def test_prompts_become_rasters_at_stride_four() -> None:
+    mask = np.zeros((64, 128), bool)
+    mask[16:32, 64:96] = True
+    prompts = [
+        Prompt(object_id=7, box=np.array([32, 16, 64, 48])),
+        Prompt(object_id=3, points=np.array([[66.0, 34.0], [2.0, 2.0]]), point_labels=np.array([1, 0])),
+        Prompt(object_id=9, mask=mask),
+    ]
+    inputs = preprocess.prompt_inputs([3, 7, 8, 9], prompts, (64, 128), (64, 128))
+    assert inputs.prompted.tolist() == [1, 1, 0, 1]
+    assert inputs.mask_given.tolist() == [0, 0, 0, 1]
+    box = inputs.rasters[1, 0]
+    assert box.sum() == 8 * 8 and box[4:12, 8:16].all()
+    positive, negative = inputs.rasters[0, 1], inputs.rasters[0, 2]
+    assert np.unravel_index(positive.argmax(), positive.shape) == (8, 16) and positive.max() == pytest.approx(1.0)
+    assert np.unravel_index(negative.argmax(), negative.shape) == (0, 0)
+    assert inputs.masks[3, 4:8, 16:24].all() and inputs.masks[3].sum() == 4 * 8
+    assert not inputs.rasters[2].any()
+
+
+def test_a_box_thinner_than_a_cell_still_marks_one() -> None:
+    inputs = preprocess.prompt_inputs([1], [Prompt(object_id=1, box=np.array([127.0, 63.0, 127.5, 63.5]))], (64, 128), (64, 128))
+    assert inputs.rasters[0, 0].sum() == 1
+
+
+def test_probabilities_are_a_softmax_with_background() -> None:
+    logits = np.array([[[2.0]], [[-1.0]]], np.float32)
+    odds = np.exp([0.0, 2.0, -1.0])
+    assert np.allclose(postprocess.probabilities(logits)[:, 0, 0], (odds / odds.sum())[1:], atol=1e-6)
+    assert np.isfinite(postprocess.probabilities(np.full((2, 1, 1), 90.0, np.float32))).all()
+
+
+def test_label_map_takes_the_highest_positive_object() -> None:
+    logits = np.full((2, 4, 4), -1.0, np.float32)
+    logits[0, :, :2] = 1.0
+    logits[1, :2, :] = 2.0
+    labels = postprocess.label_map(logits, [5, 6], 4, 4)
+    assert labels.dtype == np.uint8
+    assert labels.tolist() == [[6] * 4] * 2 + [[5, 5, 0, 0]] * 2
+
+
+@pytest.mark.parametrize(("ids", "dtype"), [([255], np.uint8), ([256], np.uint16), ([], np.uint8)])
+def test_label_map_widens_for_large_ids(ids: list[int], dtype: type) -> None:
+    assert postprocess.label_map(np.ones((len(ids), 2, 2), np.float32), ids, 8, 8).dtype == dtype
+
+
+def test_given_mask_is_exact() -> None:
+    labels = np.array([[1, 1, 2], [2, 2, 0]], np.uint8)
+    mask = np.array([[0, 1, 1], [0, 0, 1]], bool)
+    postprocess.impose_mask(labels, 1, mask)
+    assert labels.tolist() == [[0, 1, 1], [2, 2, 1]]
+
+
+def test_describe_measures_box_area_and_centroid() -> None:
+    labels = np.zeros((20, 30), np.uint8)
+    labels[4:6, 10:14] = 3
+    labels[15, 10] = 3
+    found = postprocess.describe(labels, 3, 0.75, ObjectState.TRACKED)
+    assert found.box == (10, 4, 14, 16) and found.area == 9
+    assert found.centroid == pytest.approx(((11.5 * 8 + 10) / 9, (4.5 * 8 + 15) / 9))
+    empty = postprocess.describe(labels, 4, 0.1, ObjectState.LOST)
+    assert empty.area == 0 and empty.box == (0, 0, 0, 0)

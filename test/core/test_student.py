@@ -1,0 +1,138 @@
+"""The student's building blocks against hand-computed values and brute force."""
+
+import numpy as np
+import pytest
+import torch
+
+from sam2lite_core.export.onnx import example_inputs, fold_batch_norms, parameters_by_part
+from sam2lite_core.model import graphs
+from sam2lite_core.model.encoder import attend, pool2
+from sam2lite_core.model.student import Student, aggregate_probability, entropy, soft_aggregate
+from sam2lite_core.variants import VARIANTS
+
+
+@pytest.fixture(scope="module")
+def student() -> Student:
+    torch.manual_seed(0)
+    return Student(VARIANTS["tiny"]).eval()
+
+
+@pytest.mark.parametrize("size", [(4, 4), (3, 5), (1, 1), (7, 2)])
+def test_pool2_averages_what_is_there(size: tuple[int, int]) -> None:
+    grid = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
+    pooled = pool2(grid)
+    for row in range(-(-size[0] // 2)):
+        for column in range(-(-size[1] // 2)):
+            cell = grid[:, :, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2]
+            assert torch.allclose(pooled[:, :, row, column], cell.mean(dim=(2, 3)), atol=1e-6)
+    assert pooled.shape[-2:] == (-(-size[0] // 2), -(-size[1] // 2))
+
+
+def test_attend_is_softmax_attention() -> None:
+    query, key, value = torch.randn(3, 1, 2, 4, 8, generator=torch.Generator().manual_seed(1))
+    expected = torch.nn.functional.scaled_dot_product_attention(query, key, value)
+    assert torch.allclose(attend(query, key, value), expected, atol=1e-6)
+
+
+def test_soft_aggregation_is_stm_s() -> None:
+    logits = torch.tensor([[[0.3], [-1.2], [2.0]]])
+    probability = torch.sigmoid(logits)[0, :, 0].double().numpy()
+    background = np.prod(1 - probability)
+    odds = np.array([background / (1 - background), *(probability / (1 - probability))])
+    expected = odds[1:] / odds.sum()
+    assert np.allclose(aggregate_probability(soft_aggregate(logits))[0, :, 0].numpy(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("value", [-50.0, -12.0, 0.0, 12.0, 50.0])
+def test_soft_aggregation_is_finite_and_ordered(value: float) -> None:
+    relative = soft_aggregate(torch.full((1, 3, 1), value))
+    assert torch.isfinite(relative).all()
+    assert (relative > 0).all() == (value > -0.7)  # three objects at logit -0.7 leave the background level with each
+
+
+@pytest.mark.parametrize(("probability", "bits"), [(0.5, 1.0), (0.0, 0.0), (1.0, 0.0), (0.25, 0.8112781)])
+def test_entropy(probability: float, bits: float) -> None:
+    assert float(entropy(torch.full((1, 1, 1, 1), probability))) == pytest.approx(bits, abs=2e-3)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_parameters_are_within_three_percent_of_the_paper_s(name: str) -> None:
+    variant = VARIANTS[name]
+    counts = parameters_by_part(Student(variant))
+    assert counts["total"] == sum(value for part, value in counts.items() if part != "total")
+    assert counts["total"] / 1e6 == pytest.approx(variant.parameters_m, rel=0.03)
+
+
+def run(student: Student, inputs: dict[str, torch.Tensor], prompt: bool) -> dict[str, torch.Tensor]:
+    graph = (graphs.PromptGraph if prompt else graphs.StepGraph)(student)
+    names = graphs.PROMPT_INPUTS if prompt else graphs.STEP_INPUTS
+    with torch.no_grad():
+        return dict(zip(graphs.OUTPUTS, graph(*(inputs[name] for name in names)), strict=True))
+
+
+def prompted_inputs(student: Student, seed: int = 0) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    inputs = example_inputs(student, objects=3, slots=64, rows=6, columns=9, prompt=True)
+    inputs["image"] = torch.randint(0, 256, inputs["image"].shape, generator=generator, dtype=torch.uint8)
+    for k in range(3):
+        inputs["masks"][0, k, 4 * k : 4 * k + 8, 5 * k : 5 * k + 9] = 1.0 / (1 + k)
+    inputs["mask_given"][:] = 1.0
+    inputs["prompted"][:] = 1.0
+    return inputs
+
+
+def test_empty_bank_gives_finite_output(student: Student) -> None:
+    outputs = run(student, example_inputs(student, objects=2, slots=64, rows=3, columns=5), prompt=False)
+    assert all(torch.isfinite(value).all() for value in outputs.values())
+
+
+def test_permuting_objects_permutes_the_result(student: Student) -> None:
+    first = run(student, prompted_inputs(student), prompt=True)
+    bank = {name: first[f"new_{name}"] for name in graphs.BANK_NAMES}
+    step = example_inputs(student, objects=3, slots=64, rows=6, columns=9) | bank
+    step["image"] = torch.randint(0, 256, step["image"].shape, generator=torch.Generator().manual_seed(9), dtype=torch.uint8)
+    step["warped"] = torch.rand(step["warped"].shape, generator=torch.Generator().manual_seed(8)) * 2 - 1
+    plain = run(student, step, prompt=False)
+    order = [2, 0, 1]
+    shuffled = step | {"slots": step["slots"][:, order], "warped": step["warped"][:, order]}
+    permuted = run(student, shuffled, prompt=False)
+    assert torch.allclose(permuted["logits"], plain["logits"][:, order], atol=1e-4)
+    assert torch.allclose(permuted["presence"], plain["presence"][:, order], atol=1e-5)
+    assert torch.allclose(permuted["new_bank_identity"], plain["new_bank_identity"], atol=1e-5)
+
+
+def test_prompt_graph_returns_given_masks_and_writes_anchors(student: Student) -> None:
+    inputs = prompted_inputs(student)
+    outputs = run(student, inputs, prompt=True)
+    assert torch.equal(outputs["presence"], torch.ones(1, 3))
+    inside = inputs["masks"][:, 0] > 0.9
+    assert (outputs["logits"][:, 0][inside] > 5).all()
+    owners = outputs["new_bank_meta"][0, :, graphs.memory.META.index("owner")]
+    assert int((owners > 0).sum()) <= 32
+    assert {1.0, 2.0, 3.0} <= set(owners.tolist())
+
+
+def test_lost_object_is_unknown_in_new_tokens_not_absent(student: Student) -> None:
+    first = run(student, prompted_inputs(student), prompt=True)
+    bank = {name: first[f"new_{name}"] for name in graphs.BANK_NAMES}
+    inputs = example_inputs(student, objects=3, slots=64, rows=6, columns=9) | bank
+    inputs["presence_threshold"] = torch.ones(1) * 1.1  # nobody can be present
+    inputs["policy"] = torch.tensor([[0.0, 1.0, 0.0, 0.0]])
+    outputs = run(student, inputs, prompt=False)
+    fresh = (outputs["new_bank_meta"][0, :, 2] == 0) & (outputs["new_bank_meta"][0, :, 5] > 0)
+    assert fresh.any()
+    assert not outputs["new_bank_known"][0, fresh].any()
+    assert (outputs["logits"] < -10).all()
+    anchors = outputs["new_bank_meta"][0, :, 6] > 0
+    assert outputs["new_bank_known"][0, anchors].any()
+
+
+def test_folding_batch_norms_changes_nothing(student: Student) -> None:
+    trained = Student(VARIANTS["tiny"]).train()
+    with torch.no_grad():
+        trained.encode(torch.rand(2, 3, 64, 64) * 255)  # gives the norms statistics worth folding
+    trained.eval()
+    image = torch.rand(1, 3, 48, 80) * 255
+    with torch.no_grad():
+        expected, folded = trained.encode(image)[1], fold_batch_norms(trained).encode(image)[1]
+    assert torch.allclose(expected, folded, atol=1e-4)
