@@ -51,6 +51,10 @@ def sources(package: str) -> list[Path]:
     return sorted((ROOT / package).rglob("*.py"))
 
 
+def files_below(folder: Path) -> set[Path]:
+    return {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
+
+
 def run_python(code: str, folder: Path) -> str:
     """What a fresh interpreter prints for this code, started in a folder."""
     done = subprocess.run(
@@ -194,7 +198,7 @@ def test_pip_installs_every_file_of_the_weights() -> None:
     core = ROOT / "sam2lite_core"
     patterns = PYPROJECT["tool"]["setuptools"]["package-data"]["sam2lite_core"]
     packaged = {path for pattern in patterns for path in core.glob(pattern)}
-    present = {path for path in (core / "weights").iterdir() if path.suffix in {".json", ".md", ".onnx"}}
+    present = {path for path in (core / "weights").rglob("*") if path.is_file()}
     assert core / "weights/MODEL_CARD.md" in present
     assert present - packaged == set()
 
@@ -206,5 +210,4 @@ def test_installed_package_holds_messages_and_modules_side_by_side() -> None:
         run_python("; ".join(f"import sam2lite_ros.{name}" for name in modules), folder)
     installed = next(path.parent for path in prefix.glob("**/sam2lite_core/__init__.py")).parent
     assert not (installed / "training").exists()
-    shipped = {path.name for path in (ROOT / "sam2lite_core/weights").glob("*.onnx")}
-    assert {path.name for path in (installed / "sam2lite_core/weights").glob("*.onnx")} == shipped
+    assert files_below(installed / "sam2lite_core/weights") == files_below(ROOT / "sam2lite_core/weights")
