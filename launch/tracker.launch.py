@@ -1,0 +1,88 @@
+"""Start the tracker on a camera: `tracker.launch.py image_topic:=/camera/image_raw`."""
+
+import os
+
+from launch import LaunchContext, LaunchDescription
+from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
+from launch.launch_description_entity import LaunchDescriptionEntity
+from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
+from launch_ros.actions import LifecycleNode
+from launch_ros.parameter_descriptions import ParameterValue
+from launch_ros.substitutions import FindPackageShare
+
+PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
+
+
+def use_large_shared_memory(context: LaunchContext) -> list[LaunchDescriptionEntity]:
+    """Name the Fast DDS profile of this package to every node started here, unless the user has one."""
+    if any(os.environ.get(name) for name in PROFILE_VARIABLES):
+        return []
+    profile = PathJoinSubstitution([FindPackageShare("sam2lite_ros"), "config", "fastdds_shm.xml"])
+    return [SetEnvironmentVariable(name, profile) for name in PROFILE_VARIABLES]
+
+
+def generate_launch_description() -> LaunchDescription:
+    """Describe the arguments and the node."""
+    default_parameters = PathJoinSubstitution([FindPackageShare("sam2lite_ros"), "config", "tracker.yaml"])
+    return LaunchDescription(
+        [
+            DeclareLaunchArgument(
+                "params_file",
+                default_value=default_parameters,
+                description="YAML file with the tracker's parameters.",
+            ),
+            DeclareLaunchArgument(
+                "namespace",
+                default_value="",
+                description="Namespace of the node and its relative topics.",
+            ),
+            DeclareLaunchArgument(
+                "image_topic",
+                default_value="image",
+                description="Camera topic (sensor_msgs/Image); the compressed one is found beside it.",
+            ),
+            DeclareLaunchArgument(
+                "use_sim_time",
+                default_value="false",
+                choices=["true", "false"],
+                description="Take the time from /clock, as replayed bags and simulators publish it.",
+            ),
+            DeclareLaunchArgument(
+                "autostart",
+                default_value="true",
+                choices=["true", "false"],
+                description="Configure and activate the node at once; false leaves that to a lifecycle manager.",
+            ),
+            DeclareLaunchArgument(
+                "log_level",
+                default_value="info",
+                choices=["debug", "info", "warn", "error", "fatal"],
+                description="Least severe log messages to show.",
+            ),
+            DeclareLaunchArgument(
+                "respawn",
+                default_value="false",
+                choices=["true", "false"],
+                description="Start the node again when its process ends unexpectedly.",
+            ),
+            OpaqueFunction(function=use_large_shared_memory),
+            LifecycleNode(
+                package="sam2lite_ros",
+                executable="tracker",
+                name="tracker",
+                namespace=LaunchConfiguration("namespace"),
+                parameters=[
+                    LaunchConfiguration("params_file"),
+                    {
+                        "use_sim_time": ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool),
+                        "autostart": ParameterValue(LaunchConfiguration("autostart"), value_type=bool),
+                    },
+                ],
+                remappings=[("image", LaunchConfiguration("image_topic"))],
+                arguments=["--ros-args", "--log-level", LaunchConfiguration("log_level")],
+                respawn=LaunchConfiguration("respawn"),
+                respawn_delay=2.0,
+                output="screen",
+            ),
+        ]
+    )

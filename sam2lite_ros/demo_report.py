@@ -1,0 +1,255 @@
+"""From a recording to files and figures: masks, overlay, contact sheet, result.json, a table."""
+
+import importlib.metadata
+import json
+import os
+import platform
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.table import Table
+
+import sam2lite_core
+from sam2lite_core.errors import SourceError
+from sam2lite_core.evaluation.metrics import SequenceScorer, SequenceScores
+from sam2lite_core.files import write_atomically
+from sam2lite_core.types import Frame
+from sam2lite_core.video import VideoWriter, open_source, read_image, read_label_map
+from sam2lite_core.visualization import contact_sheet, draw_overlay
+from sam2lite_ros.demo_plan import RESULT_FILE, LabelMap, Plan
+from sam2lite_ros.demo_session import Recording
+from sam2lite_ros.sources import RenderedSource, is_camera
+
+PARTS = ("receive_ms", "queue_ms", "preprocess_ms", "inference_ms", "publish_ms", "age_ms")
+"""Fields of TrackerStatus that are summed up."""
+
+SHEET_PICTURES = 12
+VERSIONS_OF = ("numpy", "opencv-python-headless", "onnxruntime")
+
+
+def write_report(plan: Plan, recording: Recording, work: Path, out: Path) -> dict[str, Any]:
+    """Turn the masks, named by stamp, into the demo's output; `result.json` comes last.
+
+    Args:
+        plan: what was asked.
+        recording: what was seen.
+        work: folder with the player's list and, of a camera, its frames.
+        out: folder whose `masks` holds the recorded masks; everything is written into it.
+
+    Returns:
+        What result.json holds.
+
+    Raises:
+        SourceError: a file cannot be read or written.
+    """
+    names = _name_masks(recording, out / "masks")
+    scores, scored = _score(plan, recording, names, out / "masks")
+    _draw(plan, recording, names, work, out)
+    result = {
+        "source": plan.source or "rendered clip",
+        "size": {"height": plan.size[0], "width": plan.size[1]},
+        "rate_hz": plan.rate,
+        "prompt": plan.described,
+        "object_ids": list(plan.object_ids),
+        "frames": _frame_counts(recording, names),
+        "latency_ms": latencies(recording),
+        "deadline_ms": plan.deadline_ms,
+        "scale": _range([float(status.scale) for status in recording.statuses]),
+        "memory": _memory(recording),
+        "score": _score_entry(plan, scores, scored),
+        "variant": plan.variant,
+        "model": "shipped" if plan.model is None else str(plan.model),
+        "machine": _machine(),
+        "versions": _versions(),
+    }
+    write_atomically(out / RESULT_FILE, (json.dumps(result, indent=2) + "\n").encode())
+    return result
+
+
+def _name_masks(recording: Recording, folder: Path) -> dict[str, int]:
+    """Give each mask the name of its source frame; returns name to index in the source, in order."""
+    sent = {entry["stamp_ns"]: entry for entry in recording.sent}
+    names: dict[str, int] = {}
+    for stamp in sorted(set(recording.masks)):
+        entry = sent.get(stamp)
+        if entry is None:
+            raise SourceError(f"a mask carries stamp {stamp} ns, which the player never sent")
+        (folder / f"{stamp}.png").rename(folder / f"{entry['name']}.png")
+        names[entry["name"]] = entry["index"]
+    return names
+
+
+def _score(
+    plan: Plan, recording: Recording, names: dict[str, int], folder: Path
+) -> tuple[SequenceScores | None, int]:
+    """Score the processed frames by the DAVIS protocol: all but the first and the last of those sent."""
+    ends = {recording.sent[0]["name"], recording.sent[-1]["name"]}
+    truths = {
+        name: truth for name in names if name not in ends and (truth := plan.true_label_map(name)) is not None
+    }
+    if not truths:
+        return None, 0
+    scorer = SequenceScorer(plan.object_ids)
+    # The scorer leaves out its first and last frame; the sequence's own ends, processed or not, take those
+    # places.
+    blank: LabelMap = np.zeros(plan.size, np.uint8)
+    scorer.add(blank, blank)
+    for name, truth in truths.items():
+        scorer.add(read_label_map(folder / f"{name}.png", keep_ids=True), truth)
+    scorer.add(blank, blank)
+    return scorer.result(), len(truths)
+
+
+def _score_entry(plan: Plan, scores: SequenceScores | None, scored: int) -> dict[str, Any] | None:
+    if plan.truth is None:
+        return None
+    entry: dict[str, Any] = {
+        "protocol": "DAVIS: first and last frame left out; frames that were processed",
+        "frames_scored": scored,
+    }
+    if scores is None:
+        return {**entry, "j": None, "f": None, "jf": None}
+    objects = [
+        {"object_id": one.object_id, "j": one.j.mean, "f": one.f.mean, "jf": one.jf} for one in scores.objects
+    ]
+    return {
+        **entry,
+        "j": scores.j.mean,
+        "f": scores.f.mean,
+        "jf": scores.jf,
+        "j_detail": asdict(scores.j),
+        "f_detail": asdict(scores.f),
+        "objects": objects,
+    }
+
+
+def _frames(plan: Plan, recording: Recording, work: Path) -> Iterator[Frame]:
+    """Yield the frames that were sent, once more."""
+    if is_camera(plan.source):
+        for entry in recording.sent:
+            image = read_image(work / f"{entry['name']}.jpg")
+            yield Frame(image, entry["stamp_ns"] / 1e9, entry["index"], entry["name"])
+        return
+    limit = len(recording.sent)
+    with open_source(plan.source, limit=limit) if plan.source else RenderedSource(limit) as source:
+        yield from source
+
+
+def _draw(plan: Plan, recording: Recording, names: dict[str, int], work: Path, out: Path) -> None:
+    """Write the overlay video and the contact sheet, of the frames that were processed."""
+    chosen = {list(names)[round(i)] for i in np.linspace(0, len(names) - 1, min(SHEET_PICTURES, len(names)))}
+    pictures: list[NDArray[np.uint8]] = []
+    captions: list[str] = []
+    # At this rate the video lasts as long as the stream did.
+    fps = max(1.0, plan.rate * len(names) / len(recording.sent))
+    with VideoWriter(out / "overlay.mp4", fps) as writer:
+        for frame in _frames(plan, recording, work):
+            if frame.name not in names:
+                continue
+            labels = read_label_map(out / "masks" / f"{frame.name}.png", keep_ids=True)
+            picture = draw_overlay(frame.image, labels)
+            writer.write(picture)
+            if frame.name in chosen:
+                pictures.append(picture)
+                captions.append(frame.name)
+    _write_picture(out / "contact_sheet.png", contact_sheet(pictures, captions=captions))
+
+
+def _write_picture(path: Path, image: NDArray[np.uint8]) -> None:
+    import cv2
+
+    _, data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    write_atomically(path, data.tobytes())
+
+
+def _frame_counts(recording: Recording, names: dict[str, int]) -> dict[str, int]:
+    last = recording.statuses[-1] if recording.statuses else None
+    return {
+        "sent": len(recording.sent),
+        "received": int(last.frames_received) if last else 0,
+        "processed": int(last.frames_processed) if last else 0,
+        "dropped": int(last.frames_dropped) if last else 0,
+        "deadlines_missed": int(last.deadlines_missed) if last else 0,
+        "masks_recorded": len(names),
+    }
+
+
+def latencies(recording: Recording) -> dict[str, dict[str, float]]:
+    """Sum up each part of the tracker's time over the processed frames: p50, p95, max in milliseconds."""
+    summary = {}
+    for part in PARTS:
+        values = [float(getattr(status, part)) for status in recording.statuses]
+        if values:
+            p50, p95 = np.percentile(values, [50, 95])
+            summary[part.removesuffix("_ms")] = {"p50": float(p50), "p95": float(p95), "max": max(values)}
+    return summary
+
+
+def _range(values: list[float]) -> dict[str, float]:
+    if not values:
+        return {}
+    return {"min": min(values), "mean": float(np.mean(values)), "max": max(values)}
+
+
+def _memory(recording: Recording) -> dict[str, int]:
+    if not recording.statuses:
+        return {}
+    return {
+        "tokens_max": max(int(status.memory_tokens) for status in recording.statuses),
+        "budget": int(recording.statuses[-1].memory_budget),
+    }
+
+
+def _machine() -> dict[str, Any]:
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        models = [
+            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if "model name" in line
+        ]
+        cpu = models[0] if models else cpu
+    return {"cpu": cpu, "cores": os.cpu_count(), "system": platform.platform()}
+
+
+def _versions() -> dict[str, str]:
+    versions = {"sam2lite": sam2lite_core.__version__, "python": platform.python_version()}
+    for package in VERSIONS_OF:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = "not found"
+    versions["ros"] = os.environ.get("ROS_DISTRO", "wheels")
+    return versions
+
+
+def result_table(result: dict[str, Any]) -> Table:
+    """Lay the most important figures out for a terminal."""
+    table = Table(title=f"{result['source']} at {result['rate_hz']:g} Hz", show_header=False)
+    frames, score = result["frames"], result["score"]
+    table.add_row(
+        "frames",
+        f"{frames['sent']} sent, {frames['received']} received, {frames['processed']} processed, "
+        f"{frames['dropped']} dropped",
+    )
+    for part, values in result["latency_ms"].items():
+        table.add_row(
+            f"{part} (ms)", f"p50 {values['p50']:.1f}   p95 {values['p95']:.1f}   max {values['max']:.1f}"
+        )
+    if result["deadline_ms"]:
+        missed = f"{frames['deadlines_missed']} of {frames['processed']} missed"
+        table.add_row("deadline", f"{result['deadline_ms']:.1f} ms, {missed}")
+    if result["scale"]:
+        table.add_row("scale", "min {min:.1f}   mean {mean:.2f}   max {max:.1f}".format(**result["scale"]))
+    if score is not None and score["jf"] is not None:
+        table.add_row(
+            "J&F",
+            f"{100 * score['jf']:.1f}   (J {100 * score['j']:.1f}, F {100 * score['f']:.1f}, "
+            f"{score['frames_scored']} frames)",
+        )
+    elif score is not None:
+        table.add_row("J&F", "no processed frame with a truth between the first and the last")
+    return table

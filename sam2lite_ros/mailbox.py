@@ -1,0 +1,112 @@
+"""What the executor thread hands to the inference thread: the newest frame, and commands in order."""
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+FrameT = TypeVar("FrameT")
+
+
+@dataclass(frozen=True)
+class Command:
+    """Work for the inference thread; whoever posted it waits on `done`."""
+
+    action: Callable[[], Any]
+    done: "Future[Any]" = field(default_factory=Future)
+
+    def run(self) -> None:
+        """Run the action and hand its result, or its exception, to whoever waits."""
+        if not self.done.set_running_or_notify_cancel():
+            return
+        try:
+            self.done.set_result(self.action())
+        except Exception as error:
+            self.done.set_exception(error)
+
+
+class MailboxClosedError(RuntimeError):
+    """Work was offered to, or was still waiting in, a mailbox that is closed."""
+
+
+class Mailbox(Generic[FrameT]):
+    """A one-slot frame buffer with a command queue beside it; every method may be called from any thread.
+
+    One slot, because a mask of an old frame is worth less than the time it costs: a frame that is still
+    waiting when the next one arrives is replaced. Commands are never replaced and go before frames.
+    """
+
+    def __init__(self) -> None:
+        self._ready = threading.Condition()
+        self._frame: FrameT | None = None
+        self._commands: deque[Command] = deque()
+        self._closed = False
+
+    def put_frame(self, frame: FrameT) -> FrameT | None:
+        """Make this the waiting frame.
+
+        Returns:
+            The frame that nobody will process: the one that was waiting, or this one when the mailbox is
+            closed.
+        """
+        with self._ready:
+            if self._closed:
+                return frame
+            replaced, self._frame = self._frame, frame
+            self._ready.notify()
+            return replaced
+
+    def post(self, action: Callable[[], Any]) -> "Future[Any]":
+        """Queue work; the future carries its result, or MailboxClosedError when it never runs."""
+        command = Command(action)
+        with self._ready:
+            if self._closed:
+                command.done.set_exception(MailboxClosedError("the tracker is not active"))
+            else:
+                self._commands.append(command)
+                self._ready.notify()
+        return command.done
+
+    def waiting_frame(self) -> FrameT | None:
+        """Look at the waiting frame without taking it."""
+        with self._ready:
+            return self._frame
+
+    def take_frame_if(self, wanted: Callable[[FrameT], bool]) -> FrameT | None:
+        """Take the waiting frame if there is one and it is wanted; never waits."""
+        with self._ready:
+            if self._frame is None or not wanted(self._frame):
+                return None
+            frame, self._frame = self._frame, None
+            return frame
+
+    def next(self) -> "Command | FrameT | None":
+        """Wait for work: the oldest command, else the newest frame; None once the mailbox is closed."""
+        with self._ready:
+            self._ready.wait_for(lambda: self._closed or self._commands or self._frame is not None)
+            if self._closed:
+                return None
+            if self._commands:
+                return self._commands.popleft()
+            frame, self._frame = self._frame, None
+            return frame
+
+    def close(self) -> FrameT | None:
+        """Close for good: waiting commands fail with MailboxClosedError.
+
+        Returns:
+            The frame that was waiting and will not be processed.
+        """
+        with self._ready:
+            self._closed = True
+            abandoned, self._commands = self._commands, deque()
+            frame, self._frame = self._frame, None
+            self._ready.notify_all()
+        for command in abandoned:
+            if command.done.set_running_or_notify_cancel():
+                command.done.set_exception(
+                    MailboxClosedError("the tracker was deactivated before it got to this")
+                )
+        return frame

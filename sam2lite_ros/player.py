@@ -1,0 +1,256 @@
+"""The node `player`: a folder, a video, a camera or the rendered clip, published as `image`."""
+
+import contextlib
+import json
+import queue
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+import cv2
+import rclpy
+from rcl_interfaces.msg import ParameterDescriptor
+from rclpy.duration import Duration
+from rclpy.exceptions import InvalidParameterTypeException
+from rclpy.executors import ExternalShutdownException
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.time import Time
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import Image
+
+from sam2lite_core.errors import ConfigurationError, Sam2LiteError
+from sam2lite_core.types import Frame
+from sam2lite_core.video import open_source
+from sam2lite_ros.conversions import rgb_to_image
+from sam2lite_ros.sources import NOMINAL_FPS, RenderedSource, is_camera
+
+FRAMES_AHEAD = 8
+"""Frames decoded before they are due, so that a slow JPEG does not delay its frame."""
+
+RECORD_FILE = "frames.jsonl"
+"""What `record_dir` gets: one line for each frame sent, with its index, name and stamp."""
+
+_RELIABILITY = {"reliable": ReliabilityPolicy.RELIABLE, "best_effort": ReliabilityPolicy.BEST_EFFORT}
+
+_PARAMETERS: dict[str, tuple[Any, str]] = {
+    "source": ("", "Folder of images, video file or camera index; empty plays the rendered clip."),
+    "rate": (0.0, "Frames per second; 0.0 takes the source's own."),
+    "loop": (False, "Start over at the end."),
+    "max_frames": (0, "Stop after so many frames; 0 plays all."),
+    "frame_id": ("camera", "Frame id in the headers."),
+    "encoding": ("bgr8", "rgb8 or bgr8."),
+    "reliability": ("reliable", "reliable or best_effort."),
+    "publish_clock": (False, "Publish /clock with every frame, for nodes that use_sim_time."),
+    "wait_for_subscribers": (1, "Start once so many subscriptions are matched; 0 starts at once."),
+    "start_delay_s": (1.0, "Pause before the first frame, in which the subscribers match too."),
+    "hold_first_s": (0.0, "Pause after the first frame, in which an operator can point at something."),
+    "record_dir": ("", "Folder that gets a list of the frames sent, and a camera's frames themselves."),
+}
+
+
+class Player(Node):
+    """Publishes frames at their rate; none is skipped, a late one goes out at once."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__("player", **options)
+        for name, (default, description) in _PARAMETERS.items():
+            self.declare_parameter(
+                name, default, ParameterDescriptor(description=description, read_only=True)
+            )
+        reliability = str(self._value("reliability"))
+        if reliability not in _RELIABILITY:
+            raise ConfigurationError(f"reliability is {reliability!r}; choose reliable or best_effort")
+        if self._value("encoding") not in ("rgb8", "bgr8"):
+            raise ConfigurationError(f"encoding is {self._value('encoding')!r}; choose rgb8 or bgr8")
+        if self._value("rate") < 0:
+            raise ConfigurationError(f"rate is {self._value('rate')}; give frames per second, or 0.0")
+        qos = QoSProfile(
+            history=HistoryPolicy.KEEP_LAST,
+            depth=10,
+            reliability=_RELIABILITY[reliability],
+            durability=DurabilityPolicy.VOLATILE,
+        )
+        self._image_publisher = self.create_publisher(Image, "image", qos)
+        self._clock_publisher = (
+            self.create_publisher(Clock, "/clock", 10) if self._value("publish_clock") else None
+        )
+
+    def _value(self, name: str) -> Any:
+        return self.get_parameter(name).value
+
+    def play(self) -> int:
+        """Play the source to its end, or until the context is shut down.
+
+        Returns:
+            The number of frames sent.
+
+        Raises:
+            SourceError: the source cannot be read.
+        """
+        self._open().__exit__(None, None, None)
+        self._wait_for_subscribers()
+        record = self._open_record()
+        sent, started = 0, time.monotonic()
+        try:
+            while self._running():
+                sent = self._play_once(sent, record)
+                if (
+                    not self._value("loop")
+                    or sent == self._value("max_frames")
+                    or is_camera(self._value("source"))
+                ):
+                    break
+        finally:
+            if record is not None:
+                record.close()
+        # Leaving at once would take reliable frames back that are still on their way.
+        if hasattr(self._image_publisher, "wait_for_all_acked") and self._running():
+            self._image_publisher.wait_for_all_acked(Duration(seconds=2))
+        elapsed = time.monotonic() - started
+        self.get_logger().info(f"sent {sent} frames in {elapsed:.1f} s")
+        return sent
+
+    def _running(self) -> bool:
+        return bool(self.context.ok())
+
+    def _open(self) -> Any:
+        limit = self._value("max_frames") or None
+        source = str(self._value("source"))
+        return open_source(source, limit=limit) if source else RenderedSource(limit=limit)
+
+    def _wait_for_subscribers(self) -> None:
+        wanted = int(self._value("wait_for_subscribers"))
+        if wanted > 0:
+            self.get_logger().info(
+                f"waiting for {wanted} subscription(s) of {self._image_publisher.topic_name}"
+            )
+        while self._running() and self._image_publisher.get_subscription_count() < wanted:
+            time.sleep(0.02)
+        # This side has matched; the other may need a moment more, and best effort does not repeat what it
+        # missed.
+        self._sleep_until(time.monotonic() + float(self._value("start_delay_s")))
+
+    def _sleep_until(self, due: float) -> None:
+        while self._running() and (left := due - time.monotonic()) > 0:
+            time.sleep(min(left, 0.1))
+
+    def _open_record(self) -> TextIO | None:
+        folder = str(self._value("record_dir"))
+        return (Path(folder) / RECORD_FILE).open("w") if folder else None
+
+    def _play_once(self, sent: int, record: TextIO | None) -> int:
+        live = is_camera(self._value("source"))
+        with self._open() as source:
+            period = 1.0 / (float(self._value("rate")) or source.fps or NOMINAL_FPS)
+            frames = iter(source) if live else read_ahead(source)
+            base_ns = self.get_clock().now().nanoseconds
+            due = time.monotonic()
+            for frame in frames:
+                if not live:
+                    self._sleep_until(due)
+                if not self._running() or 0 < self._value("max_frames") <= sent:
+                    break
+                self._send(frame, base_ns, record)
+                sent += 1
+                if sent == 1 and self._value("hold_first_s") > 0:
+                    due = time.monotonic() + float(self._value("hold_first_s"))
+                else:
+                    # A frame that was late does not make the ones after it bunch up.
+                    due = max(due + period, time.monotonic() - period)
+        return sent
+
+    def _send(self, frame: Frame, base_ns: int, record: TextIO | None) -> None:
+        message = rgb_to_image(frame.image, self._value("encoding"))
+        now = self.get_clock().now()
+        if self._clock_publisher is not None:
+            now = Time(nanoseconds=base_ns + round(frame.stamp * 1e9))
+            self._clock_publisher.publish(Clock(clock=now.to_msg()))
+        message.header.stamp = now.to_msg()
+        message.header.frame_id = self._value("frame_id")
+        self._image_publisher.publish(message)
+        if record is not None:
+            entry = {"index": frame.index, "name": frame.name, "stamp_ns": now.nanoseconds}
+            record.write(json.dumps(entry) + "\n")
+            record.flush()
+            if is_camera(self._value("source")):
+                path = Path(self._value("record_dir")) / f"{frame.name}.jpg"
+                cv2.imwrite(str(path), cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR))
+
+
+def read_ahead(source: Any) -> Iterator[Frame]:
+    """Iterate over a source that a thread of its own decodes, a few frames ahead.
+
+    Raises:
+        SourceError: whatever the source raises, at the frame where it raises it.
+    """
+    ready: queue.Queue[Frame | Exception | None] = queue.Queue(maxsize=FRAMES_AHEAD)
+    stopped = threading.Event()
+
+    def put(item: Frame | Exception | None) -> None:
+        while not stopped.is_set():
+            try:
+                return ready.put(item, timeout=0.1)
+            except queue.Full:
+                continue
+
+    def decode() -> None:
+        try:
+            for frame in source:
+                put(frame)
+                if stopped.is_set():
+                    return
+            put(None)
+        except Exception as error:
+            put(error)
+
+    thread = threading.Thread(target=decode, name="decoder", daemon=True)
+    thread.start()
+    try:
+        while (item := ready.get()) is not None:
+            if isinstance(item, Exception):
+                raise item
+            yield item
+    finally:
+        stopped.set()
+        thread.join()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Play and leave.
+
+    Returns:
+        0 at the end of the source or after an ordinary stop, 2 when the source or a parameter is wrong.
+    """
+    rclpy.init(args=None if arguments is None else list(arguments))
+    try:
+        node = Player()
+        # Parameter services answer while the frames are played from this thread.
+        spinner = threading.Thread(target=_spin, args=(node,), daemon=True)
+        spinner.start()
+        try:
+            node.play()
+        finally:
+            rclpy.try_shutdown()
+            spinner.join()
+            node.destroy_node()
+        return 0
+    except (KeyboardInterrupt, ExternalShutdownException):
+        return 0
+    except (Sam2LiteError, InvalidParameterTypeException) as error:
+        print(f"player: {error}", file=sys.stderr)
+        return 2
+    finally:
+        rclpy.try_shutdown()
+
+
+def _spin(node: Node) -> None:
+    with contextlib.suppress(ExternalShutdownException):
+        rclpy.spin(node)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,136 @@
+"""The last second of frames, so that an operator's click on an old picture lands on that picture."""
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from sam2lite_core.errors import InvalidPromptError
+from sam2lite_core.types import Prompt
+
+HELD_NANOSECONDS = 1_000_000_000
+MAX_FRAMES = 240
+"""Bound on the frames held when stamps do not advance as they should (equal stamps, kilohertz sources)."""
+
+
+@dataclass(frozen=True)
+class HeldFrame:
+    """One frame of the ring.
+
+    Attributes:
+        stamp_ns: the header's stamp in nanoseconds.
+        sequence: position in the order of arrival, from 1.
+        load: returns the (H, W, 3) uint8 RGB image, possibly reduced, and the (height, width) of the source;
+            raises InvalidFrameError when the message was bad.
+    """
+
+    stamp_ns: int
+    sequence: int
+    load: Callable[[], tuple[NDArray[np.uint8], tuple[int, int]]]
+
+
+class FrameRing:
+    """Frames by stamp, none more than a second older than the newest; safe to use from any thread."""
+
+    def __init__(self, held_ns: int = HELD_NANOSECONDS, max_frames: int = MAX_FRAMES) -> None:
+        self._held_ns = held_ns
+        self._frames: deque[HeldFrame] = deque(maxlen=max_frames)
+        self._lock = threading.Lock()
+
+    def push(self, frame: HeldFrame) -> None:
+        """Add the newest frame and let go of those that are now too old."""
+        with self._lock:
+            if self._frames and frame.stamp_ns < self._frames[-1].stamp_ns:
+                # Time went back: a bag or clip started over, and its stamps would be ambiguous.
+                self._frames.clear()
+            self._frames.append(frame)
+            while self._frames[0].stamp_ns < frame.stamp_ns - self._held_ns:
+                self._frames.popleft()
+
+    def clear(self) -> None:
+        """Let go of every frame."""
+        with self._lock:
+            self._frames.clear()
+
+    def find(self, stamp_ns: int) -> HeldFrame:
+        """Return the frame with exactly this stamp; 0 means the newest.
+
+        Raises:
+            InvalidPromptError: no frame yet, or none with this stamp; the message names the stamps that are
+                held.
+        """
+        with self._lock:
+            if not self._frames:
+                raise InvalidPromptError("no image has been received yet, so there is nothing to prompt on")
+            if stamp_ns == 0:
+                return self._frames[-1]
+            for frame in reversed(self._frames):
+                if frame.stamp_ns == stamp_ns:
+                    return frame
+            oldest, newest = self._frames[0].stamp_ns, self._frames[-1].stamp_ns
+        raise InvalidPromptError(
+            f"no frame is held with stamp {seconds(stamp_ns)}: the oldest held is {seconds(oldest)}, "
+            f"the newest {seconds(newest)}; prompt on one of those or leave the stamp zero"
+        )
+
+    def since(self, sequence: int) -> list[HeldFrame]:
+        """Return the frames that arrived after this one, oldest first."""
+        with self._lock:
+            return [frame for frame in self._frames if frame.sequence > sequence]
+
+    def __len__(self) -> int:
+        with self._lock:
+            return len(self._frames)
+
+
+def seconds(stamp_ns: int) -> str:
+    """Write a stamp as ROS tools print it: seconds, a dot, nine digits."""
+    return f"{stamp_ns // 1_000_000_000}.{stamp_ns % 1_000_000_000:09d}"
+
+
+def spread(frames: list[HeldFrame], at_most: int) -> list[HeldFrame]:
+    """Choose at most so many frames, evenly spaced, always with the last one.
+
+    Catching up costs one step a frame while new frames arrive, so it must not take all of them.
+    """
+    if len(frames) <= at_most:
+        return frames
+    positions = np.linspace(0, len(frames), at_most + 1)[1:]
+    return [frames[round(float(position)) - 1] for position in positions]
+
+
+def shrink(image: NDArray[np.uint8], short_side: int) -> NDArray[np.uint8]:
+    """Scale an (H, W, 3) image down to this short side in pixels; a smaller one is returned as it is."""
+    height, width = image.shape[:2]
+    factor = short_side / min(height, width)
+    if factor >= 1:
+        return image
+    size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+
+
+def scale_prompt(prompt: Prompt, source: tuple[int, int], target: tuple[int, int]) -> Prompt:
+    """Move a prompt from an image of one (height, width) to the same image at another.
+
+    A mask keeps at least one pixel, however small it was.
+    """
+    if source == target:
+        return prompt
+    factor = np.array([target[1] / source[1], target[0] / source[0]], np.float32)
+    mask = None
+    if prompt.mask is not None:
+        share = cv2.resize(
+            prompt.mask.astype(np.float32), (target[1], target[0]), interpolation=cv2.INTER_AREA
+        )
+        mask = share >= min(0.5, float(share.max()))
+    return Prompt(
+        object_id=prompt.object_id,
+        points=None if prompt.points is None else prompt.points * factor,
+        point_labels=prompt.point_labels,
+        box=None if prompt.box is None else prompt.box * np.tile(factor, 2),
+        mask=mask,
+    )

@@ -1,0 +1,68 @@
+"""From the node's parameters to a tracker that is ready for its first frame."""
+
+import numpy as np
+
+from sam2lite_core.errors import BackendError
+from sam2lite_core.tracker import Tracker
+from sam2lite_core.types import Prompt
+from sam2lite_ros.parameters import TrackerParameters
+
+WARM_UP_SIZE = (480, 640)
+"""(height, width) of the blank frames, pixels: VGA, what most cameras send."""
+
+
+def build_tracker(parameters: TrackerParameters) -> Tracker:
+    """Load the model.
+
+    Raises:
+        BackendError: an unknown backend, or a device that it does not offer.
+        ModelFileError: weights that are missing or not ours.
+        ConfigurationError: a setting that the core refuses.
+    """
+    if parameters.device not in ("auto", "cpu"):
+        raise BackendError(
+            f"device {parameters.device!r} is not offered by any backend here; choose auto or cpu"
+        )
+    tracker = Tracker(
+        variant=parameters.variant,
+        backend=parameters.backend,
+        precision=parameters.precision,
+        deadline_ms=parameters.frame_deadline_ms,
+        memory_budget=parameters.memory_budget,
+        memory_policy=parameters.memory_policy,
+        threads=parameters.threads,
+        model_path=parameters.model_path,
+        presence_threshold=parameters.presence_threshold,
+    )
+    apply_live(tracker, parameters)
+    return tracker
+
+
+def apply_live(tracker: Tracker, parameters: TrackerParameters) -> None:
+    """Set what may change between two frames.
+
+    Raises:
+        ConfigurationError: a setting that the core refuses.
+    """
+    tracker.configure(
+        # Without a deadline there is nothing to control for.
+        controller="off" if parameters.frame_deadline_ms is None else parameters.controller,
+        deadline_ms=parameters.frame_deadline_ms,
+        presence_threshold=parameters.presence_threshold,
+        kp=parameters.kp,
+        ki=parameters.ki,
+        kd=parameters.kd,
+        min_scale=parameters.min_scale,
+        max_scale=parameters.max_scale,
+        min_window=parameters.min_window,
+        max_window=parameters.max_window,
+    )
+
+
+def warm_up(tracker: Tracker) -> None:
+    """Run both graphs once on blank frames: the first run of each allocates, which would cost the first deadlines."""
+    blank = np.zeros((*WARM_UP_SIZE, 3), np.uint8)
+    box = np.array([0, 0, WARM_UP_SIZE[1] / 2, WARM_UP_SIZE[0] / 2], np.float32)
+    tracker.step(blank, [Prompt(object_id=1, box=box)])
+    tracker.step(blank)
+    tracker.reset()

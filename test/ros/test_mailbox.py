@@ -1,0 +1,84 @@
+"""The mailbox between the executor and the inference thread."""
+
+import threading
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sam2lite_ros.mailbox import Command, Mailbox, MailboxClosedError
+
+
+def test_a_newer_frame_replaces_the_one_that_waits():
+    mailbox = Mailbox()
+    assert mailbox.put_frame("first") is None
+    assert mailbox.put_frame("second") == "first"
+    assert mailbox.next() == "second"
+    assert mailbox.put_frame("third") is None
+
+
+def test_commands_go_before_frames_and_keep_their_order():
+    mailbox, seen = Mailbox(), []
+    mailbox.put_frame("frame")
+    futures = [mailbox.post(lambda number=number: seen.append(number) or number) for number in range(3)]
+    for _ in range(3):
+        item = mailbox.next()
+        assert isinstance(item, Command)
+        item.run()
+    assert seen == [0, 1, 2]
+    assert [future.result(0) for future in futures] == [0, 1, 2]
+    assert mailbox.next() == "frame"
+
+
+def test_an_exception_reaches_whoever_waits():
+    mailbox = Mailbox()
+    future = mailbox.post(lambda: 1 / 0)
+    mailbox.next().run()
+    with pytest.raises(ZeroDivisionError):
+        future.result(0)
+
+
+def test_frames_are_taken_only_when_wanted():
+    mailbox = Mailbox()
+    assert mailbox.take_frame_if(lambda _: True) is None
+    mailbox.put_frame(7)
+    assert mailbox.take_frame_if(lambda frame: frame == 8) is None
+    assert mailbox.waiting_frame() == 7
+    assert mailbox.take_frame_if(lambda frame: frame == 7) == 7
+    assert mailbox.waiting_frame() is None
+
+
+def test_closing_wakes_the_waiter_and_refuses_what_comes_after():
+    mailbox, taken = Mailbox(), []
+    waiter = threading.Thread(target=lambda: taken.append(mailbox.next()))
+    waiter.start()
+    assert mailbox.close() is None
+    waiter.join(30)
+    assert taken == [None]
+    assert mailbox.put_frame("late") == "late"
+    with pytest.raises(MailboxClosedError, match="not active"):
+        mailbox.post(lambda: None).result(0)
+
+
+def test_closing_hands_back_the_frame_and_fails_the_commands():
+    mailbox = Mailbox()
+    mailbox.put_frame("frame")
+    future = mailbox.post(lambda: None)
+    assert mailbox.close() == "frame"
+    with pytest.raises(MailboxClosedError, match="deactivated"):
+        future.result(0)
+
+
+@given(st.lists(st.sampled_from(["put", "take"])))
+def test_every_frame_is_processed_replaced_or_still_waiting(actions):
+    mailbox, put, processed, replaced = Mailbox(), 0, [], []
+    for action in actions:
+        if action == "put":
+            put += 1
+            if (old := mailbox.put_frame(put)) is not None:
+                replaced.append(old)
+        elif mailbox.waiting_frame() is not None:
+            processed.append(mailbox.next())
+    waiting = [] if mailbox.waiting_frame() is None else [mailbox.waiting_frame()]
+    assert sorted(processed + replaced + waiting) == list(range(1, put + 1))
+    assert processed == sorted(processed)

@@ -1,0 +1,115 @@
+"""The last second of frames: found by stamp, refused by name, reduced without losing the prompt."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sam2lite_core.errors import InvalidPromptError
+from sam2lite_core.types import Prompt
+from sam2lite_ros.ring import FrameRing, HeldFrame, scale_prompt, seconds, shrink, spread
+
+MS = 1_000_000
+
+
+def ring_of(*stamps_ms, **options):
+    ring = FrameRing(**options)
+    for sequence, stamp in enumerate(stamps_ms, start=1):
+        ring.push(HeldFrame(stamp * MS, sequence, lambda: (None, (0, 0))))
+    return ring
+
+
+def test_frames_are_found_by_stamp_and_zero_means_the_newest():
+    ring = ring_of(5000, 5033, 5066)
+    assert ring.find(5033 * MS).sequence == 2
+    assert ring.find(0).sequence == 3
+
+
+def test_older_than_a_second_is_gone_and_the_refusal_names_the_oldest_held():
+    ring = ring_of(5000, 5500, 6000, 6001)
+    assert len(ring) == 3
+    with pytest.raises(
+        InvalidPromptError, match=r"5\.000000000.*oldest held is 5\.500000000.*newest 6\.001000000"
+    ):
+        ring.find(5000 * MS)
+
+
+def test_exactly_a_second_is_held():
+    assert len(ring_of(5000, 6000)) == 2
+
+
+def test_an_empty_ring_says_that_no_image_came():
+    with pytest.raises(InvalidPromptError, match="no image"):
+        FrameRing().find(0)
+
+
+def test_time_that_goes_back_starts_over():
+    ring = ring_of(5000, 5033, 1000)
+    assert len(ring) == 1
+    assert ring.find(1000 * MS).sequence == 3
+
+
+def test_the_number_is_bounded_when_stamps_stand_still():
+    assert len(ring_of(*[0] * 50, max_frames=10)) == 10
+
+
+def test_since_gives_what_came_later_in_order():
+    assert [frame.sequence for frame in ring_of(1, 2, 3, 4).since(2)] == [3, 4]
+
+
+@given(st.lists(st.integers(0, 5000), max_size=60))
+def test_the_ring_holds_exactly_the_last_second_since_time_last_went_back(stamps):
+    ring = ring_of(*stamps, max_frames=1000)
+    run = []
+    for stamp in stamps:
+        run = [stamp] if run and stamp < run[-1] else [*run, stamp]
+    assert len(ring) == sum(stamp >= run[-1] - 1000 for stamp in run) if run else len(ring) == 0
+
+
+@given(st.integers(0, 100), st.integers(1, 10))
+def test_spread_is_even_and_ends_with_the_last(count, at_most):
+    chosen = spread(list(range(count)), at_most)
+    assert len(chosen) == min(count, at_most)
+    assert chosen == sorted(set(chosen))
+    if count:
+        assert chosen[-1] == count - 1
+        steps = np.diff([-1, *chosen])
+        assert steps.max() - steps.min() <= 1
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"), [((480, 854), (480, 854)), ((1080, 1920), (480, 853)), ((1920, 1080), (853, 480))]
+)
+def test_shrink_brings_the_short_side_down_and_never_up(size, expected):
+    assert shrink(np.zeros((*size, 3), np.uint8), 480).shape[:2] == expected
+
+
+def test_prompts_move_with_the_image():
+    mask = np.zeros((100, 200), bool)
+    mask[40:60, 100:140] = True
+    prompt = Prompt(
+        object_id=3,
+        points=np.array([[100, 50], [20, 10]]),
+        point_labels=np.array([1, 0]),
+        box=np.array([10, 20, 50, 80]),
+        mask=mask,
+    )
+    moved = scale_prompt(prompt, (100, 200), (50, 100))
+    assert moved.object_id == 3
+    assert moved.points.tolist() == [[50, 25], [10, 5]]
+    assert moved.point_labels.tolist() == [1, 0]
+    assert moved.box.tolist() == [5, 10, 25, 40]
+    expected = np.zeros((50, 100), bool)
+    expected[20:30, 50:70] = True
+    assert np.array_equal(moved.mask, expected)
+
+
+def test_a_mask_of_one_pixel_survives_reduction():
+    mask = np.zeros((100, 100), bool)
+    mask[33, 67] = True
+    moved = scale_prompt(Prompt(object_id=1, mask=mask), (100, 100), (20, 20))
+    assert np.argwhere(moved.mask).tolist() == [[6, 13]]
+
+
+def test_stamps_are_written_with_nine_digits():
+    assert seconds(5_000_000_007) == "5.000000007"
