@@ -1,7 +1,7 @@
 """Optical flow between successive frames: where the previous mask went, and how fast each patch moves.
 
-OpenCV's DIS flow on grey images with a short side of 120 px costs about 2 ms; it does not depend on the resolution scale,
-so that a rung change between two frames is no special case.
+OpenCV's DIS flow on grey images with a short side of 120 px costs about 2 ms; it does not depend on the resolution
+scale, so that a rung change between two frames is no special case.
 """
 
 from dataclasses import dataclass
@@ -36,7 +36,9 @@ class Motion:
         Returns:
             (rows, columns) float32, patch widths per frame.
         """
-        grid = cv2.resize(self.flow, (columns, rows), interpolation=cv2.INTER_AREA)
+        grid: NDArray[np.float32] = np.asarray(
+            cv2.resize(self.flow, (columns, rows), interpolation=cv2.INTER_AREA), dtype=np.float32
+        )
         grid = grid * np.array([columns, rows], np.float32)
         grid -= np.median(grid.reshape(-1, 2), axis=0)
         return np.asarray(np.hypot(grid[..., 0], grid[..., 1]), dtype=np.float32)
@@ -47,7 +49,9 @@ class Motion:
         Returns:
             (height, width, 2) float32 pixel coordinates (x, y) for `cv2.remap`.
         """
-        flow = cv2.resize(self.flow, (width, height), interpolation=cv2.INTER_LINEAR)
+        flow: NDArray[np.float32] = np.asarray(
+            cv2.resize(self.flow, (width, height), interpolation=cv2.INTER_LINEAR), dtype=np.float32
+        )
         grid = flow * np.array([width, height], np.float32)
         grid[..., 0] += np.arange(width, dtype=np.float32)
         grid[..., 1] += np.arange(height, dtype=np.float32)[:, None]
@@ -60,7 +64,8 @@ class Motion:
         for index, channel in enumerate(maps):
             if channel.shape != (height, width):
                 channel = cv2.resize(channel, (width, height), interpolation=cv2.INTER_LINEAR)
-            cv2.remap(channel, grid, None, cv2.INTER_LINEAR, dst=out[index], borderMode=cv2.BORDER_REPLICATE)
+            # OpenCV's stubs do not know that the second map may be None.
+            cv2.remap(channel, grid, None, cv2.INTER_LINEAR, dst=out[index], borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
         return out
 
 
@@ -77,7 +82,10 @@ class MotionEstimator:
     """Keeps the previous grey picture and measures the flow to each new one."""
 
     def __init__(self) -> None:
-        self._flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+        # OpenCV's stubs leave this factory out.
+        self._flow = cv2.DISOpticalFlow_create(  # type: ignore[attr-defined]
+            cv2.DISOPTICAL_FLOW_PRESET_MEDIUM
+        )
         self._previous: NDArray[np.uint8] | None = None
 
     def reset(self) -> None:

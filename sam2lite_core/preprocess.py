@@ -23,8 +23,8 @@ POINT_SIGMA = 2.0
 def network_size(height: int, width: int, scale: float, base_short_side: int) -> tuple[int, int]:
     """Size of the network's input for a source frame, design section 4 (resolution).
 
-    A scale of 1 means a short side of `base_short_side` px; both sides are rounded up to multiples of 16 (480x854 becomes
-    480x864) and are two patches at least; nothing is upsampled beyond that.
+    A scale of 1 means a short side of `base_short_side` px; both sides are rounded up to multiples of 16 (480x854
+    becomes 480x864) and are two patches at least; nothing is upsampled beyond that.
 
     Returns:
         (height, width) in px.
@@ -66,7 +66,9 @@ def prompt_inputs(
         prompted[k] = 1.0
         if prompt.mask is not None:
             given[k] = 1.0
-            masks[k] = cv2.resize(prompt.mask.astype(np.float32), (columns, rows), interpolation=cv2.INTER_AREA)
+            masks[k] = cv2.resize(
+                prompt.mask.astype(np.float32), (columns, rows), interpolation=cv2.INTER_AREA
+            )
         if prompt.box is not None:
             x0, y0, x1, y1 = np.round(prompt.box * np.tile(factor, 2)).astype(int)
             x0, y0 = min(max(x0, 0), columns - 1), min(max(y0, 0), rows - 1)

@@ -44,7 +44,9 @@ def check_budget(budget: int) -> int:
         ConfigurationError: outside 64..1024.
     """
     if isinstance(budget, bool) or not isinstance(budget, int) or not MIN_BUDGET <= budget <= MAX_BUDGET:
-        raise ConfigurationError(f"memory_budget {budget} is not a whole number in {MIN_BUDGET}..{MAX_BUDGET}")
+        raise ConfigurationError(
+            f"memory_budget {budget} is not a whole number in {MIN_BUDGET}..{MAX_BUDGET}"
+        )
     return budget
 
 

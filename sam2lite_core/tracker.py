@@ -1,9 +1,9 @@
 """The tracker: frames and prompts in, masks out. The one public face of the core.
 
-    tracker = Tracker.from_pretrained("tiny")
-    result = tracker.step(image, [Prompt(object_id=1, box=(100, 80, 220, 300))])
-    for image in camera:
-        result = tracker.step(image)
+tracker = Tracker.from_pretrained("tiny")
+result = tracker.step(image, [Prompt(object_id=1, box=(100, 80, 220, 300))])
+for image in camera:
+    result = tracker.step(image)
 """
 
 import time
@@ -67,16 +67,23 @@ class Tracker:
             UnknownVariantError, BackendError, ModelFileError, ConfigurationError: naming the value and what is allowed.
         """
         definition = get_variant(variant)
-        self._budget = settings.check_budget(definition.memory_budget if memory_budget is None else memory_budget)
+        self._budget = settings.check_budget(
+            definition.memory_budget if memory_budget is None else memory_budget
+        )
         self._policy = settings.check_policy(memory_policy)
         self._short_side = settings.check_short_side(base_short_side)
         self._settings = settings.TrackerSettings(
-            "off" if deadline_ms is None else "plain", ControllerConfig(deadline_ms=deadline_ms), scale, presence_threshold
+            "off" if deadline_ms is None else "plain",
+            ControllerConfig(deadline_ms=deadline_ms),
+            scale,
+            presence_threshold,
         )
         folder = find_model(definition, model_path)
         self._backend = open_backend(
             backend,
-            BackendSettings(folder, self._budget, settings.check_precision(precision), settings.check_threads(threads)),
+            BackendSettings(
+                folder, self._budget, settings.check_precision(precision), settings.check_threads(threads)
+            ),
         )
         if self._backend.info.variant != variant:
             raise ConfigurationError(f"{folder} holds variant {self._backend.info.variant}, not {variant}")
@@ -159,13 +166,17 @@ class Tracker:
         """Change several settings at once, all or none.
 
         Args:
-            **changes: controller, scale, presence_threshold, and the fields of `ControllerConfig` (deadline_ms, kp, ki, kd,
-                min_scale, max_scale, min_window, max_window, …).
+            **changes: controller, scale, presence_threshold, and the fields of `ControllerConfig` (deadline_ms, kp,
+                ki, kd, min_scale, max_scale, min_window, max_window, …).
 
         Raises:
             ConfigurationError: a value outside its range; nothing has changed then.
         """
-        own = {name: changes.pop(name) for name in ("controller", "scale", "presence_threshold") if name in changes}
+        own = {
+            name: changes.pop(name)
+            for name in ("controller", "scale", "presence_threshold")
+            if name in changes
+        }
         try:
             deadlines = replace(self._settings.deadlines, **changes)
         except TypeError as error:
@@ -251,7 +262,9 @@ class Tracker:
         for prompt in prompts:
             prompt.check_inside(height, width)
             if prompt.object_id in seen:
-                raise InvalidPromptError(f"object {prompt.object_id} is prompted twice on one frame; merge the prompts")
+                raise InvalidPromptError(
+                    f"object {prompt.object_id} is prompted twice on one frame; merge the prompts"
+                )
             seen.add(prompt.object_id)
             if prompt.object_id in slots:
                 continue
@@ -276,8 +289,8 @@ class Tracker:
         return warped
 
     def _inputs(
-        self, small: NDArray[np.uint8], motion: Motion | None, warped: FloatArray, ids: Sequence[int], slots: dict[int, int],
-        window: int, prompts: Sequence[Prompt], source: tuple[int, int],
+        self, small: NDArray[np.uint8], motion: Motion | None, warped: FloatArray, ids: Sequence[int],
+        slots: dict[int, int], window: int, prompts: Sequence[Prompt], source: tuple[int, int],
     ) -> StepInputs:  # fmt: skip
         rows, columns = small.shape[0] // PATCH, small.shape[1] // PATCH
         still = np.zeros((rows, columns), np.float32)
@@ -299,7 +312,12 @@ class Tracker:
         )
 
     def _result(
-        self, outputs: StepOutputs | None, ids: Sequence[int], prompts: Sequence[Prompt], height: int, width: int
+        self,
+        outputs: StepOutputs | None,
+        ids: Sequence[int],
+        prompts: Sequence[Prompt],
+        height: int,
+        width: int,
     ) -> TrackResult:
         """Masks at the source's size; keeps what the next frame's warp needs."""
         if outputs is None:

@@ -1,13 +1,12 @@
 """Train the first student from rendered clips: `python -m training.first --stills DIR --out DIR --minutes 90`.
 
-Two phases share one cosine schedule over wall-clock time: small frames first, larger ones for the last part. A checkpoint is
-written every few minutes; `--resume` goes on from it.
+Phases share one cosine schedule over wall-clock time: small frames first, larger ones for the last part. A checkpoint
+is written every few minutes; `--resume` goes on from it.
 """
 
 import argparse
 import json
 import math
-import os
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from torch import nn
 
 from sam2lite_core.model.student import Student
 from sam2lite_core.variants import get_variant
+from training.checkpoint import save
 from training.data import load_stills, loader
 from training.synthesis import SynthesisConfig
 from training.unroll import UnrollConfig, Unroller
@@ -24,19 +24,23 @@ from training.unroll import UnrollConfig, Unroller
 
 @dataclass(frozen=True)
 class Phase:
-    """Part of a run up to `until` of its time, at one frame size and batch size."""
+    """Part of a run up to `until` of its time: frame size, clip length, batch, and how memory is written."""
 
     until: float
     height: int
     width: int
     frames: int
     batch: int
+    pooled: bool
+    budgets: tuple[int, ...]
+    smallest: float
 
 
 PHASES = (
-    Phase(0.55, 224, 224, 4, 8),
-    Phase(0.85, 288, 320, 4, 6),
-    Phase(1.0, 288, 352, 5, 5),
+    # Small frames first: a token per patch and large objects, or matching has nothing to learn from.
+    Phase(0.45, 224, 224, 4, 8, False, (128, 256, 512), 0.22),
+    Phase(0.8, 288, 320, 4, 6, True, (64, 96, 160), 0.15),
+    Phase(1.0, 288, 352, 5, 5, True, (64, 96, 160), 0.12),
 )
 
 
@@ -60,7 +64,9 @@ class Average:
 
 def learning_rate(progress: float, step: int, peak: float) -> float:
     """Linear warm-up over 300 steps, then a cosine over the run's time down to 1 % of the peak."""
-    return peak * min(1.0, (step + 1) / 300) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
+    return (
+        peak * min(1.0, (step + 1) / 300) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
+    )
 
 
 def parameter_groups(student: Student, decay: float) -> list[dict[str, object]]:
@@ -68,13 +74,6 @@ def parameter_groups(student: Student, decay: float) -> list[dict[str, object]]:
     matrices = [p for p in student.parameters() if p.ndim > 1]
     others = [p for p in student.parameters() if p.ndim <= 1]
     return [{"params": matrices, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}]
-
-
-def save(path: Path, content: dict[str, object]) -> None:
-    """Write a checkpoint under another name first, so that a crash leaves the old one."""
-    partial = path.with_suffix(".partial")
-    torch.save(content, partial)
-    os.replace(partial, path)
 
 
 def main() -> None:
@@ -112,9 +111,9 @@ def main() -> None:
         step, spent = state["step"], state["spent"]
     stills = load_stills(args.stills)
     generator = torch.Generator().manual_seed(args.seed + 1 + step)
-    config = UnrollConfig()
     log = (args.out / "log.jsonl").open("a")
     phase: Phase | None = None
+    config = UnrollConfig()
     batches = iter(())
     last_saved = time.monotonic()
     while spent < args.minutes * 60:
@@ -123,7 +122,8 @@ def main() -> None:
         wanted = next(p for p in PHASES if progress < p.until or p is PHASES[-1])
         if wanted is not phase:
             phase = wanted
-            shape = SynthesisConfig(height=phase.height, width=phase.width, frames=phase.frames)
+            config = UnrollConfig(pooled=phase.pooled, budgets=phase.budgets)
+            shape = SynthesisConfig(phase.height, phase.width, phase.frames, smallest=phase.smallest)
             batches = iter(loader(stills, shape, phase.batch, args.seed + 1000 * step, args.workers))
         clip = next(batches)
         waited = time.monotonic() - start
@@ -134,7 +134,9 @@ def main() -> None:
             loss, parts = Unroller(student, config, generator)(clip, progress)
         if not torch.isfinite(loss):
             save(args.out / "bad_batch.pt", {"clip": clip, "student": student.state_dict()})
-            raise SystemExit(f"loss is {float(loss)} at step {step}; the batch is in {args.out / 'bad_batch.pt'}")
+            raise SystemExit(
+                f"loss is {float(loss)} at step {step}; the batch is in {args.out / 'bad_batch.pt'}"
+            )
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(student.parameters(), 1.0)
@@ -143,13 +145,28 @@ def main() -> None:
         step += 1
         took = time.monotonic() - start
         spent += took
-        row = {"step": step, "loss": float(loss.detach()), "rate": rate, "s": took, "wait": waited, "norm": float(norm), **parts}
+        row = {
+            "step": step,
+            "loss": float(loss.detach()),
+            "rate": rate,
+            "s": took,
+            "wait": waited,
+            "norm": float(norm),
+            **parts,
+        }
         log.write(json.dumps({k: round(v, 5) for k, v in row.items()}) + "\n")
         log.flush()
         if time.monotonic() - last_saved > 180 or spent >= args.minutes * 60:
             last_saved = time.monotonic()
-            state = {"student": student.state_dict(), "optimizer": optimizer.state_dict(), "average": average.state}
-            save(latest, {**state, "step": step, "spent": spent, "config": asdict(config), "variant": args.variant})
+            state = {
+                "student": student.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "average": average.state,
+            }
+            save(
+                latest,
+                {**state, "step": step, "spent": spent, "config": asdict(config), "variant": args.variant},
+            )
 
 
 if __name__ == "__main__":

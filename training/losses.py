@@ -52,7 +52,9 @@ def edge(probability: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     return (total * weight).sum() / weight.sum().clamp(min=1.0)
 
 
-def correspondence(key: Tensor, places: Tensor, pairs: list[tuple[int, int]], temperature: float = 0.07) -> Tensor:
+def correspondence(
+    key: Tensor, places: Tensor, pairs: list[tuple[int, int]], temperature: float = 0.07
+) -> Tensor:
     """InfoNCE on keys with the true correspondence of rendered clips.
 
     Args:

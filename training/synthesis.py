@@ -1,7 +1,7 @@
 """Clips with true masks and true correspondence, rendered from masked stills (design section 7).
 
-A clip is a photograph as moving background, its own labelled objects left in place, and cut-outs of other photographs that
-move over it. Every layer follows its own affine path and a slowly changing smooth deformation.
+A clip is a photograph as moving background, its own labelled objects left in place, and cut-outs of other photographs
+that move over it. Every layer follows its own affine path and a slowly changing smooth deformation.
 """
 
 from dataclasses import dataclass
@@ -27,6 +27,7 @@ class SynthesisConfig:
         objects: most objects that are followed in a clip.
         absence: share of clips in which one object is out of sight for a while.
         lookalike: share of pasted objects that get a rival with the same picture.
+        smallest: smallest side of a pasted object as a share of the frame's; sizes are log-uniform up to 0.65.
     """
 
     height: int = 224
@@ -35,6 +36,7 @@ class SynthesisConfig:
     objects: int = 3
     absence: float = 0.2
     lookalike: float = 0.25
+    smallest: float = 0.12
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,8 @@ class Clip:
         count: number of objects that frame 0 shows.
         flow: (T, H/4, W/4, 2) float32 backward DIS flow in units of width and height, zeros for frame 0.
         motion: (T, H/16, W/16) float32 relative magnitude in patch widths.
-        places: (T, H/16, W/16, 3) float32 (layer, x, y): which layer shows at a patch's centre, and which point of it in
-            frame-0 pixels; two patches that show the same point correspond.
+        places: (T, H/16, W/16, 3) float32 (layer, x, y): which layer shows at a patch's centre, and which point of it
+            in frame-0 pixels; two patches that show the same point correspond.
     """
 
     images: NDArray[np.uint8]
@@ -72,8 +74,8 @@ class _Layer:
 
 
 def _path(
-    rng: np.random.Generator, config: SynthesisConfig, centre: FloatArray, size: tuple[int, int], zoom: float, speed: float,
-    spin: float,
+    rng: np.random.Generator, config: SynthesisConfig, centre: FloatArray, size: tuple[int, int], zoom: float,
+    speed: float, spin: float,
 ) -> FloatArray:  # fmt: skip
     """Inverse affine maps of a picture of this size (w, h) that starts at centre and moves by speed px a frame."""
     heading = rng.uniform(0, 2 * np.pi)
@@ -88,13 +90,20 @@ def _path(
     position = np.array(centre, np.float64)
     for t in range(config.frames):
         cos, sin = np.cos(angle), np.sin(angle)
-        linear = zoom * np.array([[cos, -sin], [sin, cos]]) @ np.array([[flip * stretch, shear], [0.0, 1.0 / stretch]])
+        linear = (
+            zoom
+            * np.array([[cos, -sin], [sin, cos]])
+            @ np.array([[flip * stretch, shear], [0.0, 1.0 / stretch]])
+        )
         inverse = np.linalg.inv(linear)
         out[t, :, :2] = inverse
         out[t, :, 2] = np.array(size) / 2.0 - inverse @ position
         position = position + velocity + rng.normal(0, 0.1, 2) * speed
         velocity = np.array(
-            [velocity[0] * np.cos(turn) - velocity[1] * np.sin(turn), velocity[0] * np.sin(turn) + velocity[1] * np.cos(turn)]
+            [
+                velocity[0] * np.cos(turn) - velocity[1] * np.sin(turn),
+                velocity[0] * np.sin(turn) + velocity[1] * np.cos(turn),
+            ]
         )
         angle += spin_rate
         zoom *= growth
@@ -105,7 +114,9 @@ def _bends(rng: np.random.Generator, frames: int, amplitude: float) -> FloatArra
     """A smooth deformation that swings between two random fields, (T, 5, 5, 2) source px."""
     first, second = rng.normal(0, amplitude, (2, 5, 5, 2))
     phase = np.cumsum(rng.uniform(0.1, 0.6, frames))
-    return (np.cos(phase)[:, None, None, None] * first + np.sin(phase)[:, None, None, None] * second).astype(np.float32)
+    return (np.cos(phase)[:, None, None, None] * first + np.sin(phase)[:, None, None, None] * second).astype(
+        np.float32
+    )
 
 
 def _jitter(rng: np.random.Generator, image: NDArray[np.uint8], amount: float) -> NDArray[np.uint8]:
@@ -114,7 +125,9 @@ def _jitter(rng: np.random.Generator, image: NDArray[np.uint8], amount: float) -
     table = np.clip((np.arange(256) - 128) * gain + 128 * bias, 0, 255).astype(np.uint8)
     changed = cv2.LUT(image, table)
     grey = cv2.cvtColor(cv2.cvtColor(changed, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-    return np.asarray(cv2.addWeighted(changed, float(saturation), grey, float(1 - saturation), 0), dtype=np.uint8)
+    return np.asarray(
+        cv2.addWeighted(changed, float(saturation), grey, float(1 - saturation), 0), dtype=np.uint8
+    )
 
 
 def _speed(rng: np.random.Generator, config: SynthesisConfig) -> float:
@@ -124,7 +137,9 @@ def _speed(rng: np.random.Generator, config: SynthesisConfig) -> float:
     return float(np.exp(rng.uniform(np.log(0.01), np.log(0.12)))) * config.width
 
 
-def _background(rng: np.random.Generator, still: Still, config: SynthesisConfig, keep: tuple[int, ...]) -> _Layer:
+def _background(
+    rng: np.random.Generator, still: Still, config: SynthesisConfig, keep: tuple[int, ...]
+) -> _Layer:
     """The whole photograph, covering the frame; its objects keep their labels 1..len(keep)."""
     height, width = still.labels.shape
     zoom = max(config.width / width, config.height / height) * rng.uniform(1.0, 1.5)
@@ -150,7 +165,9 @@ def _cutout(
     x0, x1 = max(columns[0] - pad, 0), min(columns[-1] + pad + 1, mask.shape[1])
     crop = _jitter(rng, np.ascontiguousarray(still.image[y0:y1, x0:x1]), 0.3)
     alpha = cv2.GaussianBlur(mask[y0:y1, x0:x1].astype(np.uint8) * 255, (3, 3), 0)
-    picture = cv2.copyMakeBorder(np.dstack([crop, alpha]), 2, 2, 2, 2, cv2.BORDER_CONSTANT, value=(0, 0, 0, 0))
+    picture = cv2.copyMakeBorder(
+        np.dstack([crop, alpha]), 2, 2, 2, 2, cv2.BORDER_CONSTANT, value=(0, 0, 0, 0)
+    )
     labels = np.where(picture[..., 3] > 127, np.uint8(number), np.uint8(0))
     height, width = labels.shape
     zoom = scale * np.sqrt(config.height * config.width) / np.sqrt(height * width)
@@ -160,10 +177,16 @@ def _cutout(
     return _Layer(picture, labels, inverses, _bends(rng, config.frames, bend), zoom, cv2.BORDER_CONSTANT)
 
 
-def _compose_layers(rng: np.random.Generator, stills: Stills, config: SynthesisConfig) -> tuple[list[_Layer], set[int]]:
+def _compose_layers(
+    rng: np.random.Generator, stills: Stills, config: SynthesisConfig
+) -> tuple[list[_Layer], set[int]]:
     """Background and pasted layers, bottom first, and the numbers that are followed."""
     base = stills.draw(rng)
-    keep = tuple(int(v) for v in rng.permutation(base.objects)[: int(rng.integers(0, 3))]) if rng.random() < 0.7 else ()
+    keep = (
+        tuple(int(v) for v in rng.permutation(base.objects)[: int(rng.integers(0, 3))])
+        if rng.random() < 0.7
+        else ()
+    )
     layers = [_background(rng, base, config, keep)]
     followed = set(range(1, len(keep) + 1))
     pasted = int(rng.integers(0 if keep else 1, 4))
@@ -171,7 +194,7 @@ def _compose_layers(rng: np.random.Generator, stills: Stills, config: SynthesisC
     for _ in range(pasted):
         still = stills.draw(rng)
         label = int(rng.choice(still.objects))
-        scale = float(np.exp(rng.uniform(np.log(0.12), np.log(0.65))))
+        scale = float(np.exp(rng.uniform(np.log(config.smallest), np.log(0.65))))
         number += 1
         layers.append(_cutout(rng, still, label, config, number, scale))
         if rng.random() < 0.7 and len(followed) < config.objects:
@@ -184,7 +207,9 @@ def _compose_layers(rng: np.random.Generator, stills: Stills, config: SynthesisC
     return layers, followed
 
 
-def _hide(rng: np.random.Generator, layers: list[_Layer], followed: set[int], config: SynthesisConfig) -> None:
+def _hide(
+    rng: np.random.Generator, layers: list[_Layer], followed: set[int], config: SynthesisConfig
+) -> None:
     """Move one pasted, followed layer out of the picture for some of the later frames."""
     pasted = [layer for layer in layers[1:] if int(layer.labels.max()) in followed]
     if not pasted or config.frames < 3:
@@ -224,7 +249,9 @@ def _render_frame(
             numbers = np.where(alpha[..., 0] > 127, label, numbers)
             covered = alpha[half::PATCH, half::PATCH, 0] > 127
         centres = source[half::PATCH, half::PATCH] * layer.zoom
-        places[covered] = np.concatenate([np.full((*centres.shape[:2], 1), index, np.float32), centres], -1)[covered]
+        places[covered] = np.concatenate([np.full((*centres.shape[:2], 1), index, np.float32), centres], -1)[
+            covered
+        ]
     return canvas, numbers, places
 
 
@@ -249,7 +276,9 @@ def _camera(rng: np.random.Generator, images: NDArray[np.uint8]) -> NDArray[np.u
             noise = rng.integers(-int(grain) - 1, int(grain) + 2, image.shape, dtype=np.int16)
             image = np.clip(image + noise, 0, 255).astype(np.uint8)
         if quality:
-            image = cv2.imdecode(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_COLOR)
+            image = cv2.imdecode(
+                cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_COLOR
+            )
         if grey:
             image = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
         out.append(image)

@@ -32,17 +32,19 @@ class UnrollConfig:
 
     Attributes:
         budgets: bank sizes to draw from; rendered frames are small, so budgets bind only when they are small too.
+        pooled: whether memory tokens cover 2x2 patches, as on the robot.
         own_masks: probability that a frame's own prediction is remembered rather than the truth.
-        drop_warp: probability that a clip gets no warped previous mask on a frame, so that it is not leaned on; at the start
-            and from 40 % of the run on.
+        drop_warp: probability that a clip gets no warped previous mask on a frame, so that it is not leaned on; at the
+            start and from 40 % of the run on.
         corrupt_warp: probability that the warped mask is damaged.
         edge_from: share of the run after which the edge loss counts; before, it teaches flat masks.
         hard_share: share of pixels in the cross-entropy, reached after a fifth of the run.
     """
 
-    budgets: tuple[int, ...] = (32, 64, 96, 160)
+    budgets: tuple[int, ...] = (48, 96, 160)
+    pooled: bool = True
     own_masks: float = 0.75
-    drop_warp: tuple[float, float] = (0.7, 0.3)
+    drop_warp: tuple[float, float] = (0.5, 0.3)
     corrupt_warp: float = 0.15
     edge_from: float = 0.3
     hard_share: float = 0.2
@@ -91,7 +93,9 @@ def random_prompts(truth: Tensor, generator: torch.Generator) -> Tensor:
             if uniform(0, 1) < 0.5:
                 y0, y1, x0, x1 = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
                 jitter = [round(uniform(-0.05, 0.05) * (y1 - y0)), round(uniform(-0.05, 0.05) * (x1 - x0))]
-                out[n, k, 0, max(y0 + jitter[0], 0) : y1 + jitter[0], max(x0 + jitter[1], 0) : x1 + jitter[1]] = 1.0
+                out[
+                    n, k, 0, max(y0 + jitter[0], 0) : y1 + jitter[0], max(x0 + jitter[1], 0) : x1 + jitter[1]
+                ] = 1.0
                 continue
             inner = -F.max_pool2d(-truth[n, k][None, None], 5, 1, 2)[0, 0] > 0.5
             inside = (inner if inner.any() else mask).nonzero()
@@ -152,7 +156,9 @@ def frame_loss(
     hard_share = max(config.hard_share, 1.0 - 4.0 * progress)
     target = F.avg_pool2d(truth, 2)
     mask_out = (1.0 - exists).unsqueeze(-1).unsqueeze(-1) * -20.0
-    relative = F.interpolate(prediction.logits + mask_out, scale_factor=2.0, mode="bilinear", align_corners=False)
+    relative = F.interpolate(
+        prediction.logits + mask_out, scale_factor=2.0, mode="bilinear", align_corners=False
+    )
     probability = torch.softmax(torch.cat([torch.zeros_like(relative[:, :1]), relative], dim=1), dim=1)[:, 1:]
     visible = exists * (truth.flatten(2).sum(-1) > 0).float()
     weights = config.weights
@@ -179,7 +185,7 @@ class Unroller:
         return torch.rand(shape, generator=self.generator)
 
     def __call__(self, clip: dict[str, Tensor], progress: float) -> tuple[Tensor, dict[str, float]]:
-        """Loss of a batch of clips as `training.data` makes them, and its parts for the log; progress of the run: 0..1."""
+        """Loss of a batch of clips as `training.data` makes them, and its parts; progress of the run: 0..1."""
         student, config = self.student, self.config
         images = clip["images"].permute(0, 1, 4, 2, 3).float()
         batch, frames = images.shape[:2]
@@ -209,13 +215,17 @@ class Unroller:
             prediction = student.decode(current, readout, warped, prompts)
             loss, named = frame_loss(prediction, truth[:, t], exists, config, progress)
             if t > 0:
-                named["share"] = losses.share_loss(readout.share, readout.evidence, F.avg_pool2d(truth[:, t], 16))
+                named["share"] = losses.share_loss(
+                    readout.share, readout.evidence, F.avg_pool2d(truth[:, t], 16)
+                )
                 loss = loss + config.weights.share * named["share"]
             total = total + loss * (0.5 if t == 0 else 1.0)
             for name, value in named.items():
                 parts.setdefault(name if t else f"prompt_{name}", []).append(value.detach())
             previous, trusted = self._remembered(prediction, truth[:, t], exists, t)
-            bank = self._write(bank, current, key[:, t], previous, trusted, slots, clip["motion"][:, t], t, budget, exists)
+            bank = self._write(
+                bank, current, key[:, t], previous, trusted, slots, clip["motion"][:, t], t, budget, exists
+            )
         flat = key.flatten(3).transpose(2, 3)
         pairs = [(t, 0) for t in range(1, frames)] + [(t, t - 1) for t in range(2, frames)]
         match = losses.correspondence(flat, clip["places"].flatten(2, 3), pairs)
@@ -225,10 +235,16 @@ class Unroller:
 
     def _warped(self, previous: Tensor, flow: Tensor, progress: float) -> Tensor:
         warped = warp(corrupt(previous, self.generator, self.config.corrupt_warp), flow) * 2.0 - 1.0
-        kept = (self._chance(len(previous)) >= self.config.drop_warp[int(progress >= 0.4)]).float().view(-1, 1, 1, 1)
+        kept = (
+            (self._chance(len(previous)) >= self.config.drop_warp[int(progress >= 0.4)])
+            .float()
+            .view(-1, 1, 1, 1)
+        )
         return warped * kept
 
-    def _remembered(self, prediction: Prediction, truth: Tensor, exists: Tensor, t: int) -> tuple[Tensor, Tensor]:
+    def _remembered(
+        self, prediction: Prediction, truth: Tensor, exists: Tensor, t: int
+    ) -> tuple[Tensor, Tensor]:
         """The masks (N, K, h, w) that go to memory, and which of them are trusted (N, K)."""
         pooled = F.avg_pool2d(truth, 4)
         own = prediction.probability.detach() * exists.unsqueeze(-1).unsqueeze(-1)
@@ -244,10 +260,11 @@ class Unroller:
     ) -> Bank:  # fmt: skip
         student = self.student
         frame = torch.full((len(masks),), float(t))
-        fresh = student.tokens(current, key, masks, trusted, slots, motion.unsqueeze(1), frame)
+        pooled = self.config.pooled
+        fresh = student.tokens(current, key, masks, trusted, slots, motion.unsqueeze(1), frame, pooled)
         size = torch.full((len(masks),), float(budget))
         both = memory.concat(bank, fresh)
-        affinity = student.affinity(masks, slots)
+        affinity = student.affinity(masks, slots, pooled)
         if t == 0:
             padded = F.pad(affinity, (0, 0, bank.key.shape[1], 0))
             both = memory.anchor_quota(both, padded, size, exists)

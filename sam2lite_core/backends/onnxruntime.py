@@ -45,14 +45,18 @@ class OnnxRuntimeBackend:
             BackendError: a precision that this backend does not have.
         """
         if settings.precision not in ("auto", "fp32"):
-            raise BackendError(f"backend onnxruntime has no precision {settings.precision!r}; choose auto or fp32")
+            raise BackendError(
+                f"backend onnxruntime has no precision {settings.precision!r}; choose auto or fp32"
+            )
         step_path, prompt_path = settings.folder / STEP_FILE, settings.folder / PROMPT_FILE
         self._step = open_session(step_path, settings.threads)
         self.info = parse_info(self._step.get_modelmeta().custom_metadata_map.get(INFO_KEY), step_path)
         self._prompt = open_session(prompt_path, settings.threads)
         prompt_info = parse_info(self._prompt.get_modelmeta().custom_metadata_map.get(INFO_KEY), prompt_path)
         if prompt_info.weights_sha256 != self.info.weights_sha256:
-            raise ModelFileError(f"{prompt_path} belongs to other weights than {step_path}; export the model again")
+            raise ModelFileError(
+                f"{prompt_path} belongs to other weights than {step_path}; export the model again"
+            )
         self._slots = settings.slots
         self._bank: dict[str, ort.OrtValue] = {}
         self.reset()
@@ -84,7 +88,9 @@ class OnnxRuntimeBackend:
         try:
             session.run_with_iobinding(binding)
         except Exception as error:  # onnxruntime raises several unrelated types of its own
-            raise BackendError(f"ONNX Runtime failed on a frame of {inputs.image.shape[:2]}: {error}") from error
+            raise BackendError(
+                f"ONNX Runtime failed on a frame of {inputs.image.shape[:2]}: {error}"
+            ) from error
         outputs = dict(zip(names, binding.get_outputs(), strict=True))
         self._bank = {name: outputs[f"new_{name}"] for name in BANK}
         logits, presence, uncertainty, used = (outputs[name].numpy() for name in HOST_OUTPUTS)

@@ -1,4 +1,4 @@
-"""Frame encoder: a convolutional stem and a short vision transformer at stride 16 (paper section 3.1, design section 4)."""
+"""Frame encoder: a convolutional stem and a short vision transformer at stride 16 (paper section 3.1)."""
 
 from typing import NamedTuple
 
@@ -24,8 +24,8 @@ class Features(NamedTuple):
 def pool2(tokens: Tensor) -> Tensor:
     """2x2 mean pooling of (N, C, h, w); an odd last row or column is averaged over what is there.
 
-    Written as pad, pool, divide: runtimes disagree about AveragePool with ceil_mode at the border. One extra row and column
-    are always padded; where the side is even, the pool drops them again.
+    Written as pad, pool, divide: runtimes disagree about AveragePool with ceil_mode at the border. One extra row
+    and column are always padded; where the side is even, the pool drops them again.
     """
     total = F.avg_pool2d(F.pad(tokens, (0, 1, 0, 1)), 2)
     ones = F.pad(torch.ones_like(tokens[:1, :1]), (0, 1, 0, 1))
@@ -33,8 +33,11 @@ def pool2(tokens: Tensor) -> Tensor:
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Softmax attention over (N, heads, tokens, width); written out, since it trains faster than the fused CPU kernel
-    at these sizes (a quarter of a step) and exports to plain MatMul and Softmax."""
+    """Softmax attention over (N, heads, tokens, width).
+
+    Written out: it trains faster than the fused CPU kernel at these sizes (which took a quarter of a step) and exports
+    to plain MatMul and Softmax.
+    """
     weight = torch.softmax(query @ key.transpose(-2, -1) * query.shape[-1] ** -0.5, dim=-1)
     return weight.to(value.dtype) @ value
 
@@ -98,6 +101,9 @@ class Encoder(nn.Module):
     The stem's strides 4 and 8 go to the mask head: 16x16 patches alone cannot resolve objects under 32 px, the
     paper's first limitation (section 5.2).
     """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, variant: Variant) -> None:
         super().__init__()

@@ -46,8 +46,8 @@ class StepGraph(nn.Module):
         self.student = student
 
     def forward(
-        self, image: Tensor, motion: Tensor, warped: Tensor, slots: Tensor, active: Tensor, window: Tensor, budget: Tensor,
-        frame: Tensor, policy: Tensor, presence_threshold: Tensor, bank_key: Tensor, bank_value: Tensor,
+        self, image: Tensor, motion: Tensor, warped: Tensor, slots: Tensor, active: Tensor, window: Tensor,
+        budget: Tensor, frame: Tensor, policy: Tensor, presence_threshold: Tensor, bank_key: Tensor, bank_value: Tensor,
         bank_identity: Tensor, bank_known: Tensor, bank_meta: Tensor,
     ) -> tuple[Tensor, ...]:  # fmt: skip
         """Track every object through one frame.
@@ -70,11 +70,25 @@ class StepGraph(nn.Module):
             (1, 1, H/16, W/16) mask entropy 0..1; tokens_used (1,) float32; the new bank's five tensors.
         """
         bank = Bank(bank_key, bank_value, bank_identity, bank_known, bank_meta)
-        return self._run(image, motion, warped, slots, active, window, budget, frame, policy, presence_threshold, bank, None)
+        return self._run(
+            image,
+            motion,
+            warped,
+            slots,
+            active,
+            window,
+            budget,
+            frame,
+            policy,
+            presence_threshold,
+            bank,
+            None,
+        )
 
     def _run(
-        self, image: Tensor, motion: Tensor, warped: Tensor, slots: Tensor, active: Tensor, window: Tensor, budget: Tensor,
-        frame: Tensor, policy: Tensor, threshold: Tensor, bank: Bank, prompt: tuple[Tensor, Tensor, Tensor, Tensor] | None,
+        self, image: Tensor, motion: Tensor, warped: Tensor, slots: Tensor, active: Tensor, window: Tensor,
+        budget: Tensor, frame: Tensor, policy: Tensor, threshold: Tensor, bank: Bank,
+        prompt: tuple[Tensor, Tensor, Tensor, Tensor] | None,
     ) -> tuple[Tensor, ...]:  # fmt: skip
         student = self.student
         features, key = student.encode(image.to(torch.float32).permute(0, 3, 1, 2))
@@ -107,10 +121,10 @@ class PromptGraph(StepGraph):
     """One frame with prompts for any mixture of new, known and lost objects."""
 
     def forward(  # type: ignore[override]  # a graph of its own, with more inputs
-        self, image: Tensor, motion: Tensor, warped: Tensor, slots: Tensor, active: Tensor, window: Tensor, budget: Tensor,
-        frame: Tensor, policy: Tensor, presence_threshold: Tensor, bank_key: Tensor, bank_value: Tensor,
-        bank_identity: Tensor, bank_known: Tensor, bank_meta: Tensor, prompts: Tensor, masks: Tensor, mask_given: Tensor,
-        prompted: Tensor,
+        self, image: Tensor, motion: Tensor, warped: Tensor, slots: Tensor, active: Tensor, window: Tensor,
+        budget: Tensor, frame: Tensor, policy: Tensor, presence_threshold: Tensor, bank_key: Tensor, bank_value: Tensor,
+        bank_identity: Tensor, bank_known: Tensor, bank_meta: Tensor, prompts: Tensor, masks: Tensor,
+        mask_given: Tensor, prompted: Tensor,
     ) -> tuple[Tensor, ...]:  # fmt: skip
         """As `StepGraph.forward`, with what the operator shows.
 
@@ -123,7 +137,18 @@ class PromptGraph(StepGraph):
         bank = Bank(bank_key, bank_value, bank_identity, bank_known, bank_meta)
         prompt = (prompts, masks, mask_given, prompted)
         return self._run(
-            image, motion, warped, slots, active, window, budget, frame, policy, presence_threshold, bank, prompt
+            image,
+            motion,
+            warped,
+            slots,
+            active,
+            window,
+            budget,
+            frame,
+            policy,
+            presence_threshold,
+            bank,
+            prompt,
         )
 
 

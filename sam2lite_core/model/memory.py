@@ -16,9 +16,9 @@ TIE_BREAK = 1e-4  # torch and ONNX Runtime choose differently among equal scores
 REJECTED = -1e4  # not -inf: an empty bank would give NaN, and fp16 engines overflow
 POLICIES = ("learned", "fifo", "random", "uniform")
 META = ("x", "y", "age", "motion", "uncertainty", "valid", "owner", "birth")
-"""Columns of `Bank.meta`: centre in [0, 1] of the frame; frames since written; relative flow magnitude in patch widths
-per frame; mask entropy 0..1; 1 = slot in use; anchors hold 1 + the slot of the object whose prompt wrote them, others 0;
-index of the frame that wrote the token."""
+"""Columns of `Bank.meta`: centre in [0, 1] of the frame; frames since written; relative flow magnitude in patch
+widths per frame; mask entropy 0..1; 1 = slot in use; anchors hold 1 + the slot of the object whose prompt wrote them,
+others 0; index of the frame that wrote the token."""
 
 
 class Bank(NamedTuple):
@@ -170,9 +170,7 @@ def policy_scores(bank: Bank, gate_score: Tensor, frame: Tensor, policy: Tensor)
     still = hash_noise(bank, torch.zeros_like(frame))
     fifo = -age / (age + 1.0) * 8.0 + 1e-3 * still / (age + 1.0) ** 2
     birth = bank.column("birth")
-    level = sum(
-        (torch.remainder(birth, float(2**power)) < 0.5).to(birth.dtype) for power in range(1, 15)
-    )
+    level = sum((torch.remainder(birth, float(2**power)) < 0.5).to(birth.dtype) for power in range(1, 15))
     uniform = level * 0.5 + still * 0.4
     stacked = torch.stack([learned, fifo, noise * 8.0, uniform], dim=-1)
     return (stacked * policy.unsqueeze(1)).sum(dim=-1)

@@ -1,4 +1,4 @@
-"""The student: encode a frame, read the memory, decode masks, update the memory. One call a frame (design section 4)."""
+"""The student: encode a frame, read the memory, decode masks, write new memory (design section 4)."""
 
 import math
 from typing import NamedTuple
@@ -93,7 +93,9 @@ class Student(nn.Module):
         self.key = nn.Linear(variant.width, key_width)
         self.value = nn.Linear(variant.width + 2, key_width)
         self.log_scale = nn.Parameter(torch.tensor(math.log(14.0)))
-        self.locality = nn.Parameter(torch.tensor([-2.0, 1.0]))  # softplus'd: all tokens, extra for young ones
+        self.locality = nn.Parameter(
+            torch.tensor([-2.0, 1.0])
+        )  # softplus'd: all tokens, extra for young ones
         self.pixel = nn.Linear(variant.width, width)
         self.readout = nn.Linear(key_width, width)
         self.pixel_norm = nn.LayerNorm(width)
@@ -153,7 +155,11 @@ class Student(nn.Module):
         mass = (attention @ identity).transpose(1, 2).reshape(batch, -1, height, width)
         agreement = logits.amax(dim=-1).reshape(batch, 1, height, width) / self.log_scale.exp()
         return Readout(
-            attention, attention @ bank.value, mass / (evidence + EPSILON), evidence, agreement.clamp(-1.0, 1.0)
+            attention,
+            attention @ bank.value,
+            mass / (evidence + EPSILON),
+            evidence,
+            agreement.clamp(-1.0, 1.0),
         )
 
     def decode(
@@ -181,7 +187,9 @@ class Student(nn.Module):
         rivals = share.sum(dim=1, keepdim=True) - share
         rivals_warped = coarse.clamp(min=0.0).sum(dim=1, keepdim=True) - coarse.clamp(min=0.0)
         agreement = readout.agreement.expand(-1, count, -1, -1)
-        maps = torch.stack([share, readout.evidence, rivals, coarse, rivals_warped, agreement, response], dim=2)
+        maps = torch.stack(
+            [share, readout.evidence, rivals, coarse, rivals_warped, agreement, response], dim=2
+        )
         raw = self.head(pixels, features, queries, maps, warped, prompts)
         relative = soft_aggregate(raw.float())
         probability = aggregate_probability(relative)
@@ -201,7 +209,9 @@ class Student(nn.Module):
         """Presence logits (N, K) from the query and from what mask and memory claim."""
         peak = probability.flatten(2).amax(dim=-1)
         area = probability.flatten(2).mean(dim=-1)
-        claims = torch.stack([peak, area.sqrt(), share.flatten(2).amax(dim=-1), share.flatten(2).mean(-1)], dim=-1)
+        claims = torch.stack(
+            [peak, area.sqrt(), share.flatten(2).amax(dim=-1), share.flatten(2).mean(-1)], dim=-1
+        )
         return self.presence(torch.cat([queries.float(), claims.float()], dim=-1)).squeeze(-1)
 
     # ---- writing --------------------------------------------------------------------------------------------------
@@ -215,6 +225,7 @@ class Student(nn.Module):
         slots: Tensor,
         motion: Tensor,
         frame: Tensor,
+        pooled: bool = True,
     ) -> Bank:
         """This frame's memory tokens, one per 2x2 patches.
 
@@ -225,22 +236,26 @@ class Student(nn.Module):
             slots: (N, K, M) one-hot.
             motion: (N, 1, h, w) relative flow magnitude, patch widths per frame.
             frame: (N,) float, index of this frame.
+            pooled: False writes one token per patch, for training on frames so small that 2x2 would hide objects.
         """
         batch = key.shape[0]
         share = F.avg_pool2d(probability * trusted.unsqueeze(-1).unsqueeze(-1), 4)
         doubt = F.avg_pool2d(entropy(probability * trusted.unsqueeze(-1).unsqueeze(-1)), 4)
         foreground = share.sum(dim=1, keepdim=True)
-        content = self.value(torch.cat([features.stride16, foreground, doubt], dim=1).flatten(2).transpose(1, 2))
+        content = self.value(
+            torch.cat([features.stride16, foreground, doubt], dim=1).flatten(2).transpose(1, 2)
+        )
         height, width = key.shape[-2:]
         content = content.transpose(1, 2).reshape(batch, -1, height, width)
-        pooled = pool2(torch.cat([key, content, share, motion, doubt], dim=1).float())
-        rows, columns = pooled.shape[-2:]
-        pooled = pooled.flatten(2).transpose(1, 2)
+        grid = torch.cat([key, content, share, motion, doubt], dim=1).float()
+        grid = pool2(grid) if pooled else grid
+        rows, columns = grid.shape[-2:]
+        flat = grid.flatten(2).transpose(1, 2)
         sizes = [key.shape[1], content.shape[1], share.shape[1], 1, 1]
-        new_key, value, identity, moved, unsure = pooled.split(sizes, dim=-1)
+        new_key, value, identity, moved, unsure = flat.split(sizes, dim=-1)
         identity = identity @ slots
         known = (trusted.unsqueeze(1) @ slots).expand(-1, identity.shape[1], -1)
-        x, y = self.positions(rows, columns, pooled)
+        x, y = self.positions(rows, columns, flat)
         one = torch.ones_like(moved.squeeze(-1))
         zero = torch.zeros_like(one)
         columns_ = [
@@ -251,15 +266,18 @@ class Student(nn.Module):
 
     def gate_scores(self, bank: Bank) -> Tensor:
         """Gate scores s (equation 8) of every slot, (N, S)."""
-        return self.gate(bank.key, bank.value, bank.column("age"), bank.column("motion"), bank.column("uncertainty"))
+        return self.gate(
+            bank.key, bank.value, bank.column("age"), bank.column("motion"), bank.column("uncertainty")
+        )
 
-    def affinity(self, probability: Tensor, slots: Tensor) -> Tensor:
+    def affinity(self, probability: Tensor, slots: Tensor, pooled: bool = True) -> Tensor:
         """How well this frame's pooled patches represent each object, (N, P/4, M).
 
         The object's own patches come first, then its surroundings (a wide blur of the mask), which tell it from what
         lies next to it.
         """
-        share = pool2(F.avg_pool2d(probability, 4))
+        share = F.avg_pool2d(probability, 4)
+        share = pool2(share) if pooled else share
         near = F.avg_pool2d(F.pad(share, (2, 2, 2, 2)), 5, 1)
         far = F.avg_pool2d(F.pad(share, (6, 6, 6, 6)), 13, 1)
         score = share + near + far

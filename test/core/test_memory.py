@@ -36,7 +36,11 @@ def random_bank(seed: int, slots: int, fill: float = 0.8, batch: int = 1) -> Ban
     shape = (batch, slots)
     known = (rand(*shape, OBJECTS) < 0.7).float()
     return Bank(
-        rand(*shape, WIDTH) * flag, rand(*shape, WIDTH) * flag, rand(*shape, OBJECTS) * known * flag, known * flag, meta * flag
+        rand(*shape, WIDTH) * flag,
+        rand(*shape, WIDTH) * flag,
+        rand(*shape, OBJECTS) * known * flag,
+        known * flag,
+        meta * flag,
     )
 
 
@@ -51,7 +55,9 @@ def one_hot(policy: str) -> torch.Tensor:
     share=st.floats(0.1, 1.0),
     policy=st.sampled_from(memory.POLICIES),
 )
-def test_select_never_exceeds_the_budget_and_leaves_free_slots_empty(seed: int, slots: int, share: float, policy: str) -> None:
+def test_select_never_exceeds_the_budget_and_leaves_free_slots_empty(
+    seed: int, slots: int, share: float, policy: str
+) -> None:
     bank = random_bank(seed, slots + 32)
     budget = torch.tensor([float(max(1, int(slots * share)))])
     gate = torch.randn(1, slots + 32, generator=torch.Generator().manual_seed(seed)) * 3
@@ -75,8 +81,14 @@ def test_anchors_survive_whatever_the_policy_thinks(seed: int, policy: str) -> N
 
 
 @settings(max_examples=60, deadline=None)
-@given(seed=st.integers(0, 10_000), prompted=st.sets(st.integers(0, OBJECTS - 1), min_size=1), budget=st.integers(8, 60))
-def test_anchors_take_at_most_half_the_budget_and_share_it_evenly(seed: int, prompted: set[int], budget: int) -> None:
+@given(
+    seed=st.integers(0, 10_000),
+    prompted=st.sets(st.integers(0, OBJECTS - 1), min_size=1),
+    budget=st.integers(8, 60),
+)
+def test_anchors_take_at_most_half_the_budget_and_share_it_evenly(
+    seed: int, prompted: set[int], budget: int
+) -> None:
     generator = torch.Generator().manual_seed(seed)
     old = random_bank(seed, 20)
     old = old.with_columns(owner=torch.zeros(1, 20))
@@ -84,7 +96,9 @@ def test_anchors_take_at_most_half_the_budget_and_share_it_evenly(seed: int, pro
     fresh = fresh.with_columns(age=torch.zeros(1, 80), owner=torch.zeros(1, 80))
     flags = torch.zeros(1, OBJECTS)
     flags[0, list(prompted)] = 1.0
-    affinity = torch.cat([torch.zeros(1, 20, OBJECTS), torch.rand(1, 80, OBJECTS, generator=generator) + 0.01], dim=1)
+    affinity = torch.cat(
+        [torch.zeros(1, 20, OBJECTS), torch.rand(1, 80, OBJECTS, generator=generator) + 0.01], dim=1
+    )
     both = memory.anchor_quota(memory.concat(old, fresh), affinity, torch.tensor([float(budget)]), flags)
     owners = both.column("owner")[0]
     assert not owners[:20].any()
@@ -125,7 +139,9 @@ def test_removed_objects_leave_no_identity_and_no_anchors(seed: int, removed: se
     after = memory.begin_frame(before, active)
     for slot in range(OBJECTS):
         gone = slot in removed
-        assert bool(after.identity[0, :, slot].any()) == (bool(before.identity[0, :, slot].any()) and not gone)
+        assert bool(after.identity[0, :, slot].any()) == (
+            bool(before.identity[0, :, slot].any()) and not gone
+        )
         assert bool(after.known[0, :, slot].any()) == (bool(before.known[0, :, slot].any()) and not gone)
         owners = before.column("owner")[0] == slot + 1
         assert torch.equal(after.column("owner")[0][owners], before.column("owner")[0][owners] * (not gone))
@@ -150,7 +166,10 @@ def test_policies_keep_the_frames_that_they_name(policy: str, kept_births: set[i
     for frame in range(64):
         bank = memory.begin_frame(bank, torch.ones(1, OBJECTS))
         fresh = memory.empty_bank(1, 1, WIDTH, OBJECTS).with_columns(
-            valid=torch.ones(1, 1), birth=torch.full((1, 1), float(frame)), x=torch.full((1, 1), 0.5), y=torch.full((1, 1), 0.5)
+            valid=torch.ones(1, 1),
+            birth=torch.full((1, 1), float(frame)),
+            x=torch.full((1, 1), 0.5),
+            y=torch.full((1, 1), 0.5),
         )
         both = memory.concat(bank, fresh)
         score = memory.policy_scores(both, torch.zeros(1, 5), torch.tensor([float(frame)]), one_hot(policy))
@@ -161,7 +180,9 @@ def test_policies_keep_the_frames_that_they_name(policy: str, kept_births: set[i
 def test_learned_policy_keeps_what_the_gate_wants_and_nothing_else() -> None:
     bank = random_bank(1, 10, fill=1.1).with_columns(owner=torch.zeros(1, 10))
     gate = torch.tensor([[3.0, -1.0, 2.0, 0.5, -4.0, 1.0, -0.1, 0.1, 9.0, -9.0]])
-    kept = memory.select(bank, memory.policy_scores(bank, gate, torch.zeros(1), one_hot("learned")), 4, torch.tensor([4.0]))
+    kept = memory.select(
+        bank, memory.policy_scores(bank, gate, torch.zeros(1), one_hot("learned")), 4, torch.tensor([4.0])
+    )
     assert torch.equal(kept.key[0], bank.key[0, [8, 0, 2, 5]])
 
 

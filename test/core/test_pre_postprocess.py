@@ -26,7 +26,9 @@ def test_network_size(source: tuple[int, int], scale: float, expected: tuple[int
 
 
 @given(st.integers(16, 3000), st.integers(16, 3000), st.floats(0.5, 1.0))
-def test_network_size_is_whole_patches_and_not_larger_than_rounding_makes_it(height: int, width: int, scale: float) -> None:
+def test_network_size_is_whole_patches_and_not_larger_than_rounding_makes_it(
+    height: int, width: int, scale: float
+) -> None:
     rows, columns = preprocess.network_size(height, width, scale, 480)
     assert rows % 16 == columns % 16 == 0 and rows >= 32 and columns >= 32
     assert rows < max(height, 17) + 16 and columns < max(width, 17) + 16
@@ -46,14 +48,18 @@ def test_prompts_become_rasters_at_stride_four() -> None:
     box = inputs.rasters[1, 0]
     assert box.sum() == 8 * 8 and box[4:12, 8:16].all()
     positive, negative = inputs.rasters[0, 1], inputs.rasters[0, 2]
-    assert np.unravel_index(positive.argmax(), positive.shape) == (8, 16) and positive.max() == pytest.approx(1.0)
+    assert np.unravel_index(positive.argmax(), positive.shape) == (8, 16) and positive.max() == pytest.approx(
+        1.0
+    )
     assert np.unravel_index(negative.argmax(), negative.shape) == (0, 0)
     assert inputs.masks[3, 4:8, 16:24].all() and inputs.masks[3].sum() == 4 * 8
     assert not inputs.rasters[2].any()
 
 
 def test_a_box_thinner_than_a_cell_still_marks_one() -> None:
-    inputs = preprocess.prompt_inputs([1], [Prompt(object_id=1, box=np.array([127.0, 63.0, 127.5, 63.5]))], (64, 128), (64, 128))
+    inputs = preprocess.prompt_inputs(
+        [1], [Prompt(object_id=1, box=np.array([127.0, 63.0, 127.5, 63.5]))], (64, 128), (64, 128)
+    )
     assert inputs.rasters[0, 0].sum() == 1
 
 

@@ -47,7 +47,9 @@ def test_soft_aggregation_is_stm_s() -> None:
 def test_soft_aggregation_is_finite_and_ordered(value: float) -> None:
     relative = soft_aggregate(torch.full((1, 3, 1), value))
     assert torch.isfinite(relative).all()
-    assert (relative > 0).all() == (value > -0.7)  # three objects at logit -0.7 leave the background level with each
+    assert (relative > 0).all() == (
+        value > -0.7
+    )  # three objects at logit -0.7 leave the background level with each
 
 
 @pytest.mark.parametrize(("probability", "bits"), [(0.5, 1.0), (0.0, 0.0), (1.0, 0.0), (0.25, 0.8112781)])
@@ -90,7 +92,9 @@ def test_permuting_objects_permutes_the_result(student: Student) -> None:
     first = run(student, prompted_inputs(student), prompt=True)
     bank = {name: first[f"new_{name}"] for name in graphs.BANK_NAMES}
     step = example_inputs(student, objects=3, slots=64, rows=6, columns=9) | bank
-    step["image"] = torch.randint(0, 256, step["image"].shape, generator=torch.Generator().manual_seed(9), dtype=torch.uint8)
+    step["image"] = torch.randint(
+        0, 256, step["image"].shape, generator=torch.Generator().manual_seed(9), dtype=torch.uint8
+    )
     step["warped"] = torch.rand(step["warped"].shape, generator=torch.Generator().manual_seed(8)) * 2 - 1
     plain = run(student, step, prompt=False)
     order = [2, 0, 1]

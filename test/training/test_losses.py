@@ -37,13 +37,17 @@ def test_correspondence_prefers_true_matches() -> None:
     places = torch.zeros(1, 2, 4, 3)
     places[0, :, :, 1] = torch.arange(4) * 100.0
     right = losses.correspondence(key, places, [(1, 0)])
-    wrong = losses.correspondence(key[:, :, [0, 1, 2, 3]] * torch.tensor([1.0, -1.0]).view(1, 2, 1, 1), places, [(1, 0)])
+    wrong = losses.correspondence(
+        key[:, :, [0, 1, 2, 3]] * torch.tensor([1.0, -1.0]).view(1, 2, 1, 1), places, [(1, 0)]
+    )
     assert float(right) == pytest.approx(math.log(1 + 3 * math.exp(-1 / 0.07)), abs=1e-5)
     assert float(wrong) > 10.0
 
 
 def test_correspondence_ignores_patches_without_a_match() -> None:
-    key = torch.nn.functional.normalize(torch.randn(1, 2, 4, 8, generator=torch.Generator().manual_seed(0)), dim=-1)
+    key = torch.nn.functional.normalize(
+        torch.randn(1, 2, 4, 8, generator=torch.Generator().manual_seed(0)), dim=-1
+    )
     places = torch.zeros(1, 2, 4, 3)
     places[0, 0, :, 0], places[0, 1, :, 0] = 0.0, 1.0  # another layer: nothing corresponds
     assert float(losses.correspondence(key, places, [(1, 0)])) == 0.0

@@ -1,0 +1,258 @@
+"""The tracker's contract, with the model that ships."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from sam2lite_core.errors import (
+    BackendError,
+    ConfigurationError,
+    InvalidFrameError,
+    InvalidPromptError,
+    ModelFileError,
+    Sam2LiteError,
+    UnknownObjectError,
+    UnknownVariantError,
+)
+from sam2lite_core.tracker import Tracker
+from sam2lite_core.types import ObjectState, Prompt, TrackResult
+
+
+@pytest.fixture(scope="module")
+def loaded() -> Tracker:
+    return Tracker(scale=0.5, threads=1, base_short_side=192)
+
+
+@pytest.fixture
+def tracker(loaded: Tracker) -> Tracker:
+    """A tracker without history; one model serves all tests of this file."""
+    loaded.reset()
+    loaded.configure(controller="off", deadline_ms=None, scale=0.5, presence_threshold=0.5)
+    return loaded
+
+
+def mask_of(clip, object_id: int, frame: int = 0) -> np.ndarray:
+    return clip.label_maps[frame] == object_id
+
+
+def run(tracker: Tracker, frames: np.ndarray, prompts: dict[int, list[Prompt]]) -> list[TrackResult]:
+    return [tracker.step(image, prompts.get(index, ())) for index, image in enumerate(frames)]
+
+
+def test_mask_prompt_is_returned_exactly_and_then_followed(tracker: Tracker, small_clip) -> None:
+    mask = mask_of(small_clip, 1)
+    results = run(tracker, small_clip.frames, {0: [Prompt(object_id=7, mask=mask)]})
+    assert np.array_equal(results[0].label_map, np.where(mask, 7, 0))
+    for index, result in enumerate(results):
+        assert result.label_map.shape == mask.shape and result.label_map.dtype == np.uint8
+        assert set(np.unique(result.label_map)) <= {0, 7}
+        assert [o.object_id for o in result.objects] == [7]
+        assert 0 <= result.memory_tokens_used <= tracker.memory_budget
+        assert result.frame_index == index and result.scale == 0.5
+    followed = results[2].label_map == 7
+    truth = mask_of(small_clip, 1, 2)
+    assert (followed & truth).sum() / (followed | truth).sum() > 0.5
+
+
+def test_object_facts_agree_with_the_label_map(tracker: Tracker, small_clip) -> None:
+    result = tracker.step(small_clip.frames[0], [Prompt(object_id=2, mask=mask_of(small_clip, 2))])
+    rows, columns = np.nonzero(result.label_map == 2)
+    (found,) = result.objects
+    assert found.state is ObjectState.TRACKED and found.area == len(rows)
+    assert found.box == (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+    assert found.centroid == pytest.approx((columns.mean(), rows.mean()), abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        Prompt(object_id=1, box=np.array([10, 10, 60, 60])),
+        Prompt(object_id=1, points=np.array([[40, 40]])),
+        Prompt(object_id=1, points=np.array([[40, 40], [3, 3]]), point_labels=np.array([1, 0])),
+        Prompt(object_id=1, box=np.array([10, 10, 60, 60]), points=np.array([[40, 40]])),
+    ],
+    ids=["box", "point", "points", "box and point"],
+)
+def test_every_kind_of_prompt_starts_an_object(tracker: Tracker, small_clip, prompt: Prompt) -> None:
+    results = run(tracker, small_clip.frames[:3], {0: [prompt]})
+    assert all([o.object_id for o in result.objects] == [1] for result in results)
+    assert results[0].objects[0].state is ObjectState.TRACKED
+
+
+def test_objects_join_are_shown_again_and_leave_in_mid_stream(tracker: Tracker, small_clip) -> None:
+    one, two = mask_of(small_clip, 1), mask_of(small_clip, 2, 2)
+    tracker.step(small_clip.frames[0], [Prompt(object_id=1, mask=one)])
+    tracker.step(small_clip.frames[1])
+    joined = tracker.step(small_clip.frames[2], [Prompt(object_id=300, mask=two)])
+    assert tracker.object_ids == (1, 300)
+    assert joined.label_map.dtype == np.uint16 and np.array_equal(joined.label_map == 300, two)
+    again = tracker.step(small_clip.frames[3], [Prompt(object_id=1, mask=mask_of(small_clip, 1, 3))])
+    assert np.array_equal(again.label_map == 1, mask_of(small_clip, 1, 3))
+    tracker.remove(300)
+    left = tracker.step(small_clip.frames[4])
+    assert tracker.object_ids == (1,) and 300 not in left.label_map
+
+
+def test_removal_forgets_identity_and_frees_the_slot(tracker: Tracker, small_clip) -> None:
+    both = [Prompt(object_id=i, mask=mask_of(small_clip, i)) for i in (1, 2)]
+    tracker.step(small_clip.frames[0], both)
+    tracker.remove(1)
+    tracker.step(small_clip.frames[1])
+    bank = tracker.backend.bank()
+    assert not bank.identity[:, 0].any() and not bank.known[:, 0].any()
+    assert bank.identity[:, 1].any()
+    assert 1.0 not in bank.meta[:, 6]
+    tracker.step(small_clip.frames[2], [Prompt(object_id=9, mask=mask_of(small_clip, 1, 2))])
+    assert tracker.object_ids == (2, 9)
+
+
+def test_ids_are_names_only(tracker: Tracker, small_clip) -> None:
+    """Other ids in another order give the same masks."""
+    maps = []
+    for first, second in ((1, 2), (50, 4)):
+        tracker.reset()
+        prompts = [
+            Prompt(object_id=first, mask=mask_of(small_clip, 1)),
+            Prompt(object_id=second, mask=mask_of(small_clip, 2)),
+        ]
+        results = run(tracker, small_clip.frames, {0: prompts})
+        maps.append(
+            np.stack(
+                [np.where(r.label_map == first, 1, np.where(r.label_map == second, 2, 0)) for r in results]
+            )
+        )
+    assert (maps[0] == maps[1]).mean() > 0.999
+
+
+def test_another_frame_size_is_legal(tracker: Tracker, small_clip) -> None:
+    tracker.step(small_clip.frames[0], [Prompt(object_id=1, mask=mask_of(small_clip, 1))])
+    cropped = np.ascontiguousarray(small_clip.frames[1][:80, :100])
+    assert tracker.step(cropped).label_map.shape == (80, 100)
+    assert tracker.step(small_clip.frames[2]).label_map.shape == small_clip.frames[2].shape[:2]
+
+
+def test_reset_makes_a_run_repeatable(tracker: Tracker, small_clip) -> None:
+    prompts = {0: [Prompt(object_id=1, mask=mask_of(small_clip, 1))]}
+    first = run(tracker, small_clip.frames, prompts)
+    tracker.reset()
+    assert tracker.object_ids == () and tracker.backend.bank().meta.any() == False  # noqa: E712  # a numpy bool
+    second = run(tracker, small_clip.frames, prompts)
+    assert all(np.array_equal(a.label_map, b.label_map) for a, b in zip(first, second, strict=True))
+
+
+def test_without_objects_a_step_is_empty(tracker: Tracker, small_clip) -> None:
+    result = tracker.step(small_clip.frames[0])
+    assert not result.label_map.any() and result.objects == ()
+
+
+def test_lost_objects_claim_no_pixels(tracker: Tracker, small_clip) -> None:
+    tracker.step(small_clip.frames[0], [Prompt(object_id=1, mask=mask_of(small_clip, 1))])
+    tracker.presence_threshold = 1.0
+    result = tracker.step(small_clip.frames[1])
+    assert result.objects[0].state is ObjectState.LOST
+    assert result.objects[0].area == 0 and not result.label_map.any()
+
+
+@pytest.mark.parametrize(
+    ("prompts", "message"),
+    [
+        ([Prompt(object_id=1, points=np.array([[500, 5]]))], r"500.*128x96"),
+        ([Prompt(object_id=1, box=np.array([200, 5, 300, 9]))], r"outside the 128x96"),
+        ([Prompt(object_id=1, mask=np.ones((5, 5), bool))], r"5x5.*128x96"),
+        ([Prompt(object_id=1, points=np.array([[5, 5]]))] * 2, r"object 1 is prompted twice"),
+        ([Prompt(object_id=i, points=np.array([[5, 5]])) for i in range(1, 18)], r"object 16 .*16 at once"),
+    ],
+)
+def test_refused_prompts_change_nothing(
+    tracker: Tracker, small_clip, prompts: list[Prompt], message: str
+) -> None:
+    tracker.step(small_clip.frames[0], [Prompt(object_id=40, mask=mask_of(small_clip, 1))])
+    before = tracker.backend.bank()
+    with pytest.raises(InvalidPromptError, match=message):
+        tracker.step(small_clip.frames[1], prompts)
+    assert tracker.object_ids == (40,)
+    assert np.array_equal(before.meta, tracker.backend.bank().meta)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((10, 10), np.uint8),
+        np.zeros((0, 0, 3), np.uint8),
+        np.zeros((64, 64, 3), np.float32),
+        np.zeros((64, 64, 4), np.uint8),
+    ],
+    ids=["two axes", "empty", "float", "four channels"],
+)
+def test_refused_frames(tracker: Tracker, image: np.ndarray) -> None:
+    with pytest.raises(InvalidFrameError, match="image"):
+        tracker.step(image)
+
+
+def test_unknown_object_names_the_known(tracker: Tracker, small_clip) -> None:
+    tracker.step(small_clip.frames[0], [Prompt(object_id=5, mask=mask_of(small_clip, 1))])
+    with pytest.raises(UnknownObjectError, match=r"object 6 .* 5"):
+        tracker.remove(6)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"variant": "huge"}, UnknownVariantError, r"'huge'.*tiny, small, base"),
+        ({"backend": "gpu"}, BackendError, r"'gpu'.*onnxruntime"),
+        ({"precision": "fp8"}, ConfigurationError, r"'fp8'"),
+        ({"scale": 0.3}, ConfigurationError, r"0\.3"),
+        ({"deadline_ms": -1.0}, ConfigurationError, r"-1"),
+        ({"memory_budget": 32}, ConfigurationError, r"32.*64\.\.1024"),
+        ({"memory_policy": "lru"}, ConfigurationError, r"'lru'.*fifo"),
+        ({"threads": 0}, ConfigurationError, r"threads 0"),
+        ({"base_short_side": 8}, ConfigurationError, r"8"),
+        ({"presence_threshold": 1.5}, ConfigurationError, r"1\.5"),
+        ({"model_path": "nowhere"}, ModelFileError, r"nowhere.*step\.onnx"),
+    ],
+)
+def test_bad_options_name_the_value_and_the_choices(
+    options: dict, error: type[Sam2LiteError], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        Tracker(**options)
+
+
+def test_configure_changes_all_or_nothing(tracker: Tracker) -> None:
+    with pytest.raises(ConfigurationError):
+        tracker.configure(deadline_ms=50.0, min_window=9)
+    assert tracker.deadline_ms is None
+    with pytest.raises(ConfigurationError, match="colour"):
+        tracker.configure(colour=1)
+    tracker.deadline_ms = 50.0
+    assert tracker.controller == "plain"
+    tracker.deadline_ms = None
+    assert tracker.controller == "off"
+
+
+def test_a_deadline_that_cannot_be_met_lowers_the_scale_and_then_the_window(
+    tracker: Tracker, small_clip
+) -> None:
+    tracker.configure(scale=None, deadline_ms=0.001, controller="plain")
+    prompt = [Prompt(object_id=1, mask=mask_of(small_clip, 1))]
+    results = [tracker.step(small_clip.frames[i % 6], prompt if i == 0 else ()) for i in range(20)]
+    scales, windows = [r.scale for r in results], [r.window for r in results]
+    assert scales[0] == 1.0 and scales[-1] == 0.5 and scales == sorted(scales, reverse=True)
+    assert windows[0] == 8 and windows[-1] == 2
+
+
+def test_budget_and_policy_bound_the_bank(small_clip) -> None:
+    tracker = Tracker(scale=0.5, threads=1, base_short_side=192, memory_budget=64, memory_policy="fifo")
+    prompts = {0: [Prompt(object_id=1, mask=mask_of(small_clip, 1))]}
+    used = [r.memory_tokens_used for r in run(tracker, np.concatenate([small_clip.frames] * 3), prompts)]
+    assert max(used) <= 64
+    bank = tracker.backend.bank()
+    assert bank.meta.shape == (64, 8)
+    anchors = bank.meta[:, 6] > 0
+    assert 0 < anchors.sum() <= 32 and (bank.meta[anchors, 2] == len(used) - 1).all()
+
+
+def test_settings_are_frozen() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Prompt(object_id=1, points=np.array([[1, 1]])).object_id = 2
