@@ -18,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from sam2lite_core import __version__
+from sam2lite_core.cli_bench import bench
 from sam2lite_core.errors import Sam2LiteError, SourceError
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ app = typer.Typer(
 )
 eval_app = typer.Typer(help="Score masks by a dataset's protocol.", no_args_is_help=True)
 app.add_typer(eval_app, name="eval")
+app.command()(bench)
 
 VariantOption = Annotated[str, typer.Option(help="Model variant: tiny, small or base.")]
 BackendOption = Annotated[str, typer.Option(help="Runtime; auto takes the best that is installed.")]
