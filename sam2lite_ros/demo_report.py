@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
@@ -22,12 +23,16 @@ from sam2lite_core.video import VideoWriter, open_source, read_image, read_label
 from sam2lite_core.visualization import contact_sheet, draw_overlay
 from sam2lite_ros.demo_plan import RESULT_FILE, LabelMap, Plan
 from sam2lite_ros.demo_session import Recording
+from sam2lite_ros.ring import shrink
 from sam2lite_ros.sources import RenderedSource, is_camera
 
 PARTS = ("receive_ms", "queue_ms", "preprocess_ms", "inference_ms", "publish_ms", "age_ms")
 """Fields of TrackerStatus that are summed up."""
 
 SHEET_PICTURES = 12
+SHEET_SHORT_SIDE = 270
+"""Short side of a picture on the contact sheet, pixels."""
+
 VERSIONS_OF = ("numpy", "opencv-python-headless", "onnxruntime")
 
 
@@ -154,14 +159,12 @@ def _draw(plan: Plan, recording: Recording, names: dict[str, int], work: Path, o
             picture = draw_overlay(frame.image, labels)
             writer.write(picture)
             if frame.name in chosen:
-                pictures.append(picture)
+                pictures.append(shrink(picture, SHEET_SHORT_SIDE))
                 captions.append(frame.name)
     _write_picture(out / "contact_sheet.png", contact_sheet(pictures, captions=captions))
 
 
 def _write_picture(path: Path, image: NDArray[np.uint8]) -> None:
-    import cv2
-
     _, data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     write_atomically(path, data.tobytes())
 

@@ -1,0 +1,330 @@
+"""The inference thread with a tracker that does nothing but remember what it was asked."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from sam2lite_core.errors import BackendError, InvalidPromptError, UnknownObjectError
+from sam2lite_core.types import ObjectState, Prompt, TrackedObject, TrackResult
+from sam2lite_ros.conversions import rgb_to_image
+from sam2lite_ros.mailbox import MailboxClosedError
+from sam2lite_ros.parameters import SPECIFICATIONS, TrackerParameters
+from sam2lite_ros.prompting import PromptRequest
+from sam2lite_ros.worker import CATCH_UP_STEPS, HELD_SHORT_SIDE, TrackingWorker
+
+PATIENCE_S = 60
+MS = 1_000_000
+
+
+class FakeTracker:
+    """Follows ids; the red value of an image tells which frame it was."""
+
+    memory_budget = 256
+
+    def __init__(self):
+        self.calls, self.ids = [], set()
+        self.go = threading.Event()
+        self.go.set()
+        self.entered = threading.Semaphore(0)
+        self.failure = None
+
+    @property
+    def object_ids(self):
+        return tuple(sorted(self.ids))
+
+    def step(self, image, prompts=()):
+        self.entered.release()
+        assert self.go.wait(PATIENCE_S)
+        if self.failure is not None:
+            raise self.failure
+        for prompt in prompts:
+            prompt.check_inside(*image.shape[:2])
+        self.calls.append((int(image[0, 0, 0]), image.shape[:2], tuple(prompts)))
+        self.ids.update(prompt.object_id for prompt in prompts)
+        objects = tuple(
+            TrackedObject(i, ObjectState.LOST, 0.1, (0, 0, 0, 0), 0, (0, 0)) for i in self.object_ids
+        )
+        return TrackResult(np.zeros(image.shape[:2], np.uint8), objects)
+
+    def remove(self, object_id):
+        if object_id not in self.ids:
+            raise UnknownObjectError(f"object {object_id} is not followed")
+        self.ids.discard(object_id)
+
+    def reset(self):
+        self.ids.clear()
+
+
+class FakeListener:
+    def __init__(self):
+        self.published, self.reports, self.failures, self.too_old = [], [], [], []
+
+    def publish(self, message, image, result, labels):
+        self.published.append((int(image[0, 0, 0]), labels))
+
+    def report(self, message, report):
+        self.reports.append(report)
+
+    def frame_failed(self, error):
+        self.failures.append(error)
+
+    def frame_too_old(self, age_ms, limit_ms):
+        self.too_old.append((age_ms, limit_ms))
+
+
+class Bench:
+    """A worker with its surroundings; `now_ms` is its clock."""
+
+    def __init__(self, first_prompts=(), **changes):
+        values = {name: specification.default for name, specification in SPECIFICATIONS.items()}
+        values.update(frame_deadline_ms=0.0)
+        self.tracker, self.listener, self.now_ms = FakeTracker(), FakeListener(), 0
+        self.worker = TrackingWorker(
+            self.tracker,
+            TrackerParameters.from_values({**values, **changes}),
+            first_prompts,
+            {},
+            self.listener,
+            lambda: self.now_ms * MS,
+        )
+
+    def send(self, *numbers, size=(48, 64), together=False, edit=lambda message: None):
+        """Frames that are told apart by their number, 33 ms from one to the next."""
+        messages = []
+        for number in numbers:
+            message = rgb_to_image(np.full((*size, 3), number, np.uint8))
+            stamp = stamp_of(number)
+            message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp, 10**9)
+            self.now_ms = max(self.now_ms, stamp // MS)
+            edit(message)
+            messages.append(message)
+        for batch in [messages] if together else [[message] for message in messages]:
+            self.worker.receive(batch)
+
+    def settle(self, count):
+        """Wait until so many frames are done with."""
+        limit = time.monotonic() + PATIENCE_S
+        while True:
+            counts = self.worker.counters.snapshot()
+            if counts.processed + counts.failed + counts.dropped >= count:
+                # A command runs after the frame is done entirely.
+                self.worker.apply(self.worker._parameters, lambda: None).result(PATIENCE_S)
+                return self.worker.counters.snapshot()
+            assert time.monotonic() < limit, counts
+            time.sleep(0.002)
+
+    def run(self, *numbers, **options):
+        """Send frames one at a time, each once the one before it is done."""
+        for number in numbers:
+            done = self.worker.counters.snapshot()
+            self.send(number, **options)
+            self.settle(done.processed + done.failed + done.dropped + 1)
+
+
+def stamp_of(number):
+    return 10**9 + number * 33 * MS
+
+
+@pytest.fixture
+def bench():
+    made = []
+
+    def make(*arguments, **options):
+        made.append(Bench(*arguments, **options))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.tracker.go.set()
+        one.worker.stop()
+
+
+def box(object_id=1):
+    return Prompt(object_id=object_id, box=np.array([1, 1, 20, 20], np.float32))
+
+
+def request(stamp_ns=0, **fields):
+    return PromptRequest(stamp_ns=stamp_ns, box=np.array([1, 1, 20, 20], np.float32), **fields)
+
+
+def test_while_a_step_runs_only_the_newest_frame_waits_and_the_others_are_counted(bench):
+    one = bench()
+    one.tracker.go.clear()
+    one.send(1)
+    assert one.tracker.entered.acquire(timeout=PATIENCE_S)
+    one.send(2, 3, 4)
+    assert one.worker.counters.snapshot().dropped == 2
+    one.tracker.go.set()
+    counts = one.settle(4)
+    assert [number for number, _ in one.listener.published] == [1, 4]
+    assert (counts.received, counts.processed, counts.dropped, counts.failed) == (4, 2, 2, 0)
+
+
+def test_frames_that_arrive_together_leave_only_the_newest(bench):
+    one = bench()
+    one.send(1, 2, 3, together=True)
+    counts = one.settle(3)
+    assert [number for number, _ in one.listener.published] == [3]
+    assert (counts.received, counts.processed, counts.dropped) == (3, 1, 2)
+
+
+def test_the_first_frame_carries_the_initial_prompt_and_no_other_does(bench):
+    one = bench([box()])
+    one.run(1, 2)
+    assert [len(prompts) for _, _, prompts in one.tracker.calls] == [1, 0]
+    assert one.worker.first_prompts_pending == ()
+
+
+def test_an_initial_prompt_that_does_not_fit_is_reported_and_the_frame_tracked(bench):
+    one = bench([Prompt(object_id=1, mask=np.ones((5, 5), bool))])
+    one.run(1)
+    assert [type(error) for error in one.listener.failures] == [InvalidPromptError]
+    assert [number for number, _ in one.listener.published] == [1]
+
+
+@pytest.mark.parametrize("failure", [BackendError("the device is gone"), RuntimeError("anything at all")])
+def test_a_step_that_fails_is_counted_and_the_next_frame_is_tracked(bench, failure):
+    one = bench()
+    one.tracker.failure = failure
+    one.run(1)
+    one.tracker.failure = None
+    one.run(2)
+    counts = one.worker.counters.snapshot()
+    assert (counts.processed, counts.failed) == (1, 1)
+    assert one.listener.failures == [failure]
+    assert one.worker.counters.last_error == str(failure)
+
+
+def test_a_prompt_on_the_newest_frame_publishes_it_again_without_counting_it(bench):
+    one = bench()
+    one.run(1)
+    assert one.worker.add_object(request(label="cup")).result(PATIENCE_S) == 1
+    assert [number for number, _ in one.listener.published] == [1, 1]
+    assert one.worker.counters.snapshot().processed == 1
+    one.run(2)
+    assert one.listener.published[-1] == (2, {1: "cup"})
+
+
+def test_a_prompt_on_the_waiting_frame_goes_with_it(bench):
+    one = bench()
+    one.tracker.go.clear()
+    one.send(1)
+    assert one.tracker.entered.acquire(timeout=PATIENCE_S)
+    one.send(2)
+    added = one.worker.add_object(request(stamp_of(2)))
+    one.tracker.go.set()
+    assert added.result(PATIENCE_S) == 1
+    assert [(number, len(prompts)) for number, _, prompts in one.tracker.calls] == [(1, 0), (2, 1)]
+    counts = one.worker.counters.snapshot()
+    assert (counts.received, counts.processed, counts.dropped) == (2, 2, 0)
+
+
+def test_a_prompt_on_an_old_frame_steps_there_and_catches_up_in_few_steps(bench):
+    one = bench()
+    one.run(*range(1, 11))
+    one.tracker.calls.clear()
+    assert one.worker.add_object(request(stamp_of(2))).result(PATIENCE_S) == 1
+    numbers = [number for number, _, _ in one.tracker.calls]
+    assert numbers[0] == 2
+    assert len(numbers) == 1 + CATCH_UP_STEPS
+    assert numbers == sorted(numbers)
+    assert numbers[-1] == 10
+    assert one.listener.published[-1][0] == 10
+    assert [len(prompts) for _, _, prompts in one.tracker.calls] == [1, 0, 0, 0, 0]
+
+
+def test_old_frames_are_held_small_and_prompts_scaled_to_them(bench):
+    one = bench()
+    one.run(1, 2, size=(960, 1280))
+    one.tracker.calls.clear()
+    points = np.array([[1000, 500]], np.float32)
+    one.worker.add_object(PromptRequest(stamp_of(1), points=points)).result(PATIENCE_S)
+    number, size, (prompt,) = one.tracker.calls[0]
+    assert (number, size) == (1, (HELD_SHORT_SIDE, 640))
+    assert prompt.points.tolist() == [[500, 250]]
+
+
+@pytest.mark.parametrize(
+    ("made", "named"),
+    [
+        (PromptRequest(0, points=np.array([[64, 0]], np.float32)), "outside the 64x48"),
+        (PromptRequest(0), "give points, a box or a mask"),
+        (request(5), "oldest held is 1.033000000"),
+        (request(object_id=256), "mono16"),
+    ],
+)
+def test_refused_prompts_change_nothing(bench, made, named):
+    one = bench()
+    one.run(1)
+    with pytest.raises(InvalidPromptError, match=named):
+        one.worker.add_object(made).result(PATIENCE_S)
+    assert one.tracker.object_ids == ()
+    assert len(one.tracker.calls) == 1
+
+
+def test_ids_are_chosen_from_below_and_labels_go_with_their_object(bench):
+    one = bench()
+    one.run(1)
+    asked = [
+        one.worker.add_object(request(object_id=i, label=str(i))).result(PATIENCE_S) for i in (0, 3, 0, 0)
+    ]
+    assert asked == [1, 3, 2, 4]
+    one.worker.remove_object(2).result(PATIENCE_S)
+    with pytest.raises(UnknownObjectError, match="2"):
+        one.worker.remove_object(2).result(PATIENCE_S)
+    one.run(2)
+    assert one.listener.published[-1][1] == {1: "0", 3: "3", 4: "0"}
+    one.worker.reset().result(PATIENCE_S)
+    one.run(3)
+    assert one.listener.published[-1][1] == {}
+
+
+def test_frames_older_than_the_limit_are_dropped(bench):
+    one = bench(max_frame_age_ms=100.0)
+    one.now_ms = stamp_of(1) // MS + 101
+    one.send(1)
+    assert one.settle(1).dropped == 1
+    assert one.listener.too_old == [(101.0, 100.0)]
+    one.send(10)
+    assert one.settle(2).processed == 1
+
+
+def test_deadlines_are_counted_from_arrival_to_mask(bench):
+    one = bench(frame_deadline_ms=1.0)
+    one.tracker.go.clear()
+    one.send(1)
+    assert one.tracker.entered.acquire(timeout=PATIENCE_S)
+    time.sleep(0.005)
+    one.tracker.go.set()
+    assert one.settle(1).deadlines_missed == 1
+    report = one.listener.reports[0]
+    assert report.deadline_missed
+    assert report.deadline_ms == 1.0
+    assert report.counts.processed == 1
+
+
+def test_stopping_counts_the_waiting_frame_and_refuses_what_waits(bench):
+    one = bench([box()])
+    one.tracker.go.clear()
+    one.send(1)
+    assert one.tracker.entered.acquire(timeout=PATIENCE_S)
+    one.send(2)
+    waiting = one.worker.reset()
+    closing = threading.Thread(target=one.worker.stop)
+    closing.start()
+    with pytest.raises(MailboxClosedError):
+        waiting.result(PATIENCE_S)
+    one.tracker.go.set()
+    closing.join(PATIENCE_S)
+    counts = one.worker.counters.snapshot()
+    assert (counts.received, counts.processed, counts.dropped) == (2, 1, 1)
+    with pytest.raises(MailboxClosedError):
+        one.worker.reset().result(0)
+
+
+def test_an_initial_prompt_waits_for_a_frame_across_activations(bench):
+    one = bench([box(7)])
+    one.worker.stop()
+    assert [prompt.object_id for prompt in one.worker.first_prompts_pending] == [7]
