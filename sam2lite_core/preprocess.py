@@ -35,6 +35,34 @@ def network_size(height: int, width: int, scale: float, base_short_side: int) ->
     return rows, columns
 
 
+def token_grid(height: int, width: int, network: tuple[int, int], base_short_side: int) -> tuple[int, int]:
+    """Rows and columns of a frame's memory tokens.
+
+    A token covers 2x2 patches at scale 1, and the same share of the frame on every rung, so that what memory costs and
+    sees does not change with the resolution; it never covers less than a patch.
+
+    Args:
+        height, width: source size, px.
+        network: (H, W) of the network's input.
+        base_short_side: short side at scale 1, px.
+    """
+    full = network_size(height, width, 1.0, base_short_side)
+    rows, columns = (
+        max(2, min(side // PATCH, math.ceil(whole / (2 * PATCH))))
+        for side, whole in zip(network, full, strict=True)
+    )
+    return rows, columns
+
+
+def averaging_matrix(fine: int, coarse: int) -> NDArray[np.float32]:
+    """Weights that average `fine` cells in a row into `coarse` ones of equal width; (coarse, fine), rows sum to 1."""
+    edges = np.arange(coarse + 1) * (fine / coarse)
+    cells = np.arange(fine)
+    overlap = np.minimum(edges[1:, None], cells + 1) - np.maximum(edges[:-1, None], cells)
+    weights = np.clip(overlap, 0.0, None)
+    return np.asarray(weights / weights.sum(axis=1, keepdims=True), dtype=np.float32)
+
+
 def resize(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
     """Resize an (H, W, 3) image; area averaging when shrinking, as aliasing would look like motion."""
     if image.shape[:2] == (height, width):

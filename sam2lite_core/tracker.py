@@ -294,6 +294,7 @@ class Tracker:
     ) -> StepInputs:  # fmt: skip
         rows, columns = small.shape[0] // PATCH, small.shape[1] // PATCH
         still = np.zeros((rows, columns), np.float32)
+        token_rows, token_columns = preprocess.token_grid(*source, small.shape[:2], self._short_side)
         active = np.zeros(self.max_objects, np.float32)
         # An object that is new to a slot starts without the slot's past: only objects followed before are active.
         active[[self._slot_of[i] for i in self._slot_of]] = 1.0
@@ -308,6 +309,8 @@ class Tracker:
             frame=self._frame,
             policy=self._policy,
             presence_threshold=self._settings.presence_threshold,
+            token_rows=preprocess.averaging_matrix(rows, token_rows),
+            token_columns=preprocess.averaging_matrix(columns, token_columns),
             prompt=preprocess.prompt_inputs(ids, prompts, source, small.shape[:2]) if prompts else None,
         )
 

@@ -22,7 +22,7 @@ from sam2lite_core.variants import get_variant
 from training.checkpoint import save
 from training.data import load_stills, loader
 from training.synthesis import SynthesisConfig
-from training.unroll import frame_features, one_hot
+from training.unroll import frame_features, one_hot, token_pool
 
 
 @dataclass(frozen=True)
@@ -112,6 +112,7 @@ def watch(student: Student, clip: dict[str, Tensor], config: GateConfig) -> tupl
             slots,
             clip["motion"][:, t].unsqueeze(1),
             frame,
+            token_pool(key.shape[-2], key.shape[-1], pooled=True),
         )
         bank = fresh if bank is None else memory.concat(bank, fresh)
     assert bank is not None

@@ -11,6 +11,7 @@ from sam2lite_core.model.decoder import PROMPT_CHANNELS
 from sam2lite_core.model.encoder import Features
 from sam2lite_core.model.memory import Bank
 from sam2lite_core.model.student import Prediction, Student
+from sam2lite_core.preprocess import averaging_matrix
 from training import losses
 
 
@@ -55,6 +56,15 @@ def one_hot(labels: Tensor, count: int) -> Tensor:
     """(…, H, W) uint8 labels to (…, count, H, W) float masks of labels 1..count."""
     numbers = torch.arange(1, count + 1, device=labels.device, dtype=labels.dtype).view(-1, 1, 1)
     return (labels.unsqueeze(-3) == numbers).float()
+
+
+def token_pool(rows: int, columns: int, pooled: bool) -> tuple[Tensor, Tensor]:
+    """Weights from patches to tokens: 2x2 patches a token as at scale 1, or a token per patch."""
+    step = 2 if pooled else 1
+    row_weights, column_weights = (
+        torch.from_numpy(averaging_matrix(n, -(-n // step))) for n in (rows, columns)
+    )
+    return row_weights, column_weights
 
 
 def warp(previous: Tensor, flow: Tensor) -> Tensor:
@@ -260,11 +270,11 @@ class Unroller:
     ) -> Bank:  # fmt: skip
         student = self.student
         frame = torch.full((len(masks),), float(t))
-        pooled = self.config.pooled
-        fresh = student.tokens(current, key, masks, trusted, slots, motion.unsqueeze(1), frame, pooled)
+        pool = token_pool(key.shape[-2], key.shape[-1], self.config.pooled)
+        fresh = student.tokens(current, key, masks, trusted, slots, motion.unsqueeze(1), frame, pool)
         size = torch.full((len(masks),), float(budget))
         both = memory.concat(bank, fresh)
-        affinity = student.affinity(masks, slots, pooled)
+        affinity = student.affinity(masks, slots, pool)
         if t == 0:
             padded = F.pad(affinity, (0, 0, bank.key.shape[1], 0))
             both = memory.anchor_quota(both, padded, size, exists)

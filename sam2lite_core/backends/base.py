@@ -64,6 +64,7 @@ class StepInputs:
         frame: index of this frame.
         policy: one of `POLICIES`.
         presence_threshold: an object below it is LOST.
+        token_rows, token_columns: (r, H/16) and (c, W/16) float32 weights that average patches into tokens.
         prompt: None on frames without prompts.
     """
 
@@ -77,6 +78,8 @@ class StepInputs:
     frame: int
     policy: str
     presence_threshold: float
+    token_rows: FloatArray
+    token_columns: FloatArray
     prompt: PromptInputs | None = None
 
 
@@ -150,6 +153,8 @@ def graph_arrays(inputs: StepInputs, max_objects: int) -> dict[str, NDArray[np.g
         "frame": np.array([inputs.frame], np.float32),
         "policy": policy,
         "presence_threshold": np.array([inputs.presence_threshold], np.float32),
+        "token_rows": inputs.token_rows[None],
+        "token_columns": inputs.token_columns[None],
     }
     if inputs.prompt is not None:
         arrays["prompts"] = inputs.prompt.rasters[None]

@@ -27,7 +27,9 @@ def open_backend(name: str, settings: BackendSettings) -> Backend:
     if name == "auto":
         name = next((key for key, (_, _, package) in BACKENDS.items() if _installed(package)), "")
         if not name:
-            raise BackendError(f"no backend is installed; install one of {', '.join(p for _, _, p in BACKENDS.values())}")
+            raise BackendError(
+                f"no backend is installed; install one of {', '.join(p for _, _, p in BACKENDS.values())}"
+            )
     if name not in BACKENDS:
         raise BackendError(f"unknown backend {name!r}; choose one of auto, {', '.join(BACKENDS)}")
     module, class_name, package = BACKENDS[name]

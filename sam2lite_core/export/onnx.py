@@ -6,7 +6,6 @@ import hashlib
 import io
 import json
 import logging
-import os
 import shutil
 import tempfile
 import warnings
@@ -24,6 +23,7 @@ from sam2lite_core.errors import ModelFileError
 from sam2lite_core.model import graphs, memory
 from sam2lite_core.model.decoder import PROMPT_CHANNELS
 from sam2lite_core.model.student import Student
+from sam2lite_core.preprocess import averaging_matrix
 from sam2lite_core.variants import PATCH
 
 OPSET = 18
@@ -35,7 +35,10 @@ def fold_batch_norms(student: Student) -> Student:
     """A copy in evaluation mode whose stem holds convolutions with folded batch norms."""
     folded = copy.deepcopy(student).eval()
     for stem in (folded.encoder.stem2, folded.encoder.stem4, folded.encoder.stem8, folded.encoder.stem16):
-        stem[0] = nn.utils.fuse_conv_bn_eval(stem[0], stem[1])
+        convolution, norm = stem[0], stem[1]
+        assert isinstance(convolution, nn.Conv2d)
+        assert isinstance(norm, nn.BatchNorm2d)
+        stem[0] = nn.utils.fuse_conv_bn_eval(convolution, norm)
         stem[1] = nn.Identity()
     return folded
 
@@ -75,6 +78,8 @@ def example_inputs(
         "frame": torch.zeros(1),
         "policy": torch.tensor([[1.0, 0.0, 0.0, 0.0]]),
         "presence_threshold": torch.full((1,), 0.5),
+        "token_rows": torch.from_numpy(averaging_matrix(rows, (rows + 1) // 2)).unsqueeze(0),
+        "token_columns": torch.from_numpy(averaging_matrix(columns, (columns + 1) // 2)).unsqueeze(0),
         **dict(zip(graphs.BANK_NAMES, bank, strict=True)),
     }
     if prompt:
@@ -86,15 +91,21 @@ def example_inputs(
 
 
 def dynamic_shapes(names: tuple[str, ...]) -> dict[str, dict[int, object]]:
-    """Which sides may vary: rows and columns of patches, objects K, bank slots S."""
+    """Which sides may vary: rows and columns of patches and of tokens, objects K, bank slots S."""
     dims = torch.export.Dim
     rows, columns = dims("rows", min=2, max=255), dims("columns", min=2, max=255)
     objects, slots = dims("objects", min=1, max=1024), dims("bank_slots", min=2, max=4096)
+    token_rows, token_columns = (
+        dims("token_row_count", min=2, max=255),
+        dims("token_column_count", min=2, max=255),
+    )
     table: dict[str, dict[int, object]] = {
         "image": {1: PATCH * rows, 2: PATCH * columns},
         "motion": {2: rows, 3: columns},
         "warped": {1: objects, 2: 4 * rows, 3: 4 * columns},
         "slots": {1: objects},
+        "token_rows": {1: token_rows, 2: rows},
+        "token_columns": {1: token_columns, 2: columns},
         "prompts": {1: objects, 3: 4 * rows, 4: 4 * columns},
         "masks": {1: objects, 2: 4 * rows, 3: 4 * columns},
         "mask_given": {1: objects},
@@ -189,7 +200,9 @@ def share_weights(models: dict[str, onnx.ModelProto]) -> bytes:
             for key, value in (("location", WEIGHTS_FILE), ("offset", str(offset)), ("length", str(length))):
                 entry = tensor.external_data.add()
                 entry.key, entry.value = key, value
-            casts.append(helper.make_node("Cast", [stored], [name], name=f"{name}_cast", to=TensorProto.FLOAT))
+            casts.append(
+                helper.make_node("Cast", [stored], [name], name=f"{name}_cast", to=TensorProto.FLOAT)
+            )
         nodes = list(model.graph.node)
         del model.graph.node[:]
         model.graph.node.extend(casts + nodes)
@@ -236,6 +249,6 @@ def export_student(student: Student, folder: Path, note: str = "") -> None:
         (partial / WEIGHTS_FILE).write_bytes(weights)
         folder.mkdir(exist_ok=True)
         for name in (WEIGHTS_FILE, STEP_FILE, PROMPT_FILE):
-            os.replace(partial / name, folder / name)
+            (partial / name).replace(folder / name)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -24,6 +24,8 @@ STEP_INPUTS = (
     "frame",
     "policy",
     "presence_threshold",
+    "token_rows",
+    "token_columns",
     *BANK_NAMES,
 )
 PROMPT_INPUTS = (*STEP_INPUTS, "prompts", "masks", "mask_given", "prompted")
@@ -47,7 +49,8 @@ class StepGraph(nn.Module):
 
     def forward(
         self, image: Tensor, motion: Tensor, warped: Tensor, slots: Tensor, active: Tensor, window: Tensor,
-        budget: Tensor, frame: Tensor, policy: Tensor, presence_threshold: Tensor, bank_key: Tensor, bank_value: Tensor,
+        budget: Tensor, frame: Tensor, policy: Tensor, presence_threshold: Tensor,
+        token_rows: Tensor, token_columns: Tensor, bank_key: Tensor, bank_value: Tensor,
         bank_identity: Tensor, bank_known: Tensor, bank_meta: Tensor,
     ) -> tuple[Tensor, ...]:  # fmt: skip
         """Track every object through one frame.
@@ -63,6 +66,8 @@ class StepGraph(nn.Module):
             frame: (1,) float32, index of this frame.
             policy: (1, 4) float32 one-hot over learned, fifo, random, uniform.
             presence_threshold: (1,) float32, an object below it is LOST.
+            token_rows, token_columns: (1, r, H/16) and (1, c, W/16) float32 weights that average the frame's patches
+                into its r x c tokens; each row sums to 1.
             bank_key, bank_value: (1, S, 256); bank_identity, bank_known: (1, S, M); bank_meta: (1, S, 8); float32.
 
         Returns:
@@ -81,13 +86,15 @@ class StepGraph(nn.Module):
             frame,
             policy,
             presence_threshold,
+            (token_rows, token_columns),
             bank,
             None,
         )
 
     def _run(
         self, image: Tensor, motion: Tensor, warped: Tensor, slots: Tensor, active: Tensor, window: Tensor,
-        budget: Tensor, frame: Tensor, policy: Tensor, threshold: Tensor, bank: Bank,
+        budget: Tensor, frame: Tensor, policy: Tensor, threshold: Tensor,
+        pool: tuple[Tensor, Tensor], bank: Bank,
         prompt: tuple[Tensor, Tensor, Tensor, Tensor] | None,
     ) -> tuple[Tensor, ...]:  # fmt: skip
         student = self.student
@@ -105,10 +112,10 @@ class StepGraph(nn.Module):
         present = (presence >= threshold.unsqueeze(1)).to(presence.dtype)
         logits, probability = trust(logits, probability, present)
 
-        fresh = student.tokens(features, key, probability, present, slots, motion, frame)
+        fresh = student.tokens(features, key, probability, present, slots, motion, frame, pool)
         both = memory.concat(bank, fresh)
         if prompt is not None:
-            affinity = student.affinity(probability, slots)
+            affinity = student.affinity(probability, slots, pool)
             padded = F.pad(affinity, (0, 0, size, 0))
             both = memory.anchor_quota(both, padded, budget, (prompt[3].unsqueeze(1) @ slots).squeeze(1))
         score = memory.policy_scores(both, student.gate_scores(both), frame, policy)
@@ -122,7 +129,8 @@ class PromptGraph(StepGraph):
 
     def forward(  # type: ignore[override]  # a graph of its own, with more inputs
         self, image: Tensor, motion: Tensor, warped: Tensor, slots: Tensor, active: Tensor, window: Tensor,
-        budget: Tensor, frame: Tensor, policy: Tensor, presence_threshold: Tensor, bank_key: Tensor, bank_value: Tensor,
+        budget: Tensor, frame: Tensor, policy: Tensor, presence_threshold: Tensor,
+        token_rows: Tensor, token_columns: Tensor, bank_key: Tensor, bank_value: Tensor,
         bank_identity: Tensor, bank_known: Tensor, bank_meta: Tensor, prompts: Tensor, masks: Tensor,
         mask_given: Tensor, prompted: Tensor,
     ) -> tuple[Tensor, ...]:  # fmt: skip
@@ -147,6 +155,7 @@ class PromptGraph(StepGraph):
             frame,
             policy,
             presence_threshold,
+            (token_rows, token_columns),
             bank,
             prompt,
         )

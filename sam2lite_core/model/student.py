@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from sam2lite_core.model import memory
 from sam2lite_core.model.decoder import MaskHead, QueryDecoder
-from sam2lite_core.model.encoder import Encoder, Features, pool2
+from sam2lite_core.model.encoder import Encoder, Features
 from sam2lite_core.model.gate import Gate
 from sam2lite_core.model.memory import Bank
 from sam2lite_core.variants import Variant
@@ -80,6 +80,15 @@ def entropy(probability: Tensor) -> Tensor:
     foreground = probability.sum(dim=1, keepdim=True).clamp(1e-4, 1.0 - 1e-4)
     bits = foreground * torch.log(foreground) + (1.0 - foreground) * torch.log(1.0 - foreground)
     return -bits / math.log(2.0)
+
+
+def to_token_grid(grid: Tensor, pool: tuple[Tensor, Tensor]) -> Tensor:
+    """Average (N, C, h, w) into cells: pool holds (r, h) and (c, w) weights whose rows sum to 1. Returns (N, C, r, c).
+
+    As a product, so that one graph serves every resolution: a token covers the same share of the frame on all rungs.
+    """
+    rows, columns = pool
+    return rows @ grid @ columns.transpose(-2, -1)
 
 
 class Student(nn.Module):
@@ -225,9 +234,9 @@ class Student(nn.Module):
         slots: Tensor,
         motion: Tensor,
         frame: Tensor,
-        pooled: bool = True,
+        pool: tuple[Tensor, Tensor],
     ) -> Bank:
-        """This frame's memory tokens, one per 2x2 patches.
+        """This frame's memory tokens, one per cell of the token grid.
 
         Args:
             features, key: from `encode`.
@@ -236,7 +245,7 @@ class Student(nn.Module):
             slots: (N, K, M) one-hot.
             motion: (N, 1, h, w) relative flow magnitude, patch widths per frame.
             frame: (N,) float, index of this frame.
-            pooled: False writes one token per patch, for training on frames so small that 2x2 would hide objects.
+            pool: (r, h) and (c, w) rows that average the frame's patches into the r x c token grid.
         """
         batch = key.shape[0]
         share = F.avg_pool2d(probability * trusted.unsqueeze(-1).unsqueeze(-1), 4)
@@ -248,7 +257,7 @@ class Student(nn.Module):
         height, width = key.shape[-2:]
         content = content.transpose(1, 2).reshape(batch, -1, height, width)
         grid = torch.cat([key, content, share, motion, doubt], dim=1).float()
-        grid = pool2(grid) if pooled else grid
+        grid = to_token_grid(grid, pool)
         rows, columns = grid.shape[-2:]
         flat = grid.flatten(2).transpose(1, 2)
         sizes = [key.shape[1], content.shape[1], share.shape[1], 1, 1]
@@ -270,14 +279,13 @@ class Student(nn.Module):
             bank.key, bank.value, bank.column("age"), bank.column("motion"), bank.column("uncertainty")
         )
 
-    def affinity(self, probability: Tensor, slots: Tensor, pooled: bool = True) -> Tensor:
-        """How well this frame's pooled patches represent each object, (N, P/4, M).
+    def affinity(self, probability: Tensor, slots: Tensor, pool: tuple[Tensor, Tensor]) -> Tensor:
+        """How well each of this frame's tokens represents each object, (N, r * c, M).
 
         The object's own patches come first, then its surroundings (a wide blur of the mask), which tell it from what
         lies next to it.
         """
-        share = F.avg_pool2d(probability, 4)
-        share = pool2(share) if pooled else share
+        share = to_token_grid(F.avg_pool2d(probability, 4), pool)
         near = F.avg_pool2d(F.pad(share, (2, 2, 2, 2)), 5, 1)
         far = F.avg_pool2d(F.pad(share, (6, 6, 6, 6)), 13, 1)
         score = share + near + far

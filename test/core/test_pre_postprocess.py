@@ -34,6 +34,23 @@ def test_network_size_is_whole_patches_and_not_larger_than_rounding_makes_it(
     assert rows < max(height, 17) + 16 and columns < max(width, 17) + 16
 
 
+@pytest.mark.parametrize(
+    ("source", "scale", "expected"),
+    [
+        ((480, 854), 1.0, (15, 27)),
+        ((480, 854), 0.5, (15, 27)),  # a token per patch: the same share of the frame
+        ((480, 854), 0.7, (15, 27)),
+        ((240, 320), 1.0, (8, 10)),
+        ((32, 32), 0.5, (2, 2)),
+    ],
+)
+def test_token_grid_is_the_same_on_every_rung(
+    source: tuple[int, int], scale: float, expected: tuple[int, int]
+) -> None:
+    network = preprocess.network_size(*source, scale, 480)
+    assert preprocess.token_grid(*source, network, 480) == expected
+
+
 def test_prompts_become_rasters_at_stride_four() -> None:
     mask = np.zeros((64, 128), bool)
     mask[16:32, 64:96] = True

@@ -7,7 +7,8 @@ import torch
 from sam2lite_core.export.onnx import example_inputs, fold_batch_norms, parameters_by_part
 from sam2lite_core.model import graphs
 from sam2lite_core.model.encoder import attend, pool2
-from sam2lite_core.model.student import Student, aggregate_probability, entropy, soft_aggregate
+from sam2lite_core.model.student import Student, aggregate_probability, entropy, soft_aggregate, to_token_grid
+from sam2lite_core.preprocess import averaging_matrix
 from sam2lite_core.variants import VARIANTS
 
 
@@ -26,6 +27,21 @@ def test_pool2_averages_what_is_there(size: tuple[int, int]) -> None:
             cell = grid[:, :, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2]
             assert torch.allclose(pooled[:, :, row, column], cell.mean(dim=(2, 3)), atol=1e-6)
     assert pooled.shape[-2:] == (-(-size[0] // 2), -(-size[1] // 2))
+
+
+@pytest.mark.parametrize(("fine", "coarse"), [(6, 3), (7, 7), (21, 15), (5, 2)])
+def test_averaging_keeps_the_mean_and_splits_cells_by_overlap(fine: int, coarse: int) -> None:
+    weights = averaging_matrix(fine, coarse)
+    assert np.allclose(weights.sum(axis=1), 1.0) and np.allclose(weights.sum(axis=0), coarse / fine)
+    # The brute-force twin: cut every cell into `coarse` slivers and every group into `fine` of them.
+    slivers = np.repeat(np.eye(fine), coarse, axis=0).reshape(coarse, fine, fine).mean(axis=1)
+    assert np.allclose(weights, slivers, atol=1e-6)
+
+
+def test_token_grid_of_even_sides_is_two_by_two_pooling() -> None:
+    grid = torch.randn(2, 3, 6, 8, generator=torch.Generator().manual_seed(0))
+    pool = tuple(torch.from_numpy(averaging_matrix(n, n // 2)) for n in (6, 8))
+    assert torch.allclose(to_token_grid(grid, pool), pool2(grid), atol=1e-6)
 
 
 def test_attend_is_softmax_attention() -> None:
