@@ -97,15 +97,7 @@ def make_plan(request: Request) -> Plan:
     Raises:
         Sam2LiteError: whatever is wrong with it, naming the value and what is allowed.
     """
-    given = [name for name in ("mask", "point", "box") if getattr(request, name) is not None]
-    if len(given) > 1:
-        raise ConfigurationError(f"--{' and --'.join(given)} exclude each other; give one")
-    if request.frames is not None and request.frames < 1:
-        raise ConfigurationError(f"--frames is {request.frames}; give at least 1")
-    get_variant(request.variant)
-    if request.model is not None and not request.model.exists():
-        raise SourceError(f"--model {request.model}: no such file or folder")
-    check_output_folder(request.out, marker=RESULT_FILE, overwrite=True)
+    kind = _check_options(request)
     clip = rendered_clip() if request.source is None else None
     if clip is None:
         source = str(request.source)
@@ -116,19 +108,15 @@ def make_plan(request: Request) -> Plan:
         source, fps, first_name = "", clip.fps, "00000"
         size = (clip.frames.shape[1], clip.frames.shape[2])
     truth: Path | NDArray[np.uint8] | None = request.truth if clip is None else clip.label_maps
-    if clip is not None and request.truth is not None:
-        raise ConfigurationError("--truth goes with a SOURCE; the rendered clip's truth is known")
     first_truth = _first_truth(truth, first_name, size)
-    mask, prompt, described, ids = _prompt(
-        request, given[0] if given else None, size, first_truth, clip is not None
-    )
-    rate = _rate(request.rate, fps)
+    mask, prompt, described, ids = _prompt(request, kind, size, first_truth, clip is not None)
+    rate = request.rate or fps or NOMINAL_FPS
     return Plan(
         source=source,
         size=size,
         rate=rate,
-        deadline_ms=_deadline(request.deadline_ms, rate),
-        scale=_scale(request.scale),
+        deadline_ms=1000.0 / rate if request.deadline_ms is None else request.deadline_ms,
+        scale=request.scale,
         variant=request.variant,
         model=request.model,
         frames=request.frames,
@@ -141,25 +129,31 @@ def make_plan(request: Request) -> Plan:
     )
 
 
-def _rate(asked: float | None, fps: float | None) -> float:
-    if asked is not None and not 0 < asked <= 1000:
-        raise ConfigurationError(f"--rate is {asked}; give frames per second, more than 0 and at most 1000")
-    return asked or fps or NOMINAL_FPS
-
-
-def _deadline(asked: float | None, rate: float) -> float:
-    if asked is not None and not 0 <= asked <= 10_000:
-        raise ConfigurationError(f"--deadline-ms is {asked}; give 0 (none) to 10000")
-    return 1000.0 / rate if asked is None else asked
-
-
-def _scale(asked: float | None) -> float | None:
-    if asked is not None:
+def _check_options(request: Request) -> str | None:
+    """Check what can be checked without looking at the source; returns which prompt is given."""
+    given = [name for name in ("mask", "point", "box") if getattr(request, name) is not None]
+    if len(given) > 1:
+        raise ConfigurationError(f"--{' and --'.join(given)} exclude each other; give one")
+    if request.source is None and request.truth is not None:
+        raise ConfigurationError("--truth goes with a SOURCE; the rendered clip's truth is known")
+    if request.frames is not None and request.frames < 1:
+        raise ConfigurationError(f"--frames is {request.frames}; give at least 1")
+    if request.rate is not None and not 0 < request.rate <= 1000:
+        raise ConfigurationError(
+            f"--rate is {request.rate}; give frames per second, more than 0 and at most 1000"
+        )
+    if request.deadline_ms is not None and not 0 <= request.deadline_ms <= 10_000:
+        raise ConfigurationError(f"--deadline-ms is {request.deadline_ms}; give 0 (none) to 10000")
+    if request.scale is not None:
         try:
-            ControllerConfig(min_scale=asked, max_scale=asked)
+            ControllerConfig(min_scale=request.scale, max_scale=request.scale)
         except ConfigurationError as error:
-            raise ConfigurationError(f"--scale is {asked}: {error}") from None
-    return asked
+            raise ConfigurationError(f"--scale is {request.scale}: {error}") from None
+    get_variant(request.variant)
+    if request.model is not None and not request.model.exists():
+        raise SourceError(f"--model {request.model}: no such file or folder")
+    check_output_folder(request.out, marker=RESULT_FILE, overwrite=True)
+    return given[0] if given else None
 
 
 def _first_truth(

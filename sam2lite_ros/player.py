@@ -31,6 +31,9 @@ from sam2lite_ros.sources import NOMINAL_FPS, RenderedSource, is_camera
 FRAMES_AHEAD = 8
 """Frames decoded before they are due, so that a slow JPEG does not delay its frame."""
 
+HISTORY_DEPTH = 60
+"""Frames kept for a reliable subscriber that is behind: two seconds at 30 Hz."""
+
 RECORD_FILE = "frames.jsonl"
 """What `record_dir` gets: one line for each frame sent, with its index, name and stamp."""
 
@@ -70,7 +73,7 @@ class Player(Node):
             raise ConfigurationError(f"rate is {self._value('rate')}; give frames per second, or 0.0")
         qos = QoSProfile(
             history=HistoryPolicy.KEEP_LAST,
-            depth=10,
+            depth=HISTORY_DEPTH,
             reliability=_RELIABILITY[reliability],
             durability=DurabilityPolicy.VOLATILE,
         )
@@ -78,6 +81,7 @@ class Player(Node):
         self._clock_publisher = (
             self.create_publisher(Clock, "/clock", 10) if self._value("publish_clock") else None
         )
+        self._round_start_ns = self._last_stamp_ns = self.get_clock().now().nanoseconds
 
     def _value(self, name: str) -> Any:
         return self.get_parameter(name).value
@@ -147,28 +151,30 @@ class Player(Node):
         with self._open() as source:
             period = 1.0 / (float(self._value("rate")) or source.fps or NOMINAL_FPS)
             frames = iter(source) if live else read_ahead(source)
-            base_ns = self.get_clock().now().nanoseconds
             due = time.monotonic()
             for frame in frames:
                 if not live:
                     self._sleep_until(due)
                 if not self._running() or 0 < self._value("max_frames") <= sent:
                     break
-                self._send(frame, base_ns, record)
+                self._send(frame, record)
                 sent += 1
                 if sent == 1 and self._value("hold_first_s") > 0:
                     due = time.monotonic() + float(self._value("hold_first_s"))
                 else:
                     # A frame that was late does not make the ones after it bunch up.
                     due = max(due + period, time.monotonic() - period)
+            # Where the next round's simulated time starts: a frame after this one's end, so that it never goes back.
+            self._round_start_ns = self._last_stamp_ns + round(1e9 / (source.fps or NOMINAL_FPS))
         return sent
 
-    def _send(self, frame: Frame, base_ns: int, record: TextIO | None) -> None:
+    def _send(self, frame: Frame, record: TextIO | None) -> None:
         message = rgb_to_image(frame.image, self._value("encoding"))
         now = self.get_clock().now()
         if self._clock_publisher is not None:
-            now = Time(nanoseconds=base_ns + round(frame.stamp * 1e9))
+            now = Time(nanoseconds=self._round_start_ns + round(frame.stamp * 1e9))
             self._clock_publisher.publish(Clock(clock=now.to_msg()))
+        self._last_stamp_ns = now.nanoseconds
         message.header.stamp = now.to_msg()
         message.header.frame_id = self._value("frame_id")
         self._image_publisher.publish(message)

@@ -1,6 +1,7 @@
 """What the player and the demo read frames from, beyond what `sam2lite_core.video` opens."""
 
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 
@@ -16,8 +17,9 @@ def is_camera(source: str) -> bool:
     return source.isdecimal() and not Path(source).exists()
 
 
+@cache
 def rendered_clip() -> RenderedClip:
-    """Render the clip that plays when there is no source: always the same one."""
+    """Render the clip that plays when there is no source: always the same one, 60 MB of it; not to be changed."""
     return render_clip()
 
 

@@ -79,6 +79,9 @@ class Operator:
         self.stamp_ns = 10_000_000_000
 
     def close(self):
+        """Leave the graph; harmless when repeated."""
+        if not self.context.ok():
+            return
         self.executor.shutdown()
         self.node.destroy_node()
         rclpy.shutdown(context=self.context)
