@@ -38,8 +38,8 @@ class Phase:
 
 PHASES = (
     # Small frames first: a token per patch and large objects, or matching has nothing to learn from.
-    Phase(0.45, 224, 224, 4, 8, False, (128, 256, 512), 0.22),
-    Phase(0.8, 288, 320, 4, 6, True, (64, 96, 160), 0.15),
+    Phase(0.4, 224, 224, 4, 8, False, (128, 256, 512), 0.2),
+    Phase(0.82, 288, 320, 4, 6, True, (64, 96, 160), 0.15),
     Phase(1.0, 288, 352, 5, 5, True, (64, 96, 160), 0.12),
 )
 
@@ -101,7 +101,7 @@ def main() -> None:
     latest = args.out / "last.pt"
     if args.init is not None:
         # Parts that are newer than the checkpoint keep their initial values.
-        student.load_state_dict(torch.load(args.init, weights_only=True)["student"], strict=False)
+        student.load_state_dict(torch.load(args.init, weights_only=True)["average"], strict=False)
         average = Average(student, 0.999)
     if args.resume and latest.exists():
         state = torch.load(latest, weights_only=True)

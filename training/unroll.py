@@ -34,7 +34,7 @@ class UnrollConfig:
     Attributes:
         budgets: bank sizes to draw from; rendered frames are small, so budgets bind only when they are small too.
         pooled: whether memory tokens cover 2x2 patches, as on the robot.
-        own_masks: probability that a frame's own prediction is remembered rather than the truth.
+        own_masks: probability that a later frame's own prediction is remembered rather than the truth.
         drop_warp: probability that a clip gets no warped previous mask on a frame, so that it is not leaned on; at the
             start and from 40 % of the run on.
         corrupt_warp: probability that the warped mask is damaged.
@@ -258,7 +258,8 @@ class Unroller:
         """The masks (N, K, h, w) that go to memory, and which of them are trusted (N, K)."""
         pooled = F.avg_pool2d(truth, 4)
         own = prediction.probability.detach() * exists.unsqueeze(-1).unsqueeze(-1)
-        share_own = self.config.own_masks * (0.5 if t == 0 else 1.0)
+        # Frame 0 is remembered as the operator meant it: a misread click in memory would punish faithful tracking.
+        share_own = self.config.own_masks if t else 0.0
         pick = (self._chance(len(truth)) < share_own).float().view(-1, 1, 1, 1)
         masks = pick * own + (1.0 - pick) * pooled
         present = (truth.flatten(2).sum(-1) > 0).float() * exists
