@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam2lite_core.backends.base import PromptInputs
+from sam2lite_core.motion import Motion
 from sam2lite_core.types import Prompt
 from sam2lite_core.variants import PATCH
 
@@ -61,6 +62,19 @@ def averaging_matrix(fine: int, coarse: int) -> NDArray[np.float32]:
     overlap = np.minimum(edges[1:, None], cells + 1) - np.maximum(edges[:-1, None], cells)
     weights = np.clip(overlap, 0.0, None)
     return np.asarray(weights / weights.sum(axis=1, keepdims=True), dtype=np.float32)
+
+
+def token_pool(
+    height: int, width: int, network: tuple[int, int], base_short_side: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Weights (r, H/16) and (c, W/16) that average a frame's patches into its `token_grid`; arguments as there."""
+    rows, columns = token_grid(height, width, network, base_short_side)
+    return averaging_matrix(network[0] // PATCH, rows), averaging_matrix(network[1] // PATCH, columns)
+
+
+def motion_map(motion: Motion | None, rows: int, columns: int) -> NDArray[np.float32]:
+    """Relative flow magnitude (rows, columns) in patch widths per frame; zeros where no motion was measured."""
+    return np.zeros((rows, columns), np.float32) if motion is None else motion.magnitude(rows, columns)
 
 
 def resize(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:

@@ -6,7 +6,6 @@ for image in camera:
     result = tracker.step(image)
 """
 
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from sam2lite_core.backends.registry import open_backend
 from sam2lite_core.controller import Controller, ControllerConfig, ControllerState, make_controller
 from sam2lite_core.errors import ConfigurationError, InvalidPromptError, UnknownObjectError
 from sam2lite_core.motion import Motion, MotionEstimator
+from sam2lite_core.stopwatch import Stopwatch
 from sam2lite_core.types import ObjectState, Prompt, StepTimings, TrackResult, check_image
 from sam2lite_core.variants import PATCH, get_variant
 
@@ -208,7 +208,7 @@ class Tracker:
         """
         height, width = check_image(image)
         slots = self._assign(prompts, height, width)
-        clock = _Clock()
+        clock = Stopwatch()
         scale = self._settings.scale if self._settings.scale is not None else self._control.scale
         rows, columns = preprocess.network_size(height, width, scale, self._short_side)
         small = preprocess.resize(image, rows, columns)
@@ -220,7 +220,22 @@ class Tracker:
         window = self._control.window
         outputs = None
         if ids:
-            inputs = self._inputs(small, motion, warped, ids, slots, window, prompts, (height, width))
+            inputs = StepInputs(
+                image=small,
+                motion=preprocess.motion_map(motion, rows // PATCH, columns // PATCH),
+                warped=warped,
+                slots=tuple(slots[i] for i in ids),
+                active=self._active(),
+                window=window,
+                budget=self._budget,
+                frame=self._frame,
+                policy=self._policy,
+                presence_threshold=self._settings.presence_threshold,
+                token_pool=preprocess.token_pool(height, width, (rows, columns), self._short_side),
+                prompt=preprocess.prompt_inputs(ids, prompts, (height, width), (rows, columns))
+                if prompts
+                else None,
+            )
             outputs = self._backend.step(inputs)
         inference_ms = clock.lap()
         self._slot_of = slots
@@ -288,31 +303,11 @@ class Tracker:
                 warped[index] = motion.warp(mask[None], rows, columns)[0] * 2.0 - 1.0
         return warped
 
-    def _inputs(
-        self, small: NDArray[np.uint8], motion: Motion | None, warped: FloatArray, ids: Sequence[int],
-        slots: dict[int, int], window: int, prompts: Sequence[Prompt], source: tuple[int, int],
-    ) -> StepInputs:  # fmt: skip
-        rows, columns = small.shape[0] // PATCH, small.shape[1] // PATCH
-        still = np.zeros((rows, columns), np.float32)
-        token_rows, token_columns = preprocess.token_grid(*source, small.shape[:2], self._short_side)
+    def _active(self) -> FloatArray:
+        """Slots (M,) of objects followed before this frame; an object new to a slot starts without the slot's past."""
         active = np.zeros(self.max_objects, np.float32)
-        # An object that is new to a slot starts without the slot's past: only objects followed before are active.
-        active[[self._slot_of[i] for i in self._slot_of]] = 1.0
-        return StepInputs(
-            image=small,
-            motion=still if motion is None else motion.magnitude(rows, columns),
-            warped=warped,
-            slots=tuple(slots[i] for i in ids),
-            active=active,
-            window=window,
-            budget=self._budget,
-            frame=self._frame,
-            policy=self._policy,
-            presence_threshold=self._settings.presence_threshold,
-            token_rows=preprocess.averaging_matrix(rows, token_rows),
-            token_columns=preprocess.averaging_matrix(columns, token_columns),
-            prompt=preprocess.prompt_inputs(ids, prompts, source, small.shape[:2]) if prompts else None,
-        )
+        active[list(self._slot_of.values())] = 1.0
+        return active
 
     def _result(
         self,
@@ -340,16 +335,3 @@ class Tracker:
                 # A LOST object's place is unknown, not "nowhere": no mask is carried to the next frame.
                 self._masks[object_id] = masks[index]
         return TrackResult(labels, tuple(objects), memory_tokens_used=outputs.tokens_used)
-
-
-class _Clock:
-    """Laps of wall clock in milliseconds."""
-
-    def __init__(self) -> None:
-        self._last = time.perf_counter()
-
-    def lap(self) -> float:
-        """Time since the last lap."""
-        now = time.perf_counter()
-        elapsed, self._last = (now - self._last) * 1000.0, now
-        return elapsed

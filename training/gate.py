@@ -37,7 +37,7 @@ class GateConfig:
         background: weight of queries far from any object, against 1 on and near objects.
     """
 
-    budget: int = 64
+    budget: int = 48
     floor: float = 0.1
     similarity: float = 0.9
     reach: float = 1.5

@@ -64,7 +64,7 @@ class StepInputs:
         frame: index of this frame.
         policy: one of `POLICIES`.
         presence_threshold: an object below it is LOST.
-        token_rows, token_columns: (r, H/16) and (c, W/16) float32 weights that average patches into tokens.
+        token_pool: (r, H/16) and (c, W/16) float32 weights that average patches into tokens.
         prompt: None on frames without prompts.
     """
 
@@ -78,8 +78,7 @@ class StepInputs:
     frame: int
     policy: str
     presence_threshold: float
-    token_rows: FloatArray
-    token_columns: FloatArray
+    token_pool: tuple[FloatArray, FloatArray]
     prompt: PromptInputs | None = None
 
 
@@ -153,8 +152,8 @@ def graph_arrays(inputs: StepInputs, max_objects: int) -> dict[str, NDArray[np.g
         "frame": np.array([inputs.frame], np.float32),
         "policy": policy,
         "presence_threshold": np.array([inputs.presence_threshold], np.float32),
-        "token_rows": inputs.token_rows[None],
-        "token_columns": inputs.token_columns[None],
+        "token_rows": inputs.token_pool[0][None],
+        "token_columns": inputs.token_pool[1][None],
     }
     if inputs.prompt is not None:
         arrays["prompts"] = inputs.prompt.rasters[None]
