@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
 from launch.launch_description_entity import LaunchDescriptionEntity
@@ -12,6 +13,9 @@ from launch_ros.actions import LifecycleNode, Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
+from sam2lite_core.evaluation.rendered import render_clip
+
+SPELLINGS = ["true", "false", "True", "False"]
 PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
 
 # name, default, description
@@ -45,13 +49,22 @@ def initial_prompt(context: LaunchContext) -> dict[str, Any]:
     mask, point, box = (LaunchConfiguration(name).perform(context) for name in ("mask", "point", "box"))
     prompt: dict[str, Any] = {}
     if mask:
-        prompt["initial_prompt.mask_file"] = str(Path(mask).resolve())
+        # A plain string would be read as YAML, and a path may look like something else in YAML.
+        prompt["initial_prompt.mask_file"] = ParameterValue(str(Path(mask).resolve()), value_type=str)
     if point:
         prompt["initial_prompt.points"] = [float(value) for value in point.split(",")]
     if box:
         prompt["initial_prompt.box"] = [float(value) for value in box.split(",")]
+    if not (prompt or LaunchConfiguration("source").perform(context)):
+        prompt["initial_prompt.box"] = first_rendered_object()
     prompt["initial_prompt.object_id"] = 0 if mask and not (point or box) else 1
     return prompt
+
+
+def first_rendered_object() -> list[float]:
+    """Return the box x0, y0, x1, y1 of the rendered clip's first object, so that the clip plays without a prompt."""
+    rows, columns = np.nonzero(render_clip(frames=1).label_maps[0] == 1)
+    return [float(value) for value in (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)]
 
 
 def start_tracker(context: LaunchContext) -> list[LaunchDescriptionEntity]:
@@ -91,7 +104,7 @@ def generate_launch_description() -> LaunchDescription:
                 for name, value, text in ARGUMENTS
             ),
             *(
-                DeclareLaunchArgument(name, default_value=value, choices=["true", "false"], description=text)
+                DeclareLaunchArgument(name, default_value=value, choices=SPELLINGS, description=text)
                 for name, value, text in SWITCHES
             ),
             DeclareLaunchArgument(

@@ -10,6 +10,7 @@ from launch_ros.actions import LifecycleNode
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
+SPELLINGS = ["true", "false", "True", "False"]
 PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
 
 
@@ -44,13 +45,13 @@ def generate_launch_description() -> LaunchDescription:
             DeclareLaunchArgument(
                 "use_sim_time",
                 default_value="false",
-                choices=["true", "false"],
+                choices=SPELLINGS,
                 description="Take the time from /clock, as replayed bags and simulators publish it.",
             ),
             DeclareLaunchArgument(
                 "autostart",
                 default_value="true",
-                choices=["true", "false"],
+                choices=SPELLINGS,
                 description="Configure and activate the node at once; false leaves that to a lifecycle manager.",
             ),
             DeclareLaunchArgument(
@@ -62,7 +63,7 @@ def generate_launch_description() -> LaunchDescription:
             DeclareLaunchArgument(
                 "respawn",
                 default_value="false",
-                choices=["true", "false"],
+                choices=SPELLINGS,
                 description="Start the node again when its process ends unexpectedly.",
             ),
             OpaqueFunction(function=use_large_shared_memory),

@@ -1,9 +1,11 @@
 """What the node says on /diagnostics once a second."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from time import monotonic
 
-from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.node import Node
 
 from sam2lite_ros.counters import Counts
 
@@ -40,6 +42,45 @@ class Health:
     latencies: Sequence[float] = ()
     last_error: str = ""
     objects: int = 0
+
+
+class Diagnostics:
+    """Publishes the node's health; told of every image, so that it notices silence."""
+
+    def __init__(self, node: Node, health: Callable[[], Health]) -> None:
+        """Create the publisher.
+
+        Args:
+            node: the node that it belongs to.
+            health: returns what is known at the moment; time and earlier counts are filled in here.
+        """
+        self._node = node
+        self._health = health
+        self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self.restart()
+
+    def restart(self) -> None:
+        """Start counting anew, as the node does when it is activated."""
+        self._before = Counts()
+        self._published = self._last_image = monotonic()
+
+    def image_arrived(self) -> None:
+        """Note that the topic is alive."""
+        self._last_image = monotonic()
+
+    def publish(self) -> None:
+        """Publish one diagnosis."""
+        now = monotonic()
+        health = replace(
+            self._health(),
+            before=self._before,
+            period_s=max(now - self._published, 1e-3),
+            silent_s=now - self._last_image,
+        )
+        self._before, self._published = health.counts, now
+        message = DiagnosticArray(status=[diagnose(health)])
+        message.header.stamp = self._node.get_clock().now().to_msg()
+        self._publisher.publish(message)
 
 
 def diagnose(health: Health) -> DiagnosticStatus:

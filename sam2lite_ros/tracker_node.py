@@ -3,12 +3,10 @@
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from time import monotonic
 from typing import Any
 
 import numpy as np
 import rclpy
-from diagnostic_msgs.msg import DiagnosticArray
 from numpy.typing import NDArray
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType  # type: ignore[attr-defined]
@@ -20,23 +18,17 @@ from rclpy.exceptions import (
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from rclpy.qos import QoSProfile, qos_profile_sensor_data
-from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CompressedImage, Image
 
 from sam2lite_core.errors import Sam2LiteError
 from sam2lite_core.tracker import Tracker
 from sam2lite_core.types import Prompt, TrackResult
-from sam2lite_ros.counters import Counts, StepReport
-from sam2lite_ros.diagnostics import Health, diagnose
+from sam2lite_ros.counters import FrameCounters, StepReport
+from sam2lite_ros.diagnostics import Diagnostics, Health
+from sam2lite_ros.inputs import ImageInput
 from sam2lite_ros.outputs import Outputs
-from sam2lite_ros.parameters import (
-    SPECIFICATIONS,
-    TrackerParameters,
-    current_values,
-    declare_parameters,
-    refusal,
-)
+from sam2lite_ros.parameter_table import SPECIFICATIONS
+from sam2lite_ros.parameters import TrackerParameters, current_values, declare_parameters, refusal
 from sam2lite_ros.prompting import initial_prompts
 from sam2lite_ros.services import OperatorInterface
 from sam2lite_ros.tracker_setup import apply_live, build_tracker, warm_up
@@ -44,23 +36,6 @@ from sam2lite_ros.worker import TrackingWorker
 
 THROTTLE_S = 5.0
 """A complaint that would come with every frame is logged once in so many seconds."""
-
-
-INPUT_DEPTH = 30
-"""Images that may wait for the executor: a second at 30 Hz. It takes them all at once and hands on the newest, so masks
-are as fresh as with a depth of 1, but frames that are passed over are counted. On two overloaded cores a depth of 1
-lost 4 to 25 of 60 VGA frames before anybody could count them."""
-
-
-def input_qos() -> QoSProfile:
-    """Sensor data, as deep as INPUT_DEPTH."""
-    profile = qos_profile_sensor_data
-    return QoSProfile(
-        history=profile.history,
-        depth=INPUT_DEPTH,
-        reliability=profile.reliability,
-        durability=profile.durability,
-    )
 
 
 class TrackerNode(LifecycleNode):
@@ -77,16 +52,14 @@ class TrackerNode(LifecycleNode):
         self._tracker: Tracker | None = None
         self._tracking: TrackingWorker | None = None
         self._outputs: Outputs | None = None
-        self._image_subscription: Any = None
+        self._images: ImageInput | None = None
         self._first_prompts: tuple[Prompt, ...] = ()
         self._labels: dict[int, str] = {}
-        self._last_image = monotonic()
-        self._previous_counts = Counts()
         self._operators = OperatorInterface(self, lambda: self._tracking, lambda: self.state_label)
-        self._diagnostics_publisher = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         # Timers of the node's own clock stand still under use_sim_time until somebody publishes /clock.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self._diagnostics_timer = self.create_timer(1.0, self._publish_diagnostics, clock=steady)
+        self._diagnostics = Diagnostics(self, self._health)
+        self._diagnostics_timer = self.create_timer(1.0, self._diagnostics.publish, clock=steady)
         self._autostart_timer = self.create_timer(0.0, self._autostart, clock=steady)
         self.add_on_set_parameters_callback(self._on_set_parameters)
 
@@ -98,7 +71,6 @@ class TrackerNode(LifecycleNode):
         return "inactive" if self._tracker is not None else "unconfigured"
 
     # Lifecycle
-    # -----------------------------------------------------------------------------------------------------
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Read the parameters, load the model, warm it up; on failure everything is taken back."""
@@ -162,28 +134,18 @@ class TrackerNode(LifecycleNode):
 
     def _activate(self) -> None:
         assert self._tracker is not None
-        self._previous_counts = Counts()
-        self._last_image = monotonic()
         self._tracking = TrackingWorker(
             self._tracker, self._settings, self._first_prompts, self._labels, self, self._now_ns
         )
-        # A remapping names the base topic; the compressed one follows it, as image_transport does.
-        base = self.resolve_topic_name("image")
-        compressed = self._settings.image_transport == "compressed"
-        self._image_subscription = self.create_subscription(
-            CompressedImage if compressed else Image,
-            f"{base}/compressed" if compressed else "image",
-            self._on_image,
-            input_qos(),
-            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
-        )
-        self.get_logger().info(f"active: waiting for images on {self._image_subscription.topic_name}")
+        self._diagnostics.restart()
+        self._images = ImageInput(self, self._settings.image_transport, self._receive)
+        self.get_logger().info(f"active: waiting for images on {self._images.topic}")
 
     def _halt(self) -> None:
         """Unsubscribe and end the inference thread."""
-        if self._image_subscription is not None:
-            self.destroy_subscription(self._image_subscription)
-            self._image_subscription = None
+        images, self._images = self._images, None
+        if images is not None:
+            images.destroy()
         worker, self._tracking = self._tracking, None
         if worker is not None:
             worker.stop()
@@ -209,7 +171,6 @@ class TrackerNode(LifecycleNode):
             self.trigger_activate()
 
     # Parameters
-    # ----------------------------------------------------------------------------------------------------
 
     def _on_set_parameters(self, changes: list[Parameter[Any]]) -> SetParametersResult:
         """Accept or refuse with a reason; rclpy lets an exception from here escape into the executor."""
@@ -241,24 +202,14 @@ class TrackerNode(LifecycleNode):
             self.get_logger().error(f"parameter not applied: {work.exception()}")
 
     # Frames
-    # --------------------------------------------------------------------------------------------------------
 
     def _now_ns(self) -> int:
         return int(self.get_clock().now().nanoseconds)
 
-    def _on_image(self, message: Image | CompressedImage) -> None:
-        self._last_image = monotonic()
+    def _receive(self, messages: Sequence[Image | CompressedImage]) -> None:
+        self._diagnostics.image_arrived()
         if self._tracking is not None:
-            self._tracking.receive([message, *self._images_waiting()])
-
-    def _images_waiting(self) -> list[Image | CompressedImage]:
-        """Take what else has arrived, oldest first, as the executor itself would one wake-up at a time."""
-        subscription = self._image_subscription
-        waiting = []
-        with subscription.handle:
-            while (taken := subscription.handle.take_message(subscription.msg_type, False)) is not None:
-                waiting.append(taken[0])
-        return waiting
+            self._tracking.receive(messages)
 
     def publish(
         self,
@@ -289,30 +240,21 @@ class TrackerNode(LifecycleNode):
         )
 
     # Diagnostics
-    # ---------------------------------------------------------------------------------------------------
 
-    def _publish_diagnostics(self) -> None:
-        counts, latencies, last_error = self._previous_counts, [], ""
-        if self._tracking is not None:
-            counters = self._tracking.counters
-            counts, latencies, last_error = counters.snapshot(), counters.latencies(), counters.last_error
-        topic = "" if self._image_subscription is None else self._image_subscription.topic_name
-        health = Health(
+    def _health(self) -> Health:
+        """What diagnostics is told once a second."""
+        topic = "" if self._images is None else self._images.topic
+        counters = FrameCounters() if self._tracking is None else self._tracking.counters
+        return Health(
             name=self.get_fully_qualified_name(),
             state=self.state_label,
             topic=topic,
             publishers=self.count_publishers(topic) if topic else 0,
-            silent_s=monotonic() - self._last_image,
-            counts=counts,
-            before=self._previous_counts,
-            latencies=latencies,
-            last_error=last_error,
+            counts=counters.snapshot(),
+            latencies=counters.latencies(),
+            last_error=counters.last_error,
             objects=0 if self._tracker is None else len(self._tracker.object_ids),
         )
-        self._previous_counts = counts
-        message = DiagnosticArray(status=[diagnose(health)])
-        message.header.stamp = self.get_clock().now().to_msg()
-        self._diagnostics_publisher.publish(message)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

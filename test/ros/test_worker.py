@@ -10,7 +10,8 @@ from sam2lite_core.errors import BackendError, InvalidPromptError, UnknownObject
 from sam2lite_core.types import ObjectState, Prompt, TrackedObject, TrackResult
 from sam2lite_ros.conversions import rgb_to_image
 from sam2lite_ros.mailbox import MailboxClosedError
-from sam2lite_ros.parameters import SPECIFICATIONS, TrackerParameters
+from sam2lite_ros.parameter_table import SPECIFICATIONS
+from sam2lite_ros.parameters import TrackerParameters
 from sam2lite_ros.prompting import PromptRequest
 from sam2lite_ros.worker import CATCH_UP_STEPS, HELD_SHORT_SIDE, TrackingWorker
 
