@@ -39,7 +39,7 @@ class UnrollConfig:
             start and from 40 % of the run on.
         corrupt_warp: probability that the warped mask is damaged.
         edge_from: share of the run after which the edge loss counts; before, it teaches flat masks.
-        hard_share: share of pixels in the cross-entropy, reached after a fifth of the run.
+        hard_share: share of pixels that the cross-entropy counts as hardest.
     """
 
     budgets: tuple[int, ...] = (48, 96, 160)
@@ -48,7 +48,7 @@ class UnrollConfig:
     drop_warp: tuple[float, float] = (0.5, 0.3)
     corrupt_warp: float = 0.15
     edge_from: float = 0.3
-    hard_share: float = 0.2
+    hard_share: float = 0.25
     weights: LossWeights = LossWeights()
 
 
@@ -163,7 +163,6 @@ def frame_loss(
         exists: (N, K) 1 for objects that the clip has.
         progress: of the run, 0..1.
     """
-    hard_share = max(config.hard_share, 1.0 - 4.0 * progress)
     target = F.avg_pool2d(truth, 2)
     mask_out = (1.0 - exists).unsqueeze(-1).unsqueeze(-1) * -20.0
     relative = F.interpolate(
@@ -173,7 +172,7 @@ def frame_loss(
     visible = exists * (truth.flatten(2).sum(-1) > 0).float()
     weights = config.weights
     parts = {
-        "mask": losses.mask_cross_entropy(relative, target, hard_share),
+        "mask": losses.mask_cross_entropy(relative, target, config.hard_share),
         "iou": losses.soft_iou(probability, target, visible),
         "edge": losses.edge(probability, target, visible),
         "presence": losses.presence_loss(prediction.presence, visible, exists),
