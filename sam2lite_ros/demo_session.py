@@ -37,6 +37,9 @@ SERVICE_TIMEOUT_S = 120.0
 QUIET_S = 3.0
 """Seconds without a status after which the stream is over although the counters do not add up (failed frames)."""
 
+START_DELAY_S = 2.0
+"""Pause before the first frame, which carries the prompt: both sides must know each other by then."""
+
 LOG_LINES = 30
 
 
@@ -215,7 +218,14 @@ def _run_with_tracker(
         _record(recorder, player, spin)
         if player.exit_code not in (None, 0):
             raise ProcessError(f"the player ended with code {player.exit_code}:\n{player.log_tail()}")
-    recorder.recording.sent.extend(read_record(work))
+    recording = recorder.recording
+    recording.sent.extend(read_record(work))
+    if not recording.masks:
+        raise ProcessError(f"the tracker published no mask:\n{tracker.log_tail()}")
+    if recording.masks[0] != recording.sent[0]["stamp_ns"]:
+        raise ProcessError(
+            "the first frame, to which the prompt belongs, did not reach the tracker; try again"
+        )
     for transition in (
         Transition.TRANSITION_DEACTIVATE,
         Transition.TRANSITION_CLEANUP,
@@ -223,8 +233,6 @@ def _run_with_tracker(
     ):
         if not recorder.change_state(transition, spin):
             raise ProcessError(f"the tracker refused transition {transition}:\n{tracker.log_tail()}")
-    if not recorder.recording.masks:
-        raise ProcessError(f"the tracker published no mask:\n{tracker.log_tail()}")
 
 
 def _record(recorder: Recorder, player: NodeProcess, spin: Callable[[], None]) -> None:
@@ -282,4 +290,5 @@ def _player_parameters(plan: Plan, work: Path) -> dict[str, Any]:
         "rate": float(plan.rate),
         "max_frames": plan.frames or 0,
         "record_dir": str(work.resolve()),
+        "start_delay_s": START_DELAY_S,
     }

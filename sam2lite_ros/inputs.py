@@ -13,6 +13,9 @@ INPUT_DEPTH = 30
 are as fresh as with a depth of 1, but frames that are passed over are counted. On two overloaded cores a depth of 1
 lost 4 to 25 of 60 VGA frames before anybody could count them."""
 
+THROTTLE_S = 5.0
+"""A complaint that would come with every frame is logged once in so many seconds."""
+
 
 def input_qos() -> QoSProfile:
     """Sensor data, as deep as INPUT_DEPTH; a new profile each time, since rclpy writes overrides into it."""
@@ -61,12 +64,19 @@ class ImageInput:
         self._node.destroy_subscription(self._subscription)
 
     def _on_image(self, message: Image | CompressedImage) -> None:
-        self._receive([message, *self._waiting()])
+        try:
+            self._receive([message, *self._waiting()])
+        except Exception as error:
+            # An exception in a callback ends the executor, and with it the node.
+            self._node.get_logger().error(
+                f"image not taken: {type(error).__name__}: {error}", throttle_duration_sec=THROTTLE_S
+            )
 
     def _waiting(self) -> list[Image | CompressedImage]:
         """Take what else has arrived, as the executor itself would one wake-up at a time."""
         waiting = []
-        with self._subscription.handle as handle:
+        handle = self._subscription.handle
+        with handle:
             while (taken := handle.take_message(self._subscription.msg_type, False)) is not None:
                 waiting.append(taken[0])
         return waiting

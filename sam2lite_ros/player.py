@@ -34,6 +34,9 @@ FRAMES_AHEAD = 8
 HISTORY_DEPTH = 60
 """Frames kept for a reliable subscriber that is behind: two seconds at 30 Hz."""
 
+LINGER_S = 1.0
+"""Pause after the last frame: a best-effort subscriber never says that it has received it."""
+
 RECORD_FILE = "frames.jsonl"
 """What `record_dir` gets: one line for each frame sent, with its index, name and stamp."""
 
@@ -111,10 +114,11 @@ class Player(Node):
         finally:
             if record is not None:
                 record.close()
-        # Leaving at once would take reliable frames back that are still on their way.
+        elapsed = time.monotonic() - started
+        # Leaving at once would take frames back that are still on their way.
         if hasattr(self._image_publisher, "wait_for_all_acked") and self._running():
             self._image_publisher.wait_for_all_acked(Duration(seconds=2))
-        elapsed = time.monotonic() - started
+        self._sleep_until(time.monotonic() + LINGER_S)
         self.get_logger().info(f"sent {sent} frames in {elapsed:.1f} s")
         return sent
 

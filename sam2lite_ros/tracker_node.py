@@ -25,7 +25,7 @@ from sam2lite_core.tracker import Tracker
 from sam2lite_core.types import Prompt, TrackResult
 from sam2lite_ros.counters import FrameCounters, StepReport
 from sam2lite_ros.diagnostics import Diagnostics, Health
-from sam2lite_ros.inputs import ImageInput
+from sam2lite_ros.inputs import THROTTLE_S, ImageInput
 from sam2lite_ros.outputs import Outputs
 from sam2lite_ros.parameter_table import SPECIFICATIONS
 from sam2lite_ros.parameters import TrackerParameters, current_values, declare_parameters, refusal
@@ -33,9 +33,6 @@ from sam2lite_ros.prompting import initial_prompts
 from sam2lite_ros.services import OperatorInterface
 from sam2lite_ros.tracker_setup import apply_live, build_tracker, warm_up
 from sam2lite_ros.worker import TrackingWorker
-
-THROTTLE_S = 5.0
-"""A complaint that would come with every frame is logged once in so many seconds."""
 
 
 class TrackerNode(LifecycleNode):
