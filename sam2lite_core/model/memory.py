@@ -131,11 +131,13 @@ def anchor_quota(bank: Bank, affinity: Tensor, budget: Tensor, prompted: Tensor)
     best, slot = masked.max(dim=-1)
     owner = bank.column("owner")
     owner = torch.where(fresh & (best > 0.0), slot.to(owner.dtype) + 1.0, owner)
-    # Newer prompts first, then affinity; the index breaks ties the same way in every runtime.
+    # Newer prompts first, then affinity, then the index. All anchors of one prompt frame have one age, and beside it a
+    # small bonus for the index would be lost in fp32: ties are broken by a comparison of their own.
     order = torch.arange(owner.shape[1], device=owner.device, dtype=owner.dtype)
-    rank_key = torch.where(fresh, best, -bank.column("age")) - TIE_BREAK * order / owner.shape[1]
+    rank_key = torch.where(fresh, best, -bank.column("age"))
     same = (owner.unsqueeze(2) - owner.unsqueeze(1)).abs() < 0.5
-    better = rank_key.unsqueeze(1) > rank_key.unsqueeze(2)
+    mine, other = rank_key.unsqueeze(2), rank_key.unsqueeze(1)
+    better = (other > mine) | ((other >= mine) & (order.unsqueeze(0) < order.unsqueeze(1)))
     rank = (same & better).to(owner.dtype).sum(dim=2)
     slots = torch.arange(1, prompted.shape[1] + 1, device=owner.device, dtype=owner.dtype)
     present = ((owner.unsqueeze(2) - slots).abs() < 0.5).to(owner.dtype).amax(dim=1)
@@ -192,7 +194,9 @@ def select(bank: Bank, score: Tensor, slots: int, budget: Tensor) -> Bank:
     order = torch.arange(count, device=score.device, dtype=score.dtype)
     anchor = (bank.column("owner") > 0.5).to(score.dtype)
     valid = bank.column("valid")
-    score = score.clamp(min=REJECTED) * (1.0 - anchor) + anchor * ANCHOR_BONUS - TIE_BREAK * order / count
+    # Anchors are far above the rest and all alike, so that their ties can be broken by steps that fp32 resolves at 100.
+    ties = order / count * (TIE_BREAK * (1.0 - anchor) + anchor)
+    score = score.clamp(min=REJECTED) * (1.0 - anchor) + anchor * ANCHOR_BONUS - ties
     score = torch.where(valid > 0.5, score, torch.full_like(score, 2.0 * REJECTED))
     best, index = torch.topk(score, slots, dim=1, largest=True, sorted=True)
     kept = bank.gather(index)

@@ -190,3 +190,27 @@ def test_select_breaks_ties_by_age_in_the_bank() -> None:
     bank = random_bank(2, 12, fill=1.1).with_columns(owner=torch.zeros(1, 12))
     kept = memory.select(bank, torch.ones(1, 12), 5, torch.tensor([5.0]))
     assert torch.equal(kept.key[0], bank.key[0, :5])
+
+
+@pytest.mark.parametrize("age", [1.0, 3.0, 100.0, 5000.0, 1e6])
+def test_anchors_of_one_old_frame_give_way_however_old_they_are(age: float) -> None:
+    # All anchors of a prompt frame have one age: only the index tells them apart, and beside a large age fp32 would
+    # lose it as a small bonus.
+    old = random_bank(1, 40, fill=1.1).with_columns(age=torch.full((1, 40), age), owner=torch.zeros(1, 40))
+    old = old.with_columns(owner=(torch.arange(40) < 32).float().unsqueeze(0))
+    fresh = random_bank(2, 80, fill=1.1).with_columns(age=torch.zeros(1, 80), owner=torch.zeros(1, 80))
+    affinity = torch.zeros(1, 120, OBJECTS)
+    affinity[0, 40:, 1] = torch.linspace(0.1, 1.0, 80)
+    flags = torch.tensor([[0.0, 1.0, 0.0, 0.0]])
+    both = memory.anchor_quota(memory.concat(old, fresh), affinity, torch.tensor([64.0]), flags)
+    owners = both.column("owner")[0]
+    assert torch.nonzero(owners == 1.0).flatten().tolist() == list(range(16))
+    assert torch.nonzero(owners == 2.0).flatten().tolist() == list(range(104, 120))
+
+
+def test_anchors_keep_their_order_when_selected() -> None:
+    # Torch and ONNX Runtime order equal scores differently, and the next prompt's quota goes by the order.
+    bank = random_bank(4, 300, fill=1.1)
+    bank = bank.with_columns(owner=torch.ones(1, 300), x=torch.arange(300.0).unsqueeze(0))
+    kept = memory.select(bank, torch.randn(1, 300), 300, torch.tensor([300.0]))
+    assert kept.column("x")[0].tolist() == list(range(300))
