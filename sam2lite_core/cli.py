@@ -223,7 +223,7 @@ def info(
     model: ModelOption = None,
     json_file: JsonOption = None,
 ) -> None:
-    """Show what a model is: its numbers, its parameters by part, and its files."""
+    """Show what a model is: its numbers, parameters by part, memory, operations a frame, and files."""
     from sam2lite_core.model_info import describe_model
 
     _check_json(json_file)
@@ -231,12 +231,15 @@ def info(
     _write_json(json_file, document)
     console = Console()
     for title, rows in document.items():
-        table = Table(title=title, show_header=False)
+        table = Table(title=title, title_justify="left", show_header=False)
         table.add_column(no_wrap=True)
         table.add_column(overflow="fold")
+        if rows is None:
+            rows = "unknown: these are counted when a model is exported, or where torch is installed"
         for name, value in _flatten(rows):
             table.add_row(name, f"{value:,}" if isinstance(value, int) else str(value))
-        console.print(table)
+        if table.row_count:
+            console.print(table)
 
 
 def davis_table(result: "DavisResult") -> Table:

@@ -1,19 +1,26 @@
-"""What a model is: the numbers of its variant, what its files say of themselves, and the files' hashes."""
+"""What a model is: the numbers of its variant, what it holds in memory, what a frame costs, and its files' hashes."""
 
-import hashlib
+import importlib.util
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from sam2lite_core.backends.base import META
 from sam2lite_core.backends.files import (
-    INFO_KEY,
     PROMPT_FILE,
     STEP_FILE,
     WEIGHTS_FILE,
+    ModelInfo,
     find_model,
-    parse_info,
+    read_weights_info,
+    sha256,
 )
-from sam2lite_core.variants import get_variant
+from sam2lite_core.errors import ModelFileError
+from sam2lite_core.motion import MOTION_SHORT_SIDE
+from sam2lite_core.preprocess import STRIDE, network_size
+from sam2lite_core.variants import BASE_SHORT_SIDE, REFERENCE_SOURCE, Variant, get_variant
+
+FLOAT_BYTES = 4
 
 
 def describe_model(variant: str, model_path: str | Path | None = None) -> dict[str, Any]:
@@ -24,33 +31,85 @@ def describe_model(variant: str, model_path: str | Path | None = None) -> dict[s
         model_path: folder of an exported model; the shipped weights when None.
 
     Returns:
-        `variant` (its numbers), `model` (its folder, and what its files say of themselves) and `files`
-        (bytes and SHA-256 by name).
+        variant: its numbers.
+        weights: `state`: shipped, given or none; with the reason, or with folder, note and hash.
+        parameters: counts by part and `total`; None where neither files nor torch can tell.
+        memory_budget: tokens B.
+        memory_bytes: of every state that outlives a frame, and `total`; see `memory_bytes`.
+        flops_per_frame: by resolution scale, for a 480x854 source, one object and a full bank; None as for parameters.
+        files: bytes and SHA-256 by name; empty without weights.
 
     Raises:
         UnknownVariantError: no such variant.
-        ModelFileError: a file is missing or not one of ours.
+        ModelFileError: a file of the given folder is missing or not one of ours, or the shipped ones are damaged.
     """
-    from sam2lite_core.backends.onnxruntime import open_session
-
     definition = get_variant(variant)
-    folder = find_model(definition, model_path)
-    metadata = open_session(folder / STEP_FILE, threads=1).get_modelmeta().custom_metadata_map
-    model = parse_info(metadata.get(INFO_KEY), folder / STEP_FILE)
-    return {
-        "variant": asdict(definition),
-        "model": {"folder": str(folder), **asdict(model)},
-        "files": {
+    try:
+        folder = find_model(definition, model_path)
+    except ModelFileError as error:
+        if model_path is not None:
+            raise
+        weights: dict[str, Any] = {"state": "none", "reason": str(error)}
+        known, files = from_definition(definition), {}
+    else:
+        model = read_weights_info(folder / WEIGHTS_FILE)
+        if model.variant != variant:
+            raise ModelFileError(f"{folder} holds variant {model.variant}, not {variant}")
+        weights = describe_weights(model, folder, shipped=model_path is None)
+        known = {"parameters": model.parameters, "flops_per_frame": model.flops_per_frame}
+        files = {
             name: {"bytes": (folder / name).stat().st_size, "sha256": sha256(folder / name)}
             for name in (STEP_FILE, PROMPT_FILE, WEIGHTS_FILE)
-        },
+        }
+    return {
+        "variant": asdict(definition),
+        "weights": weights,
+        "parameters": known["parameters"],
+        "memory_budget": definition.memory_budget,
+        "memory_bytes": memory_bytes(definition),
+        "flops_per_frame": known["flops_per_frame"],
+        "files": files,
     }
 
 
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file, as hexadecimal digits."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()
+def describe_weights(model: ModelInfo, folder: Path, shipped: bool) -> dict[str, Any]:
+    """Where weights lie and come from."""
+    return {
+        "state": "shipped" if shipped else "given",
+        "folder": str(folder),
+        "max_objects": model.max_objects,
+        "note": model.note,
+        "sha256": model.weights_sha256,
+    }
+
+
+def from_definition(variant: Variant) -> dict[str, dict[str, int] | None]:
+    """Parameters and operations of a variant that nobody exported yet: counted on the model itself, where torch is."""
+    if importlib.util.find_spec("torch") is None:
+        return {"parameters": None, "flops_per_frame": None}
+    from sam2lite_core.model.cost import count_variant
+
+    parameters, flops = count_variant(variant)
+    return {"parameters": parameters, "flops_per_frame": flops}
+
+
+def memory_bytes(variant: Variant) -> dict[str, int]:
+    """Bytes of every state that a tracker keeps from one frame to the next, at most.
+
+    The bank by its five tensors, on the backend's device; on the host, for a 480x854 source at scale 1 with every slot
+    in use: the previous masks at stride 4 and the previous frame's small grey picture.
+    """
+    widths = {
+        "bank_key": variant.key_width,
+        "bank_value": variant.key_width,
+        "bank_identity": variant.max_objects,
+        "bank_known": variant.max_objects,
+        "bank_meta": len(META),
+    }
+    counts = {name: variant.memory_budget * width * FLOAT_BYTES for name, width in widths.items()}
+    counts["bank"] = sum(counts.values())
+    height, width = network_size(*REFERENCE_SOURCE, 1.0, BASE_SHORT_SIDE)
+    masks = variant.max_objects * (height // STRIDE) * (width // STRIDE) * FLOAT_BYTES
+    grey = MOTION_SHORT_SIDE * round(REFERENCE_SOURCE[1] * MOTION_SHORT_SIDE / REFERENCE_SOURCE[0])
+    host = {"previous_masks": masks, "previous_grey": grey}
+    return {**counts, **host, "total": counts["bank"] + sum(host.values())}

@@ -11,6 +11,9 @@ from sam2lite_core.backends.files import ModelInfo
 
 FloatArray = NDArray[np.float32]
 
+META = ("x", "y", "age", "motion", "uncertainty", "valid", "owner", "birth")
+"""Columns of a token's numbers, as `model.memory.META` explains them."""
+
 POLICIES = ("learned", "fifo", "random", "uniform")
 """Memory policies in the order of the graphs' `policy` input."""
 
@@ -24,12 +27,14 @@ class BackendSettings:
         slots: bank slots S to allocate, the budget B at most.
         precision: auto, fp32 or fp16.
         threads: CPU threads of the runtime; None leaves the choice to it.
+        device: auto, or as the backend names its devices: cpu, cuda, cuda:1.
     """
 
     folder: Path
     slots: int
     precision: str = "auto"
     threads: int | None = None
+    device: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -104,8 +109,7 @@ class BankSnapshot:
     """The memory bank copied to the host, for pictures and tests; never on the frame path.
 
     Attributes:
-        key, value: (S, 256); identity, known: (S, M); meta: (S, 8), columns x, y, age, motion, uncertainty, valid,
-            owner, birth. All float32.
+        key, value: (S, 256); identity, known: (S, M); meta: (S, 8), columns as in `META`. All float32.
     """
 
     key: FloatArray
@@ -113,6 +117,10 @@ class BankSnapshot:
     identity: FloatArray
     known: FloatArray
     meta: FloatArray
+
+    def column(self, name: str) -> FloatArray:
+        """One column of `meta`, (S,)."""
+        return self.meta[:, META.index(name)]
 
 
 class Backend(Protocol):

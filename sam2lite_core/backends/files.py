@@ -1,7 +1,8 @@
 """Where a model's files are and whether they are ours."""
 
+import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,12 @@ from sam2lite_core.variants import Variant
 
 STEP_FILE = "step.onnx"
 PROMPT_FILE = "prompt.onnx"
-WEIGHTS_FILE = "weights.bin"
+WEIGHTS_FILE = "weights.safetensors"
 INFO_KEY = "sam2lite_info"
-FORMAT = 1
+FORMAT = 2
+MAX_HEADER = 1 << 20  # ours is 20 kB; a foreign file must not make us read gigabytes
+TRANSPOSED = ".T"
+"""Ends the name of a tensor that the weights file holds transposed, as the graphs multiply by it."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,7 @@ class ModelInfo:
         max_objects: slots M of the graphs.
         memory_budget: the variant's default B.
         parameters: counts by part, with "total".
+        flops_per_frame: operations of a frame of a 480x854 source by resolution scale, one object, full bank.
         weights_sha256: of the weights file.
         note: where the weights come from.
     """
@@ -33,12 +38,13 @@ class ModelInfo:
     max_objects: int
     memory_budget: int
     parameters: dict[str, int] = field(default_factory=dict)
+    flops_per_frame: dict[str, int] = field(default_factory=dict)
     weights_sha256: str = ""
     note: str = ""
 
 
 def parse_info(text: str | None, path: Path) -> ModelInfo:
-    """Read the metadata entry of an ONNX file.
+    """Read the metadata entry of a model's file.
 
     Raises:
         ModelFileError: the entry is missing (a foreign file), unreadable or of another format.
@@ -82,3 +88,54 @@ def find_model(variant: Variant, model_path: str | Path | None) -> Path:
     if missing:
         raise ModelFileError(f"{folder} lacks {', '.join(missing)}; {hint}")
     return folder
+
+
+def read_weights_info(path: Path) -> ModelInfo:
+    """What a weights file says of itself, with its hash; nothing but the header is interpreted.
+
+    Raises:
+        ModelFileError: it is missing, not a safetensors file, cut short, or not ours.
+    """
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header: dict[str, Any] = json.loads(file.read(min(length, MAX_HEADER)))
+        metadata = header.pop("__metadata__", {})
+        end = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
+        size = path.stat().st_size
+    except OSError as error:
+        raise ModelFileError(f"{path} cannot be read: {error}") from error
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise ModelFileError(f"{path} is not a safetensors file ({error}); copy it again") from error
+    if size != end:
+        raise ModelFileError(f"{path} has {size} bytes and should have {end}; copy it again")
+    return replace(parse_info(metadata.get(INFO_KEY), path), weights_sha256=sha256(path))
+
+
+def check_weights(folder: Path, weights: ModelInfo, graph: ModelInfo, name: str) -> None:
+    """Make sure that a graph was exported with the weights file that lies beside it.
+
+    Runtimes read ranges of bytes from it: with a file of another export they would compute nonsense and not notice.
+
+    Args:
+        folder: of the model.
+        weights, graph: what the two files say of themselves.
+        name: of the graph's file.
+
+    Raises:
+        ModelFileError: they are not of one export.
+    """
+    if graph.weights_sha256 != weights.weights_sha256:
+        raise ModelFileError(
+            f"{folder / WEIGHTS_FILE} is not what {name} was exported with: damaged, or of another model; "
+            "copy all files of one export"
+        )
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, as hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()

@@ -5,11 +5,26 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
-from sam2lite_core.backends.base import BackendSettings, BankSnapshot, StepInputs, StepOutputs, graph_arrays
-from sam2lite_core.backends.files import INFO_KEY, PROMPT_FILE, STEP_FILE, parse_info
+from sam2lite_core.backends.base import (
+    META,
+    BackendSettings,
+    BankSnapshot,
+    StepInputs,
+    StepOutputs,
+    graph_arrays,
+)
+from sam2lite_core.backends.files import (
+    INFO_KEY,
+    PROMPT_FILE,
+    STEP_FILE,
+    WEIGHTS_FILE,
+    check_weights,
+    parse_info,
+    read_weights_info,
+)
 from sam2lite_core.errors import BackendError, ModelFileError
 
-KEY_WIDTH, META_COLUMNS = 256, 8
+KEY_WIDTH = 256
 HOST_OUTPUTS = ("logits", "presence", "uncertainty", "tokens_used")
 BANK = ("bank_key", "bank_value", "bank_identity", "bank_known", "bank_meta")
 
@@ -42,21 +57,22 @@ class OnnxRuntimeBackend:
 
         Raises:
             ModelFileError: a file cannot be loaded or is not ours.
-            BackendError: a precision that this backend does not have.
+            BackendError: a precision or device that this backend does not have.
         """
         if settings.precision not in ("auto", "fp32"):
             raise BackendError(
                 f"backend onnxruntime has no precision {settings.precision!r}; choose auto or fp32"
             )
+        if settings.device not in ("auto", "cpu"):
+            raise BackendError(f"backend onnxruntime has no device {settings.device!r}; choose auto or cpu")
         step_path, prompt_path = settings.folder / STEP_FILE, settings.folder / PROMPT_FILE
+        weights = read_weights_info(settings.folder / WEIGHTS_FILE)
         self._step = open_session(step_path, settings.threads)
         self.info = parse_info(self._step.get_modelmeta().custom_metadata_map.get(INFO_KEY), step_path)
+        check_weights(settings.folder, weights, self.info, STEP_FILE)
         self._prompt = open_session(prompt_path, settings.threads)
         prompt_info = parse_info(self._prompt.get_modelmeta().custom_metadata_map.get(INFO_KEY), prompt_path)
-        if prompt_info.weights_sha256 != self.info.weights_sha256:
-            raise ModelFileError(
-                f"{prompt_path} belongs to other weights than {step_path}; export the model again"
-            )
+        check_weights(settings.folder, weights, prompt_info, PROMPT_FILE)
         self._slots = settings.slots
         self._bank: dict[str, ort.OrtValue] = {}
         self.reset()
@@ -64,7 +80,7 @@ class OnnxRuntimeBackend:
     def reset(self) -> None:
         """Empty the memory bank."""
         objects = self.info.max_objects
-        widths = (KEY_WIDTH, KEY_WIDTH, objects, objects, META_COLUMNS)
+        widths = (KEY_WIDTH, KEY_WIDTH, objects, objects, len(META))
         self._bank = {
             name: ort.OrtValue.ortvalue_from_numpy(np.zeros((1, self._slots, width), np.float32))
             for name, width in zip(BANK, widths, strict=True)

@@ -8,6 +8,7 @@ from sam2lite_core.errors import BackendError
 
 BACKENDS = {
     "onnxruntime": ("sam2lite_core.backends.onnxruntime", "OnnxRuntimeBackend", "onnxruntime"),
+    "torch": ("sam2lite_core.backends.torch", "TorchBackend", "torch"),
 }
 """Name -> (module, class, package that it needs), in the order in which `auto` prefers them. Modules are imported only
 when chosen, so that no runtime is loaded that nobody uses."""

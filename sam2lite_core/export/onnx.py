@@ -1,7 +1,6 @@
-"""The student's two graphs as ONNX files that share one file of weights."""
+"""The student's two graphs as ONNX files that share one file of weights with the torch backend."""
 
 import contextlib
-import copy
 import hashlib
 import io
 import json
@@ -9,85 +8,36 @@ import logging
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
+import safetensors.numpy
 import torch
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
-from torch import Tensor, nn
 
-from sam2lite_core.backends.files import INFO_KEY, PROMPT_FILE, STEP_FILE, WEIGHTS_FILE
+from sam2lite_core.backends.files import (
+    FORMAT,
+    INFO_KEY,
+    PROMPT_FILE,
+    STEP_FILE,
+    TRANSPOSED,
+    WEIGHTS_FILE,
+)
 from sam2lite_core.errors import ModelFileError
-from sam2lite_core.model import graphs, memory
-from sam2lite_core.model.decoder import PROMPT_CHANNELS
+from sam2lite_core.model import graphs
+from sam2lite_core.model.cost import flops_by_rung, parameters_by_part
+from sam2lite_core.model.deploy import SHARED_BYTES, fold_batch_norms, round_to_half
+from sam2lite_core.model.graphs import example_inputs
 from sam2lite_core.model.student import Student
-from sam2lite_core.preprocess import averaging_matrix
 from sam2lite_core.variants import PATCH
 
 OPSET = 18
-SHARED_BYTES = 1024
-"""Initializers from this size on move to the shared weights file."""
-
-
-def fold_batch_norms(student: Student) -> Student:
-    """A copy in evaluation mode whose stem holds convolutions with folded batch norms."""
-    folded = copy.deepcopy(student).eval()
-    for stem in (folded.encoder.stem2, folded.encoder.stem4, folded.encoder.stem8, folded.encoder.stem16):
-        convolution, norm = stem[0], stem[1]
-        assert isinstance(convolution, nn.Conv2d)
-        assert isinstance(norm, nn.BatchNorm2d)
-        stem[0] = nn.utils.fuse_conv_bn_eval(convolution, norm)
-        stem[1] = nn.Identity()
-    return folded
-
-
-def round_to_half(student: Student) -> Student:
-    """A copy whose matrices and kernels hold only values that fp16 can store, as the weights file does."""
-    rounded = copy.deepcopy(student)
-    with torch.no_grad():
-        for parameter in rounded.parameters():
-            if parameter.numel() * 4 >= SHARED_BYTES:
-                parameter.copy_(parameter.half().float())
-    return rounded
-
-
-def parameters_by_part(student: Student) -> dict[str, int]:
-    """Parameter counts of the student's parts and their total."""
-    counts = {name: sum(p.numel() for p in part.parameters()) for name, part in student.named_children()}
-    direct = sum(p.numel() for p in student.parameters(recurse=False))
-    return {**counts, "scalars": direct, "total": sum(counts.values()) + direct}
-
-
-def example_inputs(
-    student: Student, objects: int, slots: int, rows: int = 9, columns: int = 16, prompt: bool = False
-) -> dict[str, Tensor]:
-    """Inputs of the right shapes and types: K = objects, S = slots, a frame of rows x columns patches."""
-    width, most = student.variant.key_width, student.variant.max_objects
-    fine = (1, objects, rows * 4, columns * 4)
-    bank = memory.empty_bank(1, slots, width, most)
-    values = {
-        "image": torch.zeros(1, rows * PATCH, columns * PATCH, 3, dtype=torch.uint8),
-        "motion": torch.zeros(1, 1, rows, columns),
-        "warped": torch.zeros(fine),
-        "slots": torch.eye(most)[:objects].unsqueeze(0),
-        "active": torch.ones(1, most),
-        "window": torch.full((1,), 8.0),
-        "budget": torch.full((1,), float(slots)),
-        "frame": torch.zeros(1),
-        "policy": torch.tensor([[1.0, 0.0, 0.0, 0.0]]),
-        "presence_threshold": torch.full((1,), 0.5),
-        "token_rows": torch.from_numpy(averaging_matrix(rows, (rows + 1) // 2)).unsqueeze(0),
-        "token_columns": torch.from_numpy(averaging_matrix(columns, (columns + 1) // 2)).unsqueeze(0),
-        **dict(zip(graphs.BANK_NAMES, bank, strict=True)),
-    }
-    if prompt:
-        values["prompts"] = torch.zeros(1, objects, PROMPT_CHANNELS, rows * 4, columns * 4)
-        values["masks"] = torch.zeros(fine)
-        values["mask_given"] = torch.zeros(1, objects)
-        values["prompted"] = torch.zeros(1, objects)
-    return values
+HALF = "_fp16"
+"""Ends the name of an initializer that is kept as fp16."""
 
 
 def dynamic_shapes(names: tuple[str, ...]) -> dict[str, dict[int, object]]:
@@ -165,52 +115,96 @@ def quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def share_weights(models: dict[str, onnx.ModelProto]) -> bytes:
-    """Move large float initializers of all models into one blob, fp16, each distinct tensor once.
+def move_weights(models: dict[str, onnx.ModelProto], student: Student, metadata: dict[str, str]) -> bytes:
+    """Move the large initializers of all models into one safetensors file that also serves the torch backend.
 
-    The initializer becomes fp16 data outside the file and a Cast to fp32, which runtimes fold while loading.
+    The file holds the student's state, each tensor once: an ONNX initializer is a range of bytes in some file, so both
+    graphs and torch read the same bytes. Products want a linear layer's matrix transposed; it is stored that way, under
+    a name that ends in `TRANSPOSED`. The initializer becomes fp16 data outside the ONNX file and a Cast to fp32, which
+    runtimes fold while loading.
 
     Args:
         models: changed in place.
+        student: what the models were traced from.
+        metadata: written into the file's header.
 
     Returns:
-        The blob for `WEIGHTS_FILE`.
+        The contents of `WEIGHTS_FILE`.
     """
-    blob = io.BytesIO()
-    known: dict[str, tuple[int, int]] = {}
+    large = [
+        (tensor, digest(numpy_helper.to_array(tensor).astype(np.float16)))
+        for model in models.values()
+        for tensor in model.graph.initializer
+        if tensor.data_type == TensorProto.FLOAT and np.prod(tensor.dims) * 4 >= SHARED_BYTES
+    ]
+    stored = stored_state(student, {name for _, name in large})
+    content = safetensors.numpy.save(stored, metadata)
+    place = {digest(array): span for array, span in zip(stored.values(), spans(content, stored), strict=True)}
+    for tensor, name in large:
+        # A constant that is no part of the student, if the exporter ever computes one, stays in its file.
+        if name in place:
+            refer(tensor, *place[name])
     for model in models.values():
-        casts = []
-        for tensor in model.graph.initializer:
-            if tensor.data_type != TensorProto.FLOAT or np.prod(tensor.dims) * 4 < SHARED_BYTES:
-                continue
-            data = numpy_helper.to_array(tensor).astype(np.float16).tobytes()
-            digest = hashlib.sha256(data).hexdigest()
-            if digest not in known:
-                blob.write(b"\0" * (-blob.tell() % 64))
-                known[digest] = (blob.tell(), len(data))
-                blob.write(data)
-            name = tensor.name
-            stored = f"{name}_fp16"
-            tensor.ClearField("raw_data")
-            tensor.ClearField("float_data")
-            tensor.name = stored
-            tensor.data_type = TensorProto.FLOAT16
-            tensor.data_location = TensorProto.EXTERNAL
-            offset, length = known[digest]
-            for key, value in (("location", WEIGHTS_FILE), ("offset", str(offset)), ("length", str(length))):
-                entry = tensor.external_data.add()
-                entry.key, entry.value = key, value
-            casts.append(
-                helper.make_node("Cast", [stored], [name], name=f"{name}_cast", to=TensorProto.FLOAT)
-            )
-        nodes = list(model.graph.node)
-        del model.graph.node[:]
-        model.graph.node.extend(casts + nodes)
-    return blob.getvalue()
+        add_casts(model)
+    return content
+
+
+def stored_state(student: Student, wanted: set[str]) -> dict[str, NDArray[np.generic]]:
+    """The student's state by name as it is stored, transposed where only that way it is among the wanted digests."""
+    stored: dict[str, NDArray[np.generic]] = {}
+    for name, tensor in student.state_dict().items():
+        array = tensor.numpy()
+        if array.dtype != np.float32 or array.nbytes < SHARED_BYTES:
+            stored[name] = array
+            continue
+        half = array.astype(np.float16)
+        turned = np.ascontiguousarray(half.T)
+        if half.ndim == 2 and digest(half) not in wanted and digest(turned) in wanted:
+            stored[name + TRANSPOSED] = turned
+        else:
+            stored[name] = half
+    return stored
+
+
+def digest(array: NDArray[np.generic]) -> str:
+    """Names an array by its contents."""
+    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
+
+
+def spans(content: bytes, names: Iterable[str]) -> list[tuple[int, int]]:
+    """Offset and length in bytes of named tensors in a safetensors file."""
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    pairs = (header[name]["data_offsets"] for name in names)
+    return [(8 + length + start, end - start) for start, end in pairs]
+
+
+def refer(tensor: onnx.TensorProto, offset: int, length: int) -> None:
+    """Turn an fp32 initializer into a reference to fp16 data in the weights file; its name gets the suffix `HALF`."""
+    tensor.ClearField("raw_data")
+    tensor.ClearField("float_data")
+    tensor.name += HALF
+    tensor.data_type = TensorProto.FLOAT16
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in (("location", WEIGHTS_FILE), ("offset", str(offset)), ("length", str(length))):
+        entry = tensor.external_data.add()
+        entry.key, entry.value = key, value
+
+
+def add_casts(model: onnx.ModelProto) -> None:
+    """Cast every outside initializer back to the fp32 tensor that the nodes expect."""
+    outside = [t.name for t in model.graph.initializer if t.data_location == TensorProto.EXTERNAL]
+    casts = []
+    for stored in outside:
+        name = stored.removesuffix(HALF)
+        casts.append(helper.make_node("Cast", [stored], [name], name=f"{name}_cast", to=TensorProto.FLOAT))
+    nodes = list(model.graph.node)
+    del model.graph.node[:]
+    model.graph.node.extend(casts + nodes)
 
 
 def export_student(student: Student, folder: Path, note: str = "") -> None:
-    """Write `step.onnx`, `prompt.onnx` and `weights.bin` of a student.
+    """Write `step.onnx`, `prompt.onnx` and `weights.safetensors` of a student.
 
     Args:
         student: any variant, trained or not.
@@ -229,26 +223,34 @@ def export_student(student: Student, folder: Path, note: str = "") -> None:
         STEP_FILE: trace(graphs.StepGraph(ready), prompt=False),
         PROMPT_FILE: trace(graphs.PromptGraph(ready), prompt=True),
     }
-    weights = share_weights(models)
-    info = {
-        "format": 1,
+    info: dict[str, Any] = {
+        "format": FORMAT,
         "variant": student.variant.name,
         "max_objects": student.variant.max_objects,
         "memory_budget": student.variant.memory_budget,
         "parameters": parameters_by_part(student),
-        "weights_sha256": hashlib.sha256(weights).hexdigest(),
+        "flops_per_frame": flops_by_rung(student),
         "note": note,
     }
+    weights = move_weights(models, ready, {INFO_KEY: json.dumps(info)})
+    info["weights_sha256"] = hashlib.sha256(weights).hexdigest()
+    contents = {WEIGHTS_FILE: weights}
+    for name, model in models.items():
+        entry = model.metadata_props.add()
+        entry.key, entry.value = INFO_KEY, json.dumps(info)
+        contents[name] = model.SerializeToString()
+    replace_files(folder, contents)
+
+
+def replace_files(folder: Path, contents: dict[str, bytes]) -> None:
+    """Write files into a folder under other names first, so that a failure leaves what was there."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        for name, model in models.items():
-            entry = model.metadata_props.add()
-            entry.key, entry.value = INFO_KEY, json.dumps(info)
-            (partial / name).write_bytes(model.SerializeToString())
-        (partial / WEIGHTS_FILE).write_bytes(weights)
+        for name, content in contents.items():
+            (partial / name).write_bytes(content)
         folder.mkdir(exist_ok=True)
-        for name in (WEIGHTS_FILE, STEP_FILE, PROMPT_FILE):
+        for name in contents:
             (partial / name).replace(folder / name)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -9,8 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sam2lite_core.model import memory
+from sam2lite_core.model.decoder import PROMPT_CHANNELS
 from sam2lite_core.model.memory import Bank
 from sam2lite_core.model.student import Student, entropy
+from sam2lite_core.preprocess import averaging_matrix
+from sam2lite_core.variants import PATCH
 
 BANK_NAMES = ("bank_key", "bank_value", "bank_identity", "bank_known", "bank_meta")
 STEP_INPUTS = (
@@ -177,3 +180,33 @@ def impose(logits: Tensor, probability: Tensor, masks: Tensor, given: Tensor) ->
     blocked = (1.0 - flag) * (shown.sum(dim=1, keepdim=True) > 0.5).to(logits.dtype)
     others = logits * (1.0 - blocked) + HIDDEN_LOGIT * blocked
     return sure * flag + others * (1.0 - flag), probability
+
+
+def example_inputs(
+    student: Student, objects: int, slots: int, rows: int = 9, columns: int = 16, prompt: bool = False
+) -> dict[str, Tensor]:
+    """Inputs of the right shapes and types: K = objects, S = slots, a frame of rows x columns patches."""
+    width, most = student.variant.key_width, student.variant.max_objects
+    fine = (1, objects, rows * 4, columns * 4)
+    bank = memory.empty_bank(1, slots, width, most)
+    values = {
+        "image": torch.zeros(1, rows * PATCH, columns * PATCH, 3, dtype=torch.uint8),
+        "motion": torch.zeros(1, 1, rows, columns),
+        "warped": torch.zeros(fine),
+        "slots": torch.eye(most)[:objects].unsqueeze(0),
+        "active": torch.ones(1, most),
+        "window": torch.full((1,), 8.0),
+        "budget": torch.full((1,), float(slots)),
+        "frame": torch.zeros(1),
+        "policy": torch.tensor([[1.0, 0.0, 0.0, 0.0]]),
+        "presence_threshold": torch.full((1,), 0.5),
+        "token_rows": torch.from_numpy(averaging_matrix(rows, (rows + 1) // 2)).unsqueeze(0),
+        "token_columns": torch.from_numpy(averaging_matrix(columns, (columns + 1) // 2)).unsqueeze(0),
+        **dict(zip(BANK_NAMES, bank, strict=True)),
+    }
+    if prompt:
+        values["prompts"] = torch.zeros(1, objects, PROMPT_CHANNELS, rows * 4, columns * 4)
+        values["masks"] = torch.zeros(fine)
+        values["mask_given"] = torch.zeros(1, objects)
+        values["prompted"] = torch.zeros(1, objects)
+    return values

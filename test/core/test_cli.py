@@ -200,7 +200,7 @@ def test_a_broken_frame_leaves_no_output(copy_tracker, frames, tmp_path, capsys)
         (["--variant", "huge"], "unknown variant 'huge'; choose one of tiny, small, base"),
         (["--backend", "abacus"], "unknown backend 'abacus'; choose one of auto, "),
         (["--model", "nowhere"], "nowhere lacks "),
-        (["--model", "FOREIGN"], "cannot be loaded"),
+        (["--model", "FOREIGN"], "is not a safetensors file"),
         (["--scale", "0.2"], "scale 0.2"),
         (["--deadline-ms", "-5"], "deadline of -5.0 ms"),
         (["--budget", "9"], "memory_budget 9"),
@@ -212,7 +212,7 @@ def test_the_trackers_own_refusals(frames, tmp_path, capsys, monkeypatch, option
     monkeypatch.chdir(tmp_path)
     foreign = tmp_path / "foreign"
     foreign.mkdir()
-    for name in ("step.onnx", "prompt.onnx", "weights.bin"):
+    for name in ("step.onnx", "prompt.onnx", "weights.safetensors"):
         (foreign / name).write_bytes(b"not a model")
     options = [foreign if option == "FOREIGN" else option for option in options]
     assert message in refused(capsys, "track", frames, "--point", "5,6", "--out", tmp_path / "out", *options)
@@ -337,7 +337,7 @@ def test_info_shows_numbers_parameters_and_hashes(tmp_path, capsys):
     assert run("info", "--variant", "tiny", "--json", tmp_path / "info.json") == 0
     document = json.loads((tmp_path / "info.json").read_text())
     assert document["variant"]["memory_budget"] == 256
-    parameters = document["model"]["parameters"]
+    parameters = document["parameters"]
     assert sum(count for part, count in parameters.items() if part != "total") == parameters["total"]
     assert [len(entry["sha256"]) for entry in document["files"].values()] == [64] * 3
     assert all(entry["bytes"] > 0 for entry in document["files"].values())

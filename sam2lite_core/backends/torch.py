@@ -1,0 +1,152 @@
+"""PyTorch backend: the shipped weights in the student itself, on the CPU or a CUDA device.
+
+Slower than ONNX Runtime on a CPU; for workstations, for comparison, and for looking inside: `attention` says what a
+frame reads from the memory bank.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from sam2lite_core.backends.base import (
+    BackendSettings,
+    BankSnapshot,
+    FloatArray,
+    StepInputs,
+    StepOutputs,
+    graph_arrays,
+)
+from sam2lite_core.backends.files import TRANSPOSED, WEIGHTS_FILE, ModelInfo, read_weights_info
+from sam2lite_core.errors import BackendError, ModelFileError
+from sam2lite_core.model import graphs, memory
+from sam2lite_core.model.deploy import folded_student
+from sam2lite_core.model.memory import Bank
+from sam2lite_core.model.student import Student
+from sam2lite_core.variants import get_variant
+
+
+def load_shipped(path: Path) -> tuple[Student, ModelInfo]:
+    """Load a weights file that the exporter wrote.
+
+    Returns:
+        The student in evaluation mode, batch norms folded, fp32; and what the file says of itself.
+
+    Raises:
+        ModelFileError: the file is missing, damaged or not ours.
+    """
+    info = read_weights_info(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            state = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118  # not a dict
+    except (OSError, SafetensorError) as error:
+        raise ModelFileError(f"{path} cannot be read as safetensors: {error}") from error
+    student = folded_student(replace(get_variant(info.variant), max_objects=info.max_objects))
+    turned = {
+        name.removesuffix(TRANSPOSED): tensor.T if name.endswith(TRANSPOSED) else tensor
+        for name, tensor in state.items()
+    }
+    try:
+        student.load_state_dict(turned)
+    except RuntimeError as error:
+        raise ModelFileError(f"{path} does not fit variant {info.variant}: {error}") from error
+    return student.eval(), info
+
+
+def choose_device(name: str) -> torch.device:
+    """The torch device of a name; auto takes CUDA where there is one.
+
+    Raises:
+        BackendError: not a name of a device, or a device that is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise BackendError(
+            f"backend torch has no device {name!r}; choose auto, cpu, cuda or cuda:N"
+        ) from error
+    if device.type not in ("cpu", "cuda"):
+        raise BackendError(f"backend torch has no device {name!r}; choose auto, cpu, cuda or cuda:N")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise BackendError(
+            f"device {name!r} is not there: torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices"
+        )
+    return device
+
+
+class TorchBackend:
+    """Runs the student's graphs in eager PyTorch, fp32."""
+
+    name = "torch"
+
+    def __init__(self, settings: BackendSettings) -> None:
+        """Load the weights onto a device.
+
+        Raises:
+            ModelFileError: the weights file is missing, damaged or not ours.
+            BackendError: a precision or device that this backend does not have.
+        """
+        if settings.precision not in ("auto", "fp32"):
+            raise BackendError(f"backend torch has no precision {settings.precision!r}; choose auto or fp32")
+        self._device = choose_device(settings.device)
+        student, self.info = load_shipped(settings.folder / WEIGHTS_FILE)
+        self.student = student.to(self._device)
+        if settings.threads is not None:
+            torch.set_num_threads(settings.threads)  # of the whole process: torch has no other
+        self._step = graphs.StepGraph(self.student).eval()
+        self._prompt = graphs.PromptGraph(self.student).eval()
+        self._slots = settings.slots
+        self.reset()
+
+    def reset(self) -> None:
+        """Empty the memory bank."""
+        self._bank = memory.empty_bank(
+            1, self._slots, self.student.variant.key_width, self.info.max_objects, self._device
+        )
+
+    def step(self, inputs: StepInputs) -> StepOutputs:
+        """Run one frame and update the bank, which stays on the device.
+
+        Raises:
+            BackendError: torch failed; the bank is as before the step.
+        """
+        prompted = inputs.prompt is not None
+        names = graphs.PROMPT_INPUTS if prompted else graphs.STEP_INPUTS
+        tensors = self._tensors(inputs) | dict(zip(graphs.BANK_NAMES, self._bank, strict=True))
+        # cuDNN would round to TF32 by itself, and fp32 was asked for. Never run on CUDA so far.
+        exact = torch.backends.cudnn.flags(allow_tf32=False)
+        try:
+            with torch.inference_mode(), exact:
+                outputs = (self._prompt if prompted else self._step)(*(tensors[name] for name in names))
+                logits, presence, uncertainty, used = (tensor.cpu().numpy() for tensor in outputs[:4])
+        except RuntimeError as error:
+            raise BackendError(f"torch failed on a frame of {inputs.image.shape[:2]}: {error}") from error
+        self._bank = Bank(*outputs[4:])
+        return StepOutputs(logits[0], presence[0], uncertainty[0, 0], int(used[0]))
+
+    def bank(self) -> BankSnapshot:
+        """Copy the memory bank to the host."""
+        return BankSnapshot(*(tensor[0].cpu().numpy().copy() for tensor in self._bank))
+
+    def attention(self, inputs: StepInputs) -> FloatArray:
+        """What a frame would read if it came next; changes nothing.
+
+        Returns:
+            (H/16, W/16, S) float32, the attention of each patch over the slots of `bank()`; its last axis sums to 1.
+        """
+        tensors = self._tensors(inputs)
+        with torch.inference_mode():
+            _, key = self.student.encode(tensors["image"].float().permute(0, 3, 1, 2))
+            bank = memory.begin_frame(self._bank, tensors["active"])
+            weights = torch.softmax(self.student.attention_logits(key, bank, tensors["window"]), dim=-1)
+        array = weights.reshape(*key.shape[-2:], -1).cpu().numpy()
+        return np.asarray(array, dtype=np.float32)
+
+    def _tensors(self, inputs: StepInputs) -> dict[str, Tensor]:
+        arrays = graph_arrays(inputs, self.info.max_objects)
+        return {name: torch.from_numpy(array).to(self._device) for name, array in arrays.items()}

@@ -1,0 +1,329 @@
+"""Every backend computes the same from the same folder, and refuses what it cannot run."""
+
+import dataclasses
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sam2lite_core.backends.base import (
+    META,
+    POLICIES,
+    Backend,
+    BackendSettings,
+    BankSnapshot,
+    StepInputs,
+    StepOutputs,
+)
+from sam2lite_core.backends.files import PROMPT_FILE, STEP_FILE, WEIGHTS_FILE
+from sam2lite_core.backends.registry import BACKENDS, open_backend
+from sam2lite_core.errors import BackendError, ModelFileError, Sam2LiteError
+from sam2lite_core.evaluation.rendered import render_clip
+from sam2lite_core.motion import MotionEstimator
+from sam2lite_core.postprocess import label_map
+from sam2lite_core.preprocess import motion_map, network_size, prompt_inputs, resize, token_pool
+from sam2lite_core.tracker import Tracker
+from sam2lite_core.types import Prompt
+
+SLOTS, BUDGET = 160, 96
+SOURCE = (240, 400)
+
+
+@dataclasses.dataclass(frozen=True)
+class Moment:
+    """What one frame of the scenario asks for: scale, window, threshold, objects followed, and those shown how."""
+
+    scale: float
+    objects: tuple[int, ...]
+    shown: tuple[tuple[int, str], ...] = ()
+    window: int = 8
+    threshold: float = 0.2
+
+
+# Objects join, are shown again, leave and are all lost for a frame, while the resolution changes between 15x25, 8x13
+# and 11x18 patches. An object's slot is its id less one.
+SCENARIO = (
+    Moment(1.0, (1, 2), ((1, "mask"), (2, "box"))),
+    Moment(1.0, (1, 2)),
+    Moment(1.0, (1, 2)),
+    Moment(1.0, (1, 2, 3), ((3, "points"), (2, "mask"))),
+    Moment(1.0, (1, 2, 3)),
+    Moment(0.5, (1, 2, 3), window=2),
+    Moment(0.5, (1, 2, 3)),
+    Moment(0.5, (2, 3)),
+    Moment(0.7, (2, 3), threshold=1.1),
+    Moment(0.7, (1, 2, 3), ((1, "points"),)),
+    Moment(1.0, (1, 2, 3), window=4),
+    Moment(1.0, (1, 2, 3)),
+)
+
+
+@pytest.fixture(scope="module")
+def clip():
+    return render_clip(5, height=SOURCE[0], width=SOURCE[1], frames=len(SCENARIO), objects=3)
+
+
+def prompt_for(kind: str, object_id: int, mask: np.ndarray) -> Prompt:
+    rows, columns = np.nonzero(mask)
+    if kind == "mask":
+        return Prompt(object_id=object_id, mask=mask)
+    if kind == "box":
+        return Prompt(
+            object_id=object_id, box=np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
+        )
+    middle = [columns.mean(), rows.mean()]
+    return Prompt(object_id=object_id, points=np.array([middle, [2.0, 2.0]]), point_labels=np.array([1, 0]))
+
+
+def scenario(clip, policy: str) -> list[StepInputs]:
+    """The frames as a tracker would present them, with the true masks as the previous frame's."""
+    estimator = MotionEstimator()
+    inputs = []
+    followed: tuple[int, ...] = ()
+    for frame, moment in enumerate(SCENARIO):
+        size = network_size(*SOURCE, moment.scale, SOURCE[0])
+        rows, columns = size[0] // 16, size[1] // 16
+        motion = estimator.update(clip.frames[frame])
+        warped = np.zeros((len(moment.objects), 4 * rows, 4 * columns), np.float32)
+        if motion is not None:
+            for k, object_id in enumerate(moment.objects):
+                if object_id in followed:
+                    previous = (clip.label_maps[frame - 1] == object_id).astype(np.float32)
+                    warped[k] = motion.warp(previous[None], 4 * rows, 4 * columns)[0] * 2 - 1
+        active = np.zeros(16, np.float32)
+        active[[i - 1 for i in followed]] = 1.0
+        shown = [prompt_for(kind, i, clip.label_maps[frame] == i) for i, kind in moment.shown]
+        inputs.append(
+            StepInputs(
+                image=resize(clip.frames[frame], *size),
+                motion=motion_map(motion, rows, columns),
+                warped=warped,
+                slots=tuple(i - 1 for i in moment.objects),
+                active=active,
+                window=moment.window,
+                budget=BUDGET,
+                frame=frame,
+                policy=policy,
+                presence_threshold=moment.threshold,
+                token_pool=token_pool(*SOURCE, size, SOURCE[0]),
+                prompt=prompt_inputs(moment.objects, shown, SOURCE, size) if shown else None,
+            )
+        )
+        followed = moment.objects
+    return inputs
+
+
+@pytest.fixture(scope="module")
+def pair(exported) -> tuple[Backend, Backend]:
+    settings = BackendSettings(exported.folder, SLOTS, threads=1)
+    return open_backend("onnxruntime", settings), open_backend("torch", settings)
+
+
+def kept_tokens(bank: BankSnapshot) -> set[tuple[float, ...]]:
+    """Frame and place of every token."""
+    places = np.stack([bank.column("birth"), bank.column("x"), bank.column("y")], axis=1).round(5)
+    return {tuple(place) for place in places[bank.column("valid") > 0.5]}
+
+
+def disagreement(first: StepOutputs, second: StepOutputs, ids: tuple[int, ...]) -> float:
+    """Share of the source's pixels that get another object."""
+    return float(np.mean(label_map(first.logits, ids, *SOURCE) != label_map(second.logits, ids, *SOURCE)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("policy", POLICIES)
+def test_torch_and_onnx_runtime_agree_frame_by_frame(pair, clip, policy) -> None:
+    onnx_runtime, torch_backend = pair
+    for backend in pair:
+        backend.reset()
+    lost = labelled = 0
+    for inputs, moment in zip(scenario(clip, policy), SCENARIO, strict=True):
+        first, second = onnx_runtime.step(inputs), torch_backend.step(inputs)
+        assert np.abs(first.logits - second.logits).max() < 1e-3
+        assert np.abs(first.presence - second.presence).max() < 1e-4
+        assert np.abs(first.uncertainty - second.uncertainty).max() < 1e-3
+        assert disagreement(first, second, moment.objects) <= 1e-3
+        banks = onnx_runtime.bank(), torch_backend.bank()
+        assert kept_tokens(banks[0]) == kept_tokens(banks[1])
+        assert len(kept_tokens(banks[0])) == first.tokens_used == second.tokens_used <= BUDGET
+        lost += int((first.presence < moment.threshold).sum())
+        labelled += int((label_map(first.logits, moment.objects, *SOURCE) > 0).sum())
+    # The scenario must have had something to disagree on.
+    assert lost > 0 and labelled > 0
+    births = set(banks[0].column("birth")[banks[0].column("valid") > 0.5])
+    assert len(births) >= 3
+
+
+@pytest.mark.slow
+def test_trackers_on_both_backends_give_the_same_masks(exported, clip) -> None:
+    results = {}
+    for name in ("onnxruntime", "torch"):
+        tracker = Tracker(
+            backend=name, model_path=exported.folder, threads=1, base_short_side=160, presence_threshold=0.2
+        )
+        results[name] = []
+        for frame, image in enumerate(clip.frames):
+            tracker.configure(scale=(1.0, 0.6)[frame // 4 % 2])
+            shown = {0: [1, 2], 5: [3]}.get(frame, [])
+            results[name].append(
+                tracker.step(image, [prompt_for("mask", i, clip.label_maps[frame] == i) for i in shown])
+            )
+            if frame == 7:
+                tracker.remove(2)
+    for first, second in zip(results["onnxruntime"], results["torch"], strict=True):
+        assert np.mean(first.label_map != second.label_map) <= 1e-3
+        assert first.memory_tokens_used == second.memory_tokens_used
+    assert len(np.unique(results["torch"][1].label_map)) > 2
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_reset_and_failure(exported, clip, name) -> None:
+    backend = open_backend(name, BackendSettings(exported.folder, SLOTS, threads=1))
+    first, second = scenario(clip, "learned")[:2]
+    expected = backend.step(first)
+    before = backend.bank()
+    broken = dataclasses.replace(second, motion=second.motion[:-1])
+    with pytest.raises(BackendError, match=r"failed on a frame of \(240, 400\)"):
+        backend.step(broken)
+    for array, other in zip(dataclasses.astuple(before), dataclasses.astuple(backend.bank()), strict=True):
+        assert np.array_equal(array, other)
+    backend.reset()
+    assert not any(array.any() for array in dataclasses.astuple(backend.bank()))
+    assert np.array_equal(backend.step(first).logits, expected.logits)
+
+
+def test_the_bank_s_columns_have_the_same_names_everywhere() -> None:
+    memory = pytest.importorskip("sam2lite_core.model.memory", reason="needs torch")
+    assert memory.META == META and memory.POLICIES == POLICIES
+
+
+def test_attention_of_the_torch_backend(pair, clip) -> None:
+    backend = pair[1]
+    backend.reset()
+    first, second = scenario(clip, "fifo")[:2]
+    backend.step(first)
+    attention = backend.attention(second)
+    bank = backend.bank()
+    assert attention.shape == (15, 25, SLOTS)
+    assert np.allclose(attention.sum(axis=-1), 1.0, atol=1e-5)
+    assert attention[..., bank.column("valid") < 0.5].max() == 0.0
+    assert all(
+        np.array_equal(array, other)
+        for array, other in zip(dataclasses.astuple(bank), dataclasses.astuple(backend.bank()), strict=True)
+    )
+    # By hand: the token that a patch reads most is the nearest in key and place among those it may read.
+    import torch
+
+    student = backend.student
+    with torch.no_grad():
+        _, key = student.encode(torch.from_numpy(second.image[None]).float().permute(0, 3, 1, 2))
+    query = key[0, :, 7, 12].numpy()
+    place = np.array([12.5 / 25, 7.5 / 15])
+    always, young = np.log1p(np.exp(student.locality.detach().numpy()))
+    distance = ((bank.meta[:, :2] - place) ** 2).sum(axis=1)
+    strength = always + 4 * young * np.exp(-(bank.column("age") + 1) / 4)
+    score = bank.key @ query * np.exp(student.log_scale.item()) - strength * distance
+    score[bank.column("valid") < 0.5] = -np.inf
+    expected = np.exp(score - score.max()) / np.exp(score - score.max()).sum()
+    assert np.allclose(attention[7, 12], expected, atol=1e-4)
+
+
+# --- what is refused
+
+
+def damaged(folder: Path, target: Path, change: str) -> Path:
+    """A copy of a model with one thing wrong."""
+    shutil.copytree(folder, target)
+    name, _, what = change.partition(":")
+    path = target / name
+    if what == "missing":
+        path.unlink()
+    elif what == "truncated":
+        path.write_bytes(path.read_bytes()[:-5000])
+    elif what == "foreign":
+        path.write_bytes(b"not a model at all")
+    elif what == "mixed":  # the same layout with other values, as from another training
+        content = bytearray(path.read_bytes())
+        content[-2000:] = bytes(2000)
+        path.write_bytes(content)
+    return target
+
+
+@pytest.mark.parametrize(
+    ("change", "backend", "named"),
+    [
+        (f"{STEP_FILE}:missing", "onnxruntime", STEP_FILE),
+        (f"{PROMPT_FILE}:missing", "torch", PROMPT_FILE),
+        (f"{WEIGHTS_FILE}:missing", "torch", WEIGHTS_FILE),
+        (f"{STEP_FILE}:truncated", "onnxruntime", STEP_FILE),
+        (f"{PROMPT_FILE}:truncated", "onnxruntime", PROMPT_FILE),
+        (f"{WEIGHTS_FILE}:truncated", "onnxruntime", WEIGHTS_FILE),
+        (f"{WEIGHTS_FILE}:truncated", "torch", WEIGHTS_FILE),
+        (f"{STEP_FILE}:foreign", "onnxruntime", STEP_FILE),
+        (f"{WEIGHTS_FILE}:foreign", "torch", WEIGHTS_FILE),
+        (f"{WEIGHTS_FILE}:mixed", "onnxruntime", WEIGHTS_FILE),
+    ],
+)
+def test_damaged_folders_are_refused_and_named(exported, tmp_path, change, backend, named) -> None:
+    folder = damaged(exported.folder, tmp_path / "model", change)
+    with pytest.raises(ModelFileError, match=named):
+        Tracker(backend=backend, model_path=folder)
+
+
+@pytest.mark.parametrize("name", [STEP_FILE, PROMPT_FILE])
+def test_an_onnx_file_without_our_metadata_is_refused(exported, tmp_path, name) -> None:
+    onnx = pytest.importorskip("onnx", reason="needs onnx: pip install 'sam2lite[export]'")
+    folder = shutil.copytree(exported.folder, tmp_path / "model")
+    model = onnx.load(folder / name, load_external_data=False)
+    del model.metadata_props[:]
+    (folder / name).write_bytes(model.SerializeToString())
+    with pytest.raises(ModelFileError, match=f"{name} is not a SAM2-Lite model"):
+        Tracker(backend="onnxruntime", model_path=folder)
+
+
+def test_a_foreign_safetensors_file_is_refused(exported, tmp_path) -> None:
+    save_file = pytest.importorskip("safetensors.numpy", reason="needs safetensors").save_file
+    folder = shutil.copytree(exported.folder, tmp_path / "model")
+    save_file({"weight": np.zeros(3, np.float32)}, folder / WEIGHTS_FILE)
+    with pytest.raises(ModelFileError, match=f"{WEIGHTS_FILE} is not a SAM2-Lite model"):
+        Tracker(backend="torch", model_path=folder)
+
+
+def test_weights_of_another_variant_are_refused(exported) -> None:
+    with pytest.raises(Sam2LiteError, match="holds variant tiny, not small"):
+        Tracker("small", backend="torch", model_path=exported.folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("cuda-core", {}, "unknown backend 'cuda-core'; choose one of auto, onnxruntime, torch"),
+        ("onnxruntime", {"precision": "fp16"}, "onnxruntime has no precision 'fp16'; choose auto or fp32"),
+        ("torch", {"precision": "int8"}, "torch has no precision 'int8'; choose auto or fp32"),
+        ("onnxruntime", {"device": "cuda"}, "onnxruntime has no device 'cuda'; choose auto or cpu"),
+        ("torch", {"device": "npu9000"}, "torch has no device 'npu9000'; choose auto, cpu, cuda or cuda:N"),
+        ("torch", {"device": "mps"}, "torch has no device 'mps'; choose auto, cpu, cuda or cuda:N"),
+        ("torch", {"device": "cuda:63"}, "device 'cuda:63' is not there"),
+    ],
+)
+def test_what_a_backend_does_not_have_is_refused(exported, name, change, message) -> None:
+    settings = dataclasses.replace(BackendSettings(exported.folder, SLOTS), **change)
+    with pytest.raises(BackendError) as caught:
+        open_backend(name, settings)
+    assert message in str(caught.value)
+
+
+def test_auto_prefers_onnx_runtime_and_leaves_torch_alone(exported) -> None:
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from sam2lite_core.backends.base import BackendSettings\n"
+        "from sam2lite_core.backends.registry import BACKENDS, open_backend\n"
+        f"backend = open_backend('auto', BackendSettings(Path({str(exported.folder)!r}), 64))\n"
+        "print(*BACKENDS, backend.name, 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["onnxruntime", "torch", "onnxruntime", "False"]
