@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from typing import Any
 
-from geometry_msgs.msg import PointStamped
+from geometry_msgs.msg import Point, PointStamped
 from rclpy.node import Node
 from rclpy.task import Future as RosFuture
 from sensor_msgs.msg import RegionOfInterest
@@ -23,7 +23,7 @@ from sam2lite_ros.worker import TrackingWorker
 
 
 class OperatorInterface:
-    """`~/add_object`, `~/remove_object`, `~/reset`, `~/prompt_point`, `~/prompt_box`.
+    """The services add_object, remove_object and reset; the topics prompt_point, prompt_click and prompt_box.
 
     They exist from start to shutdown, so that a request in the wrong state gets an answer that names the
     state.
@@ -46,6 +46,8 @@ class OperatorInterface:
         node.create_service(RemoveObject, "~/remove_object", self._remove_object)
         node.create_service(Trigger, "~/reset", self._reset)
         node.create_subscription(PointStamped, "~/prompt_point", self._prompt_point, 10)
+        # rqt_image_view sends clicks without a header; remap this to its IMAGE_mouse_left topic.
+        node.create_subscription(Point, "~/prompt_click", self._prompt_click, 10)
         node.create_subscription(RegionOfInterest, "~/prompt_box", self._prompt_box, 10)
 
     async def _add_object(self, request: Any, response: Any) -> Any:
@@ -100,6 +102,9 @@ class OperatorInterface:
 
     def _prompt_point(self, message: PointStamped) -> None:
         self._prompt(lambda: request_from_point(message))
+
+    def _prompt_click(self, message: Point) -> None:
+        self._prompt(lambda: request_from_point(PointStamped(point=message)))
 
     def _prompt_box(self, message: RegionOfInterest) -> None:
         self._prompt(lambda: request_from_box(message))

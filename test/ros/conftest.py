@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
-from geometry_msgs.msg import PointStamped
+from geometry_msgs.msg import Point, PointStamped
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.srv import SetParameters
@@ -64,6 +64,7 @@ class Operator:
         self.images = self.node.create_publisher(Image, "/image", 10)
         self.compressed = self.node.create_publisher(CompressedImage, "/image/compressed", 10)
         self.points = self.node.create_publisher(PointStamped, "/tracker/prompt_point", 10)
+        self.clicks = self.node.create_publisher(Point, "/tracker/prompt_click", 10)
         self.boxes = self.node.create_publisher(RegionOfInterest, "/tracker/prompt_box", 10)
         self.clients = {
             name: self.node.create_client(kind, f"/tracker/{name}")

@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 import pytest
-from geometry_msgs.msg import PointStamped
+from geometry_msgs.msg import Point, PointStamped
 from lifecycle_msgs.msg import Transition
 from sam2lite_ros.msg import TrackedObject
 from sam2lite_ros.srv import AddObject, RemoveObject
@@ -214,8 +214,12 @@ def test_clicks_and_boxes_from_viewers_become_objects(operator, frames):
     operator.until(
         lambda: any(len(message.objects) == 2 for message in operator.seen.objects), "the boxed object"
     )
+    operator.clicks.publish(Point(x=20.0, y=80.0))
+    operator.until(
+        lambda: any(len(message.objects) == 3 for message in operator.seen.objects), "the second click"
+    )
     stamp = operator.track(images[1]).header.stamp
-    assert [entry.object_id for entry in operator.one("objects", stamp).objects] == [1, 2]
+    assert [entry.object_id for entry in operator.one("objects", stamp).objects] == [1, 2, 3]
 
 
 def test_live_parameters_take_effect_and_the_others_are_refused_while_active(operator, frames):
