@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -133,20 +134,31 @@ class TorchBackend:
         """Copy the memory bank to the host."""
         return BankSnapshot(*(tensor[0].cpu().numpy().copy() for tensor in self._bank))
 
-    def attention(self, inputs: StepInputs) -> FloatArray:
-        """What a frame would read if it came next; changes nothing.
+    def attention(self, image: NDArray[np.uint8], window: int) -> FloatArray:
+        """What a frame would read from the bank if it came next; changes nothing.
+
+        Args:
+            image: (H, W, 3) uint8 RGB at the network's size.
+            window: W in frames.
 
         Returns:
             (H/16, W/16, S) float32, the attention of each patch over the slots of `bank()`; its last axis sums to 1.
         """
-        tensors = self._tensors(inputs)
+        pixels = self._to_device(image)
+        followed = torch.ones(1, self.info.max_objects, device=self._device)
         with torch.inference_mode():
-            _, key = self.student.encode(tensors["image"].float().permute(0, 3, 1, 2))
-            bank = memory.begin_frame(self._bank, tensors["active"])
-            weights = torch.softmax(self.student.attention_logits(key, bank, tensors["window"]), dim=-1)
-        array = weights.reshape(*key.shape[-2:], -1).cpu().numpy()
-        return np.asarray(array, dtype=np.float32)
+            _, key = self.student.encode(pixels.float().permute(2, 0, 1).unsqueeze(0))
+            bank = memory.begin_frame(self._bank, followed)
+            logits = self.student.attention_logits(
+                key, bank, torch.full((1,), float(window), device=self._device)
+            )
+            weights = torch.softmax(logits, dim=-1).reshape(*key.shape[-2:], -1)
+        return np.asarray(weights.cpu().numpy(), dtype=np.float32)
 
     def _tensors(self, inputs: StepInputs) -> dict[str, Tensor]:
         arrays = graph_arrays(inputs, self.info.max_objects)
-        return {name: torch.from_numpy(array).to(self._device) for name, array in arrays.items()}
+        return {name: self._to_device(array) for name, array in arrays.items()}
+
+    def _to_device(self, array: NDArray[np.generic]) -> Tensor:
+        # A view of the caller's array where torch may have one: it wants no read-only memory.
+        return torch.from_numpy(np.require(array, requirements=["C", "W"])).to(self._device)

@@ -205,7 +205,7 @@ def test_attention_of_the_torch_backend(pair, clip) -> None:
     backend.reset()
     first, second = scenario(clip, "fifo")[:2]
     backend.step(first)
-    attention = backend.attention(second)
+    attention = backend.attention(second.image, second.window)
     bank = backend.bank()
     assert attention.shape == (15, 25, SLOTS)
     assert np.allclose(attention.sum(axis=-1), 1.0, atol=1e-5)
