@@ -84,6 +84,7 @@ def _draw_final(axes: Any, counts: NDArray[np.int64], budget: int) -> None:
     axes.bar(gone, np.full(len(gone), 0.03 * top), width=0.9, color=DISCARDED)
     axes.set_xlim(-0.6, total - 0.4)
     axes.set_ylim(0, top)
+    axes.yaxis.get_major_locator().set_params(integer=True)
     axes.set_ylabel("tokens kept")
     sources = np.count_nonzero(bottom)
     axes.set_title(
@@ -158,10 +159,8 @@ def draw_attention(
         used = int(((bank.column("valid") > 0.5) & (bank.column("birth") == birth)).sum())
         axes.set_title(f"frame {birth}: {ranked[birth]:.0%} of the attention, {used} tokens", fontsize=10)
     rest = 1.0 - sum(ranked[birth] for birth in chosen)
-    figure.suptitle(
-        f"what one patch reads from {len(ranked)} remembered frame{'s' * (len(ranked) > 1)} ({rest:.0%} from frames not shown)",
-        fontsize=11,
-    )
+    title = f"what one patch reads from {len(ranked)} remembered frame{'s' * (len(ranked) > 1)}"
+    figure.suptitle(f"{title} ({rest:.0%} from frames not shown)", fontsize=11)
     return figure
 
 
