@@ -171,9 +171,8 @@ def policy_scores(bank: Bank, gate_score: Tensor, frame: Tensor, policy: Tensor)
     # Within a frame, fifo and uniform have no preference of their own: a spread that does not change with time.
     still = hash_noise(bank, torch.zeros_like(frame))
     fifo = -age / (age + 1.0) * 8.0 + 1e-3 * still / (age + 1.0) ** 2
-    birth = bank.column("birth")
-    level = sum((torch.remainder(birth, float(2**power)) < 0.5).to(birth.dtype) for power in range(1, 15))
-    uniform = level * 0.5 + still * 0.4
+    # Keeping the smallest of a number that each token draws once is a uniform sample of everything ever written.
+    uniform = -8.0 * still
     stacked = torch.stack([learned, fifo, noise * 8.0, uniform], dim=-1)
     return (stacked * policy.unsqueeze(1)).sum(dim=-1)
 

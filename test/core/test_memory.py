@@ -153,28 +153,40 @@ def test_begin_frame_ages_valid_tokens_only() -> None:
     assert torch.equal(after.column("age"), bank.column("age") + bank.column("valid"))
 
 
-@pytest.mark.parametrize(
-    ("policy", "kept_births"),
-    [
-        ("fifo", {60, 61, 62, 63}),
-        # Powers of two divide the past evenly: with room for four frames, multiples of 16 survive.
-        ("uniform", {0, 16, 32, 48}),
-    ],
-)
-def test_policies_keep_the_frames_that_they_name(policy: str, kept_births: set[int]) -> None:
-    bank = memory.empty_bank(1, 4, WIDTH, OBJECTS)
-    for frame in range(64):
+def births_after(policy: str, frames: int, per_frame: int, slots: int) -> torch.Tensor:
+    """Run the bank over frames that write `per_frame` tokens each; birth frames of the tokens that are left."""
+    generator = torch.Generator().manual_seed(0)
+    bank = memory.empty_bank(1, slots, WIDTH, OBJECTS)
+    for frame in range(frames):
         bank = memory.begin_frame(bank, torch.ones(1, OBJECTS))
-        fresh = memory.empty_bank(1, 1, WIDTH, OBJECTS).with_columns(
-            valid=torch.ones(1, 1),
-            birth=torch.full((1, 1), float(frame)),
-            x=torch.full((1, 1), 0.5),
-            y=torch.full((1, 1), 0.5),
+        fresh = memory.empty_bank(1, per_frame, WIDTH, OBJECTS).with_columns(
+            valid=torch.ones(1, per_frame),
+            birth=torch.full((1, per_frame), float(frame)),
+            x=torch.rand(1, per_frame, generator=generator),
+            y=torch.rand(1, per_frame, generator=generator),
         )
         both = memory.concat(bank, fresh)
-        score = memory.policy_scores(both, torch.zeros(1, 5), torch.tensor([float(frame)]), one_hot(policy))
-        bank = memory.select(both, score, 4, torch.tensor([4.0]))
-    assert set(bank.column("birth")[0].int().tolist()) == kept_births
+        gate = torch.zeros(1, slots + per_frame)
+        score = memory.policy_scores(both, gate, torch.tensor([float(frame)]), one_hot(policy))
+        bank = memory.select(both, score, slots, torch.tensor([float(slots)]))
+    return bank.column("birth")[0]
+
+
+def test_fifo_keeps_the_newest_frames() -> None:
+    assert sorted(births_after("fifo", 50, 4, 12).tolist()) == [47.0] * 4 + [48.0] * 4 + [49.0] * 4
+
+
+def test_uniform_keeps_all_of_the_past_alike() -> None:
+    births = births_after("uniform", 200, 8, 100)
+    quarters = torch.histc(births, 4, 0, 200)
+    assert quarters.min() >= 12 and quarters.max() <= 38  # 25 expected, standard deviation 4.3
+
+
+def test_random_forgets_at_random() -> None:
+    births = births_after("random", 200, 8, 100)
+    # Each frame replaces 8 of 108 tokens at random, so ages are geometric with a mean of 12.5 frames.
+    assert 182 < float(births.mean()) < 192
+    assert births.min() < 180
 
 
 def test_learned_policy_keeps_what_the_gate_wants_and_nothing_else() -> None:
