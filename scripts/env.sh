@@ -44,12 +44,14 @@ if [ -d "$_sam2lite_prefix" ]; then
   done
 fi
 
-# Fast DDS's default shared-memory segment is smaller than one image; a profile of the user's own comes first. Humble's
-# Fast DDS knows only the older name of the variable, newer ones warn about it.
-case ${ROS_DISTRO:-} in
-  humble) export FASTRTPS_DEFAULT_PROFILES_FILE=${FASTRTPS_DEFAULT_PROFILES_FILE:-$_sam2lite_root/config/fastdds_shm.xml} ;;
-  *) export FASTDDS_DEFAULT_PROFILES_FILE=${FASTDDS_DEFAULT_PROFILES_FILE:-$_sam2lite_root/config/fastdds_shm.xml} ;;
-esac
+# Fast DDS's default shared-memory segment is smaller than one image; a profile of the user's own comes first. Fast DDS 2,
+# which Humble and Jazzy have, knows only the older name of the variable; Kilted warns about that one.
+if [ -z "${FASTRTPS_DEFAULT_PROFILES_FILE:-}${FASTDDS_DEFAULT_PROFILES_FILE:-}" ]; then
+  case ${ROS_DISTRO:-} in
+    humble | jazzy) export FASTRTPS_DEFAULT_PROFILES_FILE=$_sam2lite_root/config/fastdds_shm.xml ;;
+    *) export FASTDDS_DEFAULT_PROFILES_FILE=$_sam2lite_root/config/fastdds_shm.xml ;;
+  esac
+fi
 
 unset -f _sam2lite_prepend
 unset _sam2lite_root _sam2lite_prefix _sam2lite_dir
