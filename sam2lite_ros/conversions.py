@@ -15,7 +15,7 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from sam2lite_core.errors import ConfigurationError, InvalidFrameError
 
-MASK_ENCODINGS: dict[str, np.dtype[np.uint8] | np.dtype[np.uint16]] = {
+MASK_ENCODINGS: "dict[str, np.dtype[np.uint8] | np.dtype[np.uint16]]" = {
     "mono8": np.dtype(np.uint8),
     "mono16": np.dtype(np.uint16),
 }

@@ -169,7 +169,7 @@ class TrackerNode(LifecycleNode):
 
     # Parameters
 
-    def _on_set_parameters(self, changes: list[Parameter[Any]]) -> SetParametersResult:
+    def _on_set_parameters(self, changes: "list[Parameter[Any]]") -> SetParametersResult:
         """Accept or refuse with a reason; rclpy lets an exception from here escape into the executor."""
         try:
             asked = {change.name: change.value for change in changes}

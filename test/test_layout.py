@@ -8,6 +8,7 @@ import re
 import runpy
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,38 @@ def imported_names(source: str) -> set[str]:
             if called.endswith("import_module") or called == "__import__":
                 names.add(str(node.args[0].value).split(".")[0])
     return names
+
+
+def subscripts_at_import(source: str, roots: tuple[str, ...]) -> set[str]:
+    """Subscripts of what comes from these modules that importing the source evaluates, as written there."""
+    tree = ast.parse(source)
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names.update(
+                alias.asname or alias.name for alias in node.names if alias.name.split(".")[0] in roots
+            )
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in roots:
+            names.update(alias.asname or alias.name for alias in node.names)
+
+    def evaluated(node: ast.AST) -> Iterator[ast.AST]:
+        yield node
+        for field, value in ast.iter_fields(node):
+            if field == "body" and isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+                continue
+            for child in value if isinstance(value, list) else [value]:
+                if isinstance(child, ast.AST):
+                    yield from evaluated(child)
+
+    subscripts = [node for node in evaluated(tree) if isinstance(node, ast.Subscript)]
+    return {
+        ast.unparse(node)
+        for node in subscripts
+        if any(
+            ast.unparse(node.value) == name or ast.unparse(node.value).startswith(f"{name}.")
+            for name in names
+        )
+    }
 
 
 def sources(package: str) -> list[Path]:
@@ -92,6 +125,44 @@ def built_prefix() -> Path:
 )
 def test_imported_names_finds_what_a_source_imports(source: str, expected: set[str]) -> None:
     assert imported_names(source) == expected
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("def f(a: list[P[int]]) -> None: ...", {"P[int]"}),
+        ("def f(a: 'list[P[int]]') -> 'P[int]': ...", set()),
+        ("class A(P[int]):\n    b: P[str]\n    def c(self) -> P[bool]: ...", {"P[int]", "P[str]", "P[bool]"}),
+        ("Alias = P[int]", {"P[int]"}),
+        ("def f(a=P[int]):\n    b: P[str] = P[str]()", {"P[int]"}),
+        ("import rclpy.task\nA = rclpy.task.Future[int]", {"rclpy.task.Future[int]"}),
+        ("A = list[P]\nB: dict[str, P]", set()),
+    ],
+)
+def test_subscripts_at_import_finds_what_importing_evaluates(source: str, expected: set[str]) -> None:
+    assert (
+        subscripts_at_import(f"from rclpy.parameter import Parameter as P\n{source}", ("rclpy",)) == expected
+    )
+
+
+def test_nothing_of_rclpy_is_subscripted_at_import() -> None:
+    """Parameter, Future, Service, … are not generic in the rclpy of Humble and Jazzy."""
+    files = [*sources("sam2lite_ros"), *sources("launch")]
+    found = {
+        path.name: subscripts_at_import(path.read_text(), ("rclpy", "launch", "launch_ros")) for path in files
+    }
+    assert {name: subscripts for name, subscripts in found.items() if subscripts} == {}
+
+
+def test_no_numpy_dtype_is_subscripted_at_import() -> None:
+    """Ubuntu 22.04 has numpy 1.21, whose dtype is not generic; NDArray is."""
+    wrong = {
+        path.name
+        for package in ("sam2lite_core", "sam2lite_ros")
+        for path in sources(package)
+        if any(".dtype[" in found for found in subscripts_at_import(path.read_text(), ("numpy",)))
+    }
+    assert wrong == set()
 
 
 @pytest.mark.parametrize("package", sorted(FORBIDDEN))
