@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from sam2lite_core.backends.base import PromptInputs
+from sam2lite_core.errors import InvalidPromptError
 from sam2lite_core.motion import Motion
 from sam2lite_core.types import Prompt
 from sam2lite_core.variants import PATCH
@@ -72,9 +74,42 @@ def token_pool(
     return averaging_matrix(network[0] // PATCH, rows), averaging_matrix(network[1] // PATCH, columns)
 
 
-def motion_map(motion: Motion | None, rows: int, columns: int) -> NDArray[np.float32]:
-    """Relative flow magnitude (rows, columns) in patch widths per frame; zeros where no motion was measured."""
-    return np.zeros((rows, columns), np.float32) if motion is None else motion.magnitude(rows, columns)
+def motion_map(motion: Motion | None, rows: int, columns: int, elapsed: int = 1) -> NDArray[np.float32]:
+    """Relative flow magnitude (rows, columns) in patch widths per frame; zeros where no motion was measured.
+
+    Args:
+        motion: since the last step.
+        rows, columns: of the map.
+        elapsed: frames since the last step; frames that were skipped are no faster motion.
+    """
+    if motion is None:
+        return np.zeros((rows, columns), np.float32)
+    return motion.magnitude(rows, columns) / np.float32(max(elapsed, 1))
+
+
+def separate_masks(prompts: Sequence[Prompt]) -> tuple[Prompt, ...]:
+    """Make the given masks of one frame disjoint: a pixel belongs to the smallest mask that covers it.
+
+    Raises:
+        InvalidPromptError: smaller masks leave nothing of a mask.
+    """
+    given = [(prompt, prompt.mask) for prompt in prompts if prompt.mask is not None]
+    taken: NDArray[np.bool_] | None = None
+    cut: dict[int, Prompt] = {}
+    for prompt, mask in sorted(given, key=lambda pair: int(np.count_nonzero(pair[1]))):
+        if taken is None or taken.shape != mask.shape:  # sizes are checked against the image elsewhere
+            taken = mask.copy()
+            continue
+        left = mask & ~taken
+        if not left.any():
+            raise InvalidPromptError(
+                f"object {prompt.object_id}: smaller masks of this frame cover its mask; "
+                "give each object pixels of its own"
+            )
+        if np.count_nonzero(left) != np.count_nonzero(mask):
+            cut[prompt.object_id] = replace(prompt, mask=left)
+        taken |= mask
+    return tuple(cut.get(prompt.object_id, prompt) for prompt in prompts)
 
 
 def resize(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:

@@ -47,12 +47,13 @@ class Tracker:
         threads: int | None = None,
         model_path: str | Path | None = None,
         presence_threshold: float = 0.5,
+        device: str = "auto",
     ) -> None:
         """Load a model.
 
         Args:
             variant: tiny, small or base.
-            backend: onnxruntime, or auto for the best that is installed.
+            backend: onnxruntime or torch, or auto for the best that is installed.
             precision: auto, fp32, fp16 or int8, as far as the backend has it.
             deadline_ms: time a step may take; the controller lowers the resolution to keep it. None: full resolution.
             scale: fixes the resolution scale, 0.5..1; the controller then leaves it alone.
@@ -62,6 +63,7 @@ class Tracker:
             threads: CPU threads of the runtime; None for its own choice.
             model_path: folder of an exported model instead of the shipped one.
             presence_threshold: an object below it is LOST.
+            device: where the backend computes, as it names its devices; auto for the best that it finds.
 
         Raises:
             UnknownVariantError, BackendError, ModelFileError, ConfigurationError: naming the value and what is allowed.
@@ -82,7 +84,11 @@ class Tracker:
         self._backend = open_backend(
             backend,
             BackendSettings(
-                folder, self._budget, settings.check_precision(precision), settings.check_threads(threads)
+                folder,
+                self._budget,
+                settings.check_precision(precision),
+                settings.check_threads(threads),
+                device,
             ),
         )
         if self._backend.info.variant != variant:
@@ -192,22 +198,33 @@ class Tracker:
 
     # ---- tracking -------------------------------------------------------------------------------------------------
 
-    def step(self, image: NDArray[np.uint8], prompts: Sequence[Prompt] = ()) -> TrackResult:
+    def step(
+        self,
+        image: NDArray[np.uint8],
+        prompts: Sequence[Prompt] = (),
+        *,
+        elapsed: int = 1,
+        overhead_ms: float = 0.0,
+    ) -> TrackResult:
         """Track every object into the next frame.
 
         Args:
             image: (H, W, 3) uint8 RGB; another size than the last frame's is legal.
-            prompts: objects shown on this frame: new ones, or known ones shown again.
+            prompts: objects shown on this frame: new ones, or known ones shown again. Where given masks overlap, the
+                smaller one is on top.
+            elapsed: frames of the source since the last step, 1 when none was skipped; motion is per frame.
+            overhead_ms: what this frame costs outside the step (queueing, decoding, publishing), for the controller.
 
         Returns:
             Masks at the image's size, and how they came about.
 
         Raises:
             InvalidFrameError, InvalidPromptError: before anything has changed.
-            BackendError: the runtime failed; the memory is as before.
+            BackendError: the runtime failed; the memory is as before, the previous masks are not carried on.
         """
         height, width = check_image(image)
         slots = self._assign(prompts, height, width)
+        prompts = preprocess.separate_masks(prompts)
         clock = Stopwatch()
         scale = self._settings.scale if self._settings.scale is not None else self._control.scale
         rows, columns = preprocess.network_size(height, width, scale, self._short_side)
@@ -222,7 +239,7 @@ class Tracker:
         if ids:
             inputs = StepInputs(
                 image=small,
-                motion=preprocess.motion_map(motion, rows // PATCH, columns // PATCH),
+                motion=preprocess.motion_map(motion, rows // PATCH, columns // PATCH, elapsed),
                 warped=warped,
                 slots=tuple(slots[i] for i in ids),
                 active=self._active(),
@@ -236,12 +253,17 @@ class Tracker:
                 if prompts
                 else None,
             )
-            outputs = self._backend.step(inputs)
+            try:
+                outputs = self._backend.step(inputs)
+            except Exception:
+                # The flow has moved on by a frame that the masks have not seen.
+                self._masks.clear()
+                raise
         inference_ms = clock.lap()
         self._slot_of = slots
         result = self._result(outputs, ids, prompts, height, width)
         timings = StepTimings(preprocess_ms, motion_ms, inference_ms, clock.lap())
-        self._control = self._controller.update(self._control, timings.total_ms)
+        self._control = self._controller.update(self._control, timings.total_ms + overhead_ms)
         frame, self._frame = self._frame, self._frame + 1
         return replace(result, timings=timings, scale=scale, window=window, frame_index=frame)
 

@@ -11,7 +11,7 @@ from sam2lite_core.backends.files import ModelInfo
 
 FloatArray = NDArray[np.float32]
 
-META = ("x", "y", "age", "motion", "uncertainty", "valid", "owner", "birth")
+META = ("x", "y", "age", "motion", "uncertainty", "valid", "owner", "birth", "affinity")
 """Columns of a token's numbers, as `model.memory.META` explains them."""
 
 POLICIES = ("learned", "fifo", "random", "uniform")
@@ -109,7 +109,7 @@ class BankSnapshot:
     """The memory bank copied to the host, for pictures and tests; never on the frame path.
 
     Attributes:
-        key, value: (S, 256); identity, known: (S, M); meta: (S, 8), columns as in `META`. All float32.
+        key, value: (S, 256); identity, known: (S, M); meta: (S, 9), columns as in `META`. All float32.
     """
 
     key: FloatArray

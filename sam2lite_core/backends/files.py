@@ -14,7 +14,7 @@ STEP_FILE = "step.onnx"
 PROMPT_FILE = "prompt.onnx"
 WEIGHTS_FILE = "weights.safetensors"
 INFO_KEY = "sam2lite_info"
-FORMAT = 2
+FORMAT = 3
 MAX_HEADER = 1 << 20  # ours is 20 kB; a foreign file must not make us read gigabytes
 TRANSPOSED = ".T"
 """Ends the name of a tensor that the weights file holds transposed, as the graphs multiply by it."""

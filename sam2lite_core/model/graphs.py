@@ -71,7 +71,7 @@ class StepGraph(nn.Module):
             presence_threshold: (1,) float32, an object below it is LOST.
             token_rows, token_columns: (1, r, H/16) and (1, c, W/16) float32 weights that average the frame's patches
                 into its r x c tokens; each row sums to 1.
-            bank_key, bank_value: (1, S, 256); bank_identity, bank_known: (1, S, M); bank_meta: (1, S, 8); float32.
+            bank_key, bank_value: (1, S, 256); bank_identity, bank_known: (1, S, M); bank_meta: (1, S, 9); float32.
 
         Returns:
             logits (1, K, H/4, W/4) against the background after soft aggregation; presence (1, K) 0..1; uncertainty
@@ -110,8 +110,10 @@ class StepGraph(nn.Module):
         logits, probability = prediction.logits, prediction.probability
         if prompt is not None:
             _, masks, given, prompted = prompt
-            presence = torch.maximum(presence, prompted)
             logits, probability = impose(logits, probability, masks, given)
+            # Shown and found: the operator vouches for it. A click that found nothing is LOST, not "absent here".
+            found = torch.maximum(given, (probability.flatten(2).amax(dim=-1) > 0.5).to(presence.dtype))
+            presence = presence * (1.0 - prompted) + torch.maximum(presence, prompted) * prompted * found
         present = (presence >= threshold.unsqueeze(1)).to(presence.dtype)
         logits, probability = trust(logits, probability, present)
 

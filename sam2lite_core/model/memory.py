@@ -15,10 +15,10 @@ ANCHOR_BONUS = 100.0
 TIE_BREAK = 1e-4  # torch and ONNX Runtime choose differently among equal scores
 REJECTED = -1e4  # not -inf: an empty bank would give NaN, and fp16 engines overflow
 POLICIES = ("learned", "fifo", "random", "uniform")
-META = ("x", "y", "age", "motion", "uncertainty", "valid", "owner", "birth")
+META = ("x", "y", "age", "motion", "uncertainty", "valid", "owner", "birth", "affinity")
 """Columns of `Bank.meta`: centre in [0, 1] of the frame; frames since written; relative flow magnitude in patch
 widths per frame; mask entropy 0..1; 1 = slot in use; anchors hold 1 + the slot of the object whose prompt wrote them,
-others 0; index of the frame that wrote the token."""
+others 0; index of the frame that wrote the token; how well an anchor represents its object, 0 for other tokens."""
 
 
 class Bank(NamedTuple):
@@ -29,7 +29,7 @@ class Bank(NamedTuple):
         value: (N, S, 256) float.
         identity: (N, S, M) float 0..1, share of the token's patch that each object covers.
         known: (N, S, M) float 0 or 1, whether that share means anything.
-        meta: (N, S, 8) float, columns as in `META`.
+        meta: (N, S, 9) float, columns as in `META`.
     """
 
     key: Tensor
@@ -131,18 +131,22 @@ def anchor_quota(bank: Bank, affinity: Tensor, budget: Tensor, prompted: Tensor)
     best, slot = masked.max(dim=-1)
     owner = bank.column("owner")
     owner = torch.where(fresh & (best > 0.0), slot.to(owner.dtype) + 1.0, owner)
+    worth = torch.where(fresh, best, bank.column("affinity"))
     # Newer prompts first, then affinity, then the index. All anchors of one prompt frame have one age, and beside it a
-    # small bonus for the index would be lost in fp32: ties are broken by a comparison of their own.
+    # small bonus would be lost in fp32: each criterion is a comparison of its own.
     order = torch.arange(owner.shape[1], device=owner.device, dtype=owner.dtype)
-    rank_key = torch.where(fresh, best, -bank.column("age"))
     same = (owner.unsqueeze(2) - owner.unsqueeze(1)).abs() < 0.5
-    mine, other = rank_key.unsqueeze(2), rank_key.unsqueeze(1)
-    better = (other > mine) | ((other >= mine) & (order.unsqueeze(0) < order.unsqueeze(1)))
+    older = bank.column("age").unsqueeze(2) - bank.column("age").unsqueeze(1)
+    gain = worth.unsqueeze(1) - worth.unsqueeze(2)
+    before = order.unsqueeze(0) < order.unsqueeze(1)
+    better = (older > 0.5) | ((older.abs() < 0.5) & ((gain > 0.0) | ((gain >= 0.0) & before)))
     rank = (same & better).to(owner.dtype).sum(dim=2)
     slots = torch.arange(1, prompted.shape[1] + 1, device=owner.device, dtype=owner.dtype)
     present = ((owner.unsqueeze(2) - slots).abs() < 0.5).to(owner.dtype).amax(dim=1)
     quota = torch.floor(budget * 0.5 / present.sum(dim=1).clamp(min=1.0))
-    return bank.with_columns(owner=torch.where(rank < quota.unsqueeze(1), owner, torch.zeros_like(owner)))
+    kept = (rank < quota.unsqueeze(1)) & (owner > 0.5)
+    none = torch.zeros_like(owner)
+    return bank.with_columns(owner=torch.where(kept, owner, none), affinity=torch.where(kept, worth, none))
 
 
 def hash_noise(bank: Bank, frame: Tensor) -> Tensor:

@@ -267,11 +267,14 @@ class Student(nn.Module):
         x, y = self.positions(rows, columns, flat)
         one = torch.ones_like(moved.squeeze(-1))
         zero = torch.zeros_like(one)
-        columns_ = [
-            x.reshape(1, -1) * one, y.reshape(1, -1) * one, zero, moved.squeeze(-1), unsure.squeeze(-1), one, zero,
-            frame.unsqueeze(1) * one,
-        ]  # fmt: skip
-        return Bank(F.normalize(new_key, dim=-1), value, identity, known * 1.0, torch.stack(columns_, dim=-1))
+        columns_ = {
+            "x": x.reshape(1, -1) * one,
+            "y": y.reshape(1, -1) * one,
+            "birth": frame.unsqueeze(1) * one,
+        }
+        columns_ |= {"motion": moved.squeeze(-1), "uncertainty": unsure.squeeze(-1), "valid": one}
+        meta = torch.stack([columns_.get(name, zero) for name in memory.META], dim=-1)
+        return Bank(F.normalize(new_key, dim=-1), value, identity, known * 1.0, meta)
 
     def gate_scores(self, bank: Bank) -> Tensor:
         """Gate scores s (equation 8) of every slot, (N, S)."""

@@ -30,6 +30,7 @@ def random_bank(seed: int, slots: int, fill: float = 0.8, batch: int = 1) -> Ban
         "valid": torch.ones(batch, slots),
         "owner": owner,
         "birth": 100 - age,
+        "affinity": rand(batch, slots) * (owner > 0),
     }
     meta = torch.stack([columns[name] for name in META], dim=-1)
     flag = valid.unsqueeze(-1)
@@ -73,10 +74,11 @@ def test_select_never_exceeds_the_budget_and_leaves_free_slots_empty(
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 10_000), policy=st.sampled_from(memory.POLICIES))
 def test_anchors_survive_whatever_the_policy_thinks(seed: int, policy: str) -> None:
-    bank = random_bank(seed, 60)
+    bank = random_bank(seed, 120)
     anchors = int((bank.column("owner") > 0.5).sum())
-    score = memory.policy_scores(bank, torch.full((1, 60), -5.0), torch.tensor([100.0]), one_hot(policy))
-    kept = memory.select(bank, score, 60, torch.tensor([60.0]))
+    room = max(anchors, 1)  # no more room than the anchors need: every other token has to go
+    score = memory.policy_scores(bank, torch.full((1, 120), 9.0), torch.tensor([100.0]), one_hot(policy))
+    kept = memory.select(bank, score, room, torch.tensor([float(room)]))
     assert int((kept.column("owner") > 0.5).sum()) == anchors
 
 
@@ -206,17 +208,18 @@ def test_select_breaks_ties_by_age_in_the_bank() -> None:
 
 @pytest.mark.parametrize("age", [1.0, 3.0, 100.0, 5000.0, 1e6])
 def test_anchors_of_one_old_frame_give_way_however_old_they_are(age: float) -> None:
-    # All anchors of a prompt frame have one age: only the index tells them apart, and beside a large age fp32 would
+    # All anchors of a prompt frame have one age: only their worth tells them apart, and beside a large age fp32 would
     # lose it as a small bonus.
     old = random_bank(1, 40, fill=1.1).with_columns(age=torch.full((1, 40), age), owner=torch.zeros(1, 40))
-    old = old.with_columns(owner=(torch.arange(40) < 32).float().unsqueeze(0))
+    worth = torch.linspace(0.0, 1.0, 40).unsqueeze(0)
+    old = old.with_columns(owner=(torch.arange(40) < 32).float().unsqueeze(0), affinity=worth)
     fresh = random_bank(2, 80, fill=1.1).with_columns(age=torch.zeros(1, 80), owner=torch.zeros(1, 80))
     affinity = torch.zeros(1, 120, OBJECTS)
     affinity[0, 40:, 1] = torch.linspace(0.1, 1.0, 80)
     flags = torch.tensor([[0.0, 1.0, 0.0, 0.0]])
     both = memory.anchor_quota(memory.concat(old, fresh), affinity, torch.tensor([64.0]), flags)
     owners = both.column("owner")[0]
-    assert torch.nonzero(owners == 1.0).flatten().tolist() == list(range(16))
+    assert torch.nonzero(owners == 1.0).flatten().tolist() == list(range(16, 32))  # the best half of them
     assert torch.nonzero(owners == 2.0).flatten().tolist() == list(range(104, 120))
 
 

@@ -6,6 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sam2lite_core import postprocess, preprocess
+from sam2lite_core.errors import InvalidPromptError
+from sam2lite_core.motion import Motion
 from sam2lite_core.types import ObjectState, Prompt
 
 
@@ -71,6 +73,31 @@ def test_prompts_become_rasters_at_stride_four() -> None:
     assert np.unravel_index(negative.argmax(), negative.shape) == (0, 0)
     assert inputs.masks[3, 4:8, 16:24].all() and inputs.masks[3].sum() == 4 * 8
     assert not inputs.rasters[2].any()
+
+
+def test_overlapping_masks_go_to_the_smaller_object() -> None:
+    large, small = np.zeros((2, 8, 8), bool)
+    large[1:7, 1:7] = True
+    small[3:5, 3:5] = True
+    separated = preprocess.separate_masks([Prompt(object_id=1, mask=large), Prompt(object_id=2, mask=small)])
+    assert [p.object_id for p in separated] == [1, 2]
+    assert np.array_equal(separated[0].mask, large & ~small) and np.array_equal(separated[1].mask, small)
+    apart = [Prompt(object_id=1, mask=small), Prompt(object_id=2, points=np.array([[1, 1]]))]
+    assert preprocess.separate_masks(apart) == tuple(apart)
+
+
+def test_a_mask_without_pixels_of_its_own_is_refused() -> None:
+    mask = np.ones((4, 4), bool)
+    with pytest.raises(InvalidPromptError, match="object 2: smaller masks"):
+        preprocess.separate_masks([Prompt(object_id=1, mask=mask), Prompt(object_id=2, mask=mask)])
+
+
+def test_motion_is_per_frame_of_the_source() -> None:
+    flow = np.zeros((4, 4, 2), np.float32)
+    flow[0, 0, 0] = 0.5
+    once, thrice = (preprocess.motion_map(Motion(flow), 4, 4, elapsed) for elapsed in (1, 3))
+    assert once[0, 0] == pytest.approx(2.0) and np.allclose(thrice, once / 3)
+    assert not preprocess.motion_map(None, 2, 3).any()
 
 
 def test_a_box_thinner_than_a_cell_still_marks_one() -> None:

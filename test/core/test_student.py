@@ -132,6 +132,38 @@ def test_prompt_graph_returns_given_masks_and_writes_anchors(student: Student) -
     assert {1.0, 2.0, 3.0} <= set(owners.tolist())
 
 
+def test_objects_shown_one_after_another_keep_anchors_on_themselves(student: Student) -> None:
+    inputs = example_inputs(student, objects=4, slots=64, rows=12, columns=12, prompt=True)
+    inputs["image"] = torch.randint(
+        0, 256, inputs["image"].shape, generator=torch.Generator().manual_seed(2), dtype=torch.uint8
+    )
+    for k in range(4):
+        top, left = 24 * (k // 2), 24 * (k % 2)
+        inputs["masks"][0, k, top + 6 : top + 18, left + 6 : left + 18] = 1.0
+    for k in range(4):
+        only = torch.eye(4)[[k]]
+        outputs = run(student, inputs | {"mask_given": only, "prompted": only}, prompt=True)
+        inputs |= {name: outputs[f"new_{name}"] for name in graphs.BANK_NAMES}
+    owner = inputs["bank_meta"][0, :, graphs.memory.META.index("owner")]
+    for k in range(4):
+        held = inputs["bank_identity"][0, owner == k + 1, k]
+        # A quota of 64 / 2 / 4 tokens, and nearly all of the 2.25 tokens' area that the object covers.
+        assert len(held) == 8 and float(held.sum()) > 2.0
+
+
+def test_click_that_finds_nothing_is_lost_and_unknown(student: Student) -> None:
+    inputs = example_inputs(student, objects=1, slots=64, rows=6, columns=6, prompt=True)
+    inputs["policy"] = torch.tensor([[0.0, 1.0, 0.0, 0.0]])
+    inputs["prompted"][:] = 1.0
+    with torch.no_grad():
+        bias = student.head.out.bias.clone()
+        student.head.out.bias.fill_(-30.0)
+        outputs = run(student, inputs, prompt=True)
+        student.head.out.bias.copy_(bias)
+    assert float(outputs["presence"]) == 0.0
+    assert not outputs["new_bank_known"].any()
+
+
 def test_lost_object_is_unknown_in_new_tokens_not_absent(student: Student) -> None:
     first = run(student, prompted_inputs(student), prompt=True)
     bank = {name: first[f"new_{name}"] for name in graphs.BANK_NAMES}

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import cv2
 import numpy as np
 import pytest
 
@@ -64,20 +65,49 @@ def test_object_facts_agree_with_the_label_map(tracker: Tracker, small_clip) -> 
     assert found.centroid == pytest.approx((columns.mean(), rows.mean()), abs=1e-3)
 
 
-@pytest.mark.parametrize(
-    "prompt",
-    [
-        Prompt(object_id=1, box=np.array([10, 10, 60, 60])),
-        Prompt(object_id=1, points=np.array([[40, 40]])),
-        Prompt(object_id=1, points=np.array([[40, 40], [3, 3]]), point_labels=np.array([1, 0])),
-        Prompt(object_id=1, box=np.array([10, 10, 60, 60]), points=np.array([[40, 40]])),
-    ],
-    ids=["box", "point", "points", "box and point"],
-)
-def test_every_kind_of_prompt_starts_an_object(tracker: Tracker, small_clip, prompt: Prompt) -> None:
-    results = run(tracker, small_clip.frames[:3], {0: [prompt]})
-    assert all([o.object_id for o in result.objects] == [1] for result in results)
-    assert results[0].objects[0].state is ObjectState.TRACKED
+def prompt_on(clip, frame: int, kind: str) -> Prompt:
+    """Show object 1 of a frame as an operator would."""
+    mask = mask_of(clip, 1, frame)
+    rows, columns = np.nonzero(mask)
+    box = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
+    depth = cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 5)[1:-1, 1:-1]
+    inside = np.array(np.unravel_index(depth.argmax(), depth.shape))[::-1]
+    outside = np.array([[2.0, 2.0]])
+    return {
+        "box": Prompt(object_id=1, box=box),
+        "point": Prompt(object_id=1, points=inside[None]),
+        "points": Prompt(
+            object_id=1, points=np.concatenate([inside[None], outside]), point_labels=np.array([1, 0])
+        ),
+        "box and point": Prompt(object_id=1, box=box, points=inside[None]),
+    }[kind]
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["first", "late"])
+@pytest.mark.parametrize("prompt", ["box", "point", "points", "box and point"])
+def test_every_kind_of_prompt_finds_its_object(tracker: Tracker, small_clip, prompt: str, late: bool) -> None:
+    """At the first frame, and in mid-stream while another object is followed."""
+    if late:
+        tracker.step(small_clip.frames[0], [Prompt(object_id=2, mask=mask_of(small_clip, 2))])
+        tracker.step(small_clip.frames[1])
+    frame = 2 if late else 0
+    result = tracker.step(small_clip.frames[frame], [prompt_on(small_clip, frame, prompt)])
+    (found,) = [o for o in result.objects if o.object_id == 1]
+    assert found.state is ObjectState.TRACKED
+    truth = mask_of(small_clip, 1, frame)
+    answer = result.label_map == 1
+    assert (answer & truth).sum() > 0.5 * answer.sum() > 0  # most of the answer lies on what was shown
+    assert 1 in tracker.step(small_clip.frames[frame + 1]).label_map
+
+
+def test_overlapping_masks_agree_with_the_result(tracker: Tracker, small_clip) -> None:
+    large, small = np.zeros((2, 96, 128), bool)
+    large[20:80, 20:80] = True
+    small[40:60, 40:60] = True
+    prompts = [Prompt(object_id=1, mask=small), Prompt(object_id=2, mask=large)]
+    result = tracker.step(small_clip.frames[0], prompts)
+    assert np.array_equal(result.label_map, np.where(small, 1, np.where(large, 2, 0)))
+    assert tracker.backend.bank().identity.sum(axis=1).max() < 1.001
 
 
 def test_objects_join_are_shown_again_and_leave_in_mid_stream(tracker: Tracker, small_clip) -> None:
