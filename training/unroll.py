@@ -38,6 +38,8 @@ class UnrollConfig:
         drop_warp: probability that a clip gets no warped previous mask on a frame, so that it is not leaned on; at the
             start and from 40 % of the run on.
         corrupt_warp: probability that the warped mask is damaged.
+        joins_late: probability that an object is shown on a later frame than the first.
+        shown_again: probability per frame that a followed object is prompted again.
         edge_from: share of the run after which the edge loss counts; before, it teaches flat masks.
         hard_share: share of pixels that the cross-entropy counts as hardest.
     """
@@ -47,6 +49,8 @@ class UnrollConfig:
     own_masks: float = 0.75
     drop_warp: tuple[float, float] = (0.5, 0.3)
     corrupt_warp: float = 0.15
+    joins_late: float = 0.15
+    shown_again: float = 0.05
     edge_from: float = 0.3
     hard_share: float = 0.25
     weights: LossWeights = LossWeights()
@@ -207,33 +211,42 @@ class Unroller:
         budget = config.budgets[int(torch.randint(len(config.budgets), (), generator=self.generator))]
         bank = memory.empty_bank(batch, budget, student.variant.key_width, count)
 
+        first = self._first_frames(truth, exists)
         total = torch.zeros(())
         parts: dict[str, list[Tensor]] = {}
-        previous = F.avg_pool2d(truth[:, 0], 4)
+        previous = torch.zeros_like(F.avg_pool2d(truth[:, 0], 4))
+        trusted = torch.zeros_like(exists)
         for t in range(frames):
             current = frame_features(features, batch, t)
+            followed, new = exists * (first <= t), exists * (first == t)
+            true = truth[:, t] * followed.unsqueeze(-1).unsqueeze(-1)
+            # Operators also show again what is followed already.
+            shown = torch.maximum(new, followed * (self._chance(batch, count) < config.shown_again) * (t > 0))
             prompts = None
-            if t == 0:
-                warped = torch.zeros_like(previous)
-                prompts = random_prompts(F.avg_pool2d(truth[:, 0], 4), self.generator)
-            else:
+            if shown.any():
+                prompts = random_prompts(
+                    F.avg_pool2d(true, 4) * shown.unsqueeze(-1).unsqueeze(-1), self.generator
+                )
+            warped = torch.zeros_like(previous)
+            if t > 0:
                 bank = memory.begin_frame(bank, exists)
-                warped = self._warped(previous, clip["flow"][:, t], progress)
+                # Where a LOST object went is unknown, not "nowhere"; the tracker does the same.
+                warped = self._warped(previous, clip["flow"][:, t], progress) * trusted.unsqueeze(
+                    -1
+                ).unsqueeze(-1)
             window = torch.full((batch,), 8.0)
             readout = student.read(key[:, t], bank, slots, student.attention_logits(key[:, t], bank, window))
             prediction = student.decode(current, readout, warped, prompts)
-            loss, named = frame_loss(prediction, truth[:, t], exists, config, progress)
+            loss, named = frame_loss(prediction, true, followed, config, progress)
             if t > 0:
-                named["share"] = losses.share_loss(
-                    readout.share, readout.evidence, F.avg_pool2d(truth[:, t], 16)
-                )
+                named["share"] = losses.share_loss(readout.share, readout.evidence, F.avg_pool2d(true, 16))
                 loss = loss + config.weights.share * named["share"]
             total = total + loss * (0.5 if t == 0 else 1.0)
             for name, value in named.items():
                 parts.setdefault(name if t else f"prompt_{name}", []).append(value.detach())
-            previous, trusted = self._remembered(prediction, truth[:, t], exists, t)
+            previous, trusted = self._remembered(prediction, true, followed, new)
             bank = self._write(
-                bank, current, key[:, t], previous, trusted, slots, clip["motion"][:, t], t, budget, exists
+                bank, current, key[:, t], previous, trusted, slots, clip["motion"][:, t], t, budget, new
             )
         flat = key.flatten(3).transpose(2, 3)
         pairs = [(t, 0) for t in range(1, frames)] + [(t, t - 1) for t in range(2, frames)]
@@ -241,6 +254,15 @@ class Unroller:
         total = total / frames + config.weights.correspondence * match
         values = {name: float(torch.stack(seen).mean()) for name, seen in parts.items()}
         return total, {**values, "correspondence": float(match.detach())}
+
+    def _first_frames(self, truth: Tensor, exists: Tensor) -> Tensor:
+        """The frame on which each object is shown, (N, K): 0 for most, later for some that are visible then."""
+        frames = truth.shape[1]
+        visible = truth.flatten(3).sum(-1) > 0  # (N, T, K)
+        when = torch.randint(frames, exists.shape, generator=self.generator)
+        seen = torch.gather(visible, 1, when.unsqueeze(1)).squeeze(1)
+        late = (self._chance(*exists.shape) < self.config.joins_late) & seen
+        return when * late
 
     def _warped(self, previous: Tensor, flow: Tensor, progress: float) -> Tensor:
         warped = warp(corrupt(previous, self.generator, self.config.corrupt_warp), flow) * 2.0 - 1.0
@@ -252,21 +274,21 @@ class Unroller:
         return warped * kept
 
     def _remembered(
-        self, prediction: Prediction, truth: Tensor, exists: Tensor, t: int
+        self, prediction: Prediction, truth: Tensor, followed: Tensor, new: Tensor
     ) -> tuple[Tensor, Tensor]:
         """The masks (N, K, h, w) that go to memory, and which of them are trusted (N, K)."""
         pooled = F.avg_pool2d(truth, 4)
-        own = prediction.probability.detach() * exists.unsqueeze(-1).unsqueeze(-1)
-        # Frame 0 is remembered as the operator meant it: a misread click in memory would punish faithful tracking.
-        share_own = self.config.own_masks if t else 0.0
-        pick = (self._chance(len(truth)) < share_own).float().view(-1, 1, 1, 1)
+        own = prediction.probability.detach() * followed.unsqueeze(-1).unsqueeze(-1)
+        # A new object is remembered as the operator meant it: a misread click would punish faithful tracking.
+        pick = (self._chance(len(truth), 1) < self.config.own_masks).float() * (1.0 - new)
+        pick = pick.unsqueeze(-1).unsqueeze(-1)
         masks = pick * own + (1.0 - pick) * pooled
-        present = (truth.flatten(2).sum(-1) > 0).float() * exists
+        present = (truth.flatten(2).sum(-1) > 0).float() * followed
         return masks, present
 
     def _write(
         self, bank: Bank, current: Features, key: Tensor, masks: Tensor, trusted: Tensor, slots: Tensor, motion: Tensor,
-        t: int, budget: int, exists: Tensor,
+        t: int, budget: int, new: Tensor,
     ) -> Bank:  # fmt: skip
         student = self.student
         frame = torch.full((len(masks),), float(t))
@@ -275,9 +297,9 @@ class Unroller:
         size = torch.full((len(masks),), float(budget))
         both = memory.concat(bank, fresh)
         affinity = student.affinity(masks, slots, pool)
-        if t == 0:
+        if new.any():
             padded = F.pad(affinity, (0, 0, bank.key.shape[1], 0))
-            both = memory.anchor_quota(both, padded, size, exists)
+            both = memory.anchor_quota(both, padded, size, new)
         # Until the gate is trained: prefer patches near objects, at random, so that any subset has to do.
         score = self._chance(*both.key.shape[:2]) * 8.0 + 4.0 * both.identity.amax(-1).detach()
         return memory.select(both, score, budget, size)
