@@ -5,7 +5,6 @@ environment that `main` sets.
 """
 
 import contextlib
-import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -19,7 +18,8 @@ from rich.table import Table
 
 from sam2lite_core import __version__
 from sam2lite_core.cli_bench import bench
-from sam2lite_core.errors import Sam2LiteError, SourceError
+from sam2lite_core.errors import Sam2LiteError
+from sam2lite_core.files import check_json_path, write_json
 
 if TYPE_CHECKING:
     from sam2lite_core.evaluation.davis import DavisResult
@@ -135,7 +135,7 @@ def track(
     given = {"object": objects, "mask": mask, "point": point, "box": box}
     prompts = build_prompts(in_typed_order(context.obj, given))
     check_output_folder(out, marker=TRACK_MARKER, overwrite=overwrite)
-    _check_json(json_file)
+    check_json_path(json_file)
     with open_source(source, limit=frames) as opened:
         tracker = Tracker(
             variant,
@@ -158,7 +158,7 @@ def track(
                 header=header,
                 on_frame=lambda *_: advance(),
             )
-    _write_json(json_file, document)
+    write_json(json_file, document)
     summary = document["summary"]
     times = f"{summary['p50_ms']:.1f} ms at the median, {summary['p95_ms']:.1f} ms at p95"
     print(f"{summary['frames']} frames, {times}; written to {out}")
@@ -189,7 +189,7 @@ def eval_davis(
 
     names = None if sequences is None else [name.strip() for name in sequences.split(",") if name.strip()]
     names = list_sequences(root, names, year)
-    _check_json(json_file)
+    check_json_path(json_file)
 
     def build() -> Tracker:
         return Tracker(
@@ -213,7 +213,7 @@ def eval_davis(
             overwrite=overwrite,
             progress=lambda _, done, total: advance() if done == total else None,
         )
-    _write_json(json_file, result.to_json())
+    write_json(json_file, result.to_json())
     Console().print(davis_table(result))
 
 
@@ -226,9 +226,9 @@ def info(
     """Show what a model is: its numbers, parameters by part, memory, operations a frame, and files."""
     from sam2lite_core.model_info import describe_model
 
-    _check_json(json_file)
+    check_json_path(json_file)
     document = describe_model(variant, model)
-    _write_json(json_file, document)
+    write_json(json_file, document)
     console = Console()
     for title, rows in document.items():
         table = Table(title=title, title_justify="left", show_header=False)
@@ -270,20 +270,6 @@ def _progress(title: str, total: int | None) -> Iterator[Any]:
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(title, total=total)
         yield lambda: bar.advance(task)
-
-
-def _check_json(path: Path | None) -> None:
-    """Refuse a JSON file that could not be written, before long work starts."""
-    if path is not None and not path.absolute().parent.is_dir():
-        raise SourceError(f"{path}: the folder {path.parent} does not exist")
-
-
-def _write_json(path: Path | None, document: dict[str, Any]) -> None:
-    """Write a result where it was asked for."""
-    from sam2lite_core.files import write_atomically
-
-    if path is not None:
-        write_atomically(path, (json.dumps(document, indent=1) + "\n").encode())
 
 
 def _flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

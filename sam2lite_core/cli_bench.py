@@ -1,6 +1,5 @@
 """`sam2lite bench`: speed and memory on this machine."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -8,7 +7,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from sam2lite_core.errors import ConfigurationError, SourceError
+from sam2lite_core.errors import ConfigurationError
+from sam2lite_core.files import check_json_path, write_json
 
 
 def numbers(text: str, name: str) -> tuple[float, ...]:
@@ -41,10 +41,8 @@ def bench(
     With --endurance, the long run comes first, at the first scale, so that its memory is its own.
     """
     from sam2lite_core.evaluation import bench as measure
-    from sam2lite_core.files import write_atomically
 
-    if json_file is not None and not json_file.absolute().parent.is_dir():
-        raise SourceError(f"{json_file}: the folder {json_file.parent} does not exist")
+    check_json_path(json_file)
     counts = tuple(int(value) for value in numbers(objects, "--objects"))
     settings = measure.BenchSettings(
         variant,
@@ -65,5 +63,4 @@ def bench(
     print(measure.markdown(content))
     if endured is not None:
         print("\n".join(f"{name}: {value}" for name, value in endured.items()))
-    if json_file is not None:
-        write_atomically(json_file, (json.dumps(content, indent=1) + "\n").encode())
+    write_json(json_file, content)

@@ -1,10 +1,12 @@
 """Files and folders that appear whole or not at all."""
 
 import contextlib
+import json
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from sam2lite_core.errors import SourceError
 
@@ -98,3 +100,19 @@ def _take_place(partial: Path, path: Path) -> None:
     path.rename(old)
     partial.rename(path)
     shutil.rmtree(old)
+
+
+def check_json_path(path: Path | None) -> None:
+    """Refuse a JSON file that could not be written, before long work starts; None is nothing to write.
+
+    Raises:
+        SourceError: its folder does not exist.
+    """
+    if path is not None and not path.absolute().parent.is_dir():
+        raise SourceError(f"{path}: the folder {path.parent} does not exist")
+
+
+def write_json(path: Path | None, document: dict[str, Any]) -> None:
+    """Write a result where it was asked for, atomically; None writes nothing."""
+    if path is not None:
+        write_atomically(path, (json.dumps(document, indent=1) + "\n").encode())

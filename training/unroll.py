@@ -11,7 +11,7 @@ from sam2lite_core.model.decoder import PROMPT_CHANNELS
 from sam2lite_core.model.encoder import Features
 from sam2lite_core.model.memory import Bank
 from sam2lite_core.model.student import Prediction, Student
-from sam2lite_core.preprocess import averaging_matrix
+from sam2lite_core.preprocess import averaging_matrix, spot
 from training import losses
 
 
@@ -115,20 +115,13 @@ def random_prompts(truth: Tensor, generator: torch.Generator) -> Tensor:
             inside = (inner if inner.any() else mask).nonzero()
             for _ in range(int(uniform(1, 3.99)) if uniform(0, 1) < 0.4 else 1):
                 y, x = inside[int(uniform(0, len(inside) - 0.01))].tolist()
-                out[n, k, 1] = torch.maximum(out[n, k, 1], disk(height, width, x, y))
+                out[n, k, 1] = torch.maximum(out[n, k, 1], torch.from_numpy(spot(height, width, x, y)))
             if uniform(0, 1) < 0.3:
                 outside = (~mask).nonzero()
                 if len(outside):
                     y, x = outside[int(uniform(0, len(outside) - 0.01))].tolist()
-                    out[n, k, 2] = disk(height, width, x, y)
+                    out[n, k, 2] = torch.from_numpy(spot(height, width, x, y))
     return out
-
-
-def disk(height: int, width: int, x: float, y: float, sigma: float = 2.0) -> Tensor:
-    """A Gaussian spot (height, width) around a point; sigma in stride-4 pixels. The tracker draws the same one."""
-    rows = torch.arange(height).view(-1, 1) - y
-    columns = torch.arange(width).view(1, -1) - x
-    return torch.exp(-(rows * rows + columns * columns) / (2.0 * sigma * sigma))
 
 
 def corrupt(warped: Tensor, generator: torch.Generator, probability: float) -> Tensor:
