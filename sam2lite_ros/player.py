@@ -6,7 +6,7 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -152,9 +152,8 @@ class Player(Node):
 
     def _play_once(self, sent: int, record: TextIO | None) -> int:
         live = is_camera(self._value("source"))
-        with self._open() as source:
+        with self._open() as source, frames_of(source, ahead=not live) as frames:
             period = 1.0 / (float(self._value("rate")) or source.fps or NOMINAL_FPS)
-            frames = iter(source) if live else read_ahead(source)
             due = time.monotonic()
             for frame in frames:
                 if not live:
@@ -191,8 +190,15 @@ class Player(Node):
                 cv2.imwrite(str(path), cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR))
 
 
-def read_ahead(source: Any) -> Iterator[Frame]:
+def frames_of(source: Any, *, ahead: bool) -> contextlib.closing[Generator[Frame, None, None]]:
+    """Give a source's frames to a block, after which nothing reads the source any more, however the block ends."""
+    return contextlib.closing(read_ahead(source) if ahead else (frame for frame in source))
+
+
+def read_ahead(source: Any) -> Generator[Frame, None, None]:
     """Iterate over a source that a thread of its own decodes, a few frames ahead.
+
+    Closing the generator waits for the read that is going on.
 
     Raises:
         SourceError: whatever the source raises, at the frame where it raises it.

@@ -1,5 +1,8 @@
 """The player: every frame in order, stamped, at its rate, and the clock when asked."""
 
+import contextlib
+import threading
+
 import cv2
 import numpy as np
 import pytest
@@ -11,7 +14,7 @@ from sam2lite_core.errors import SourceError
 from sam2lite_core.types import Frame
 from sam2lite_ros.conversions import image_to_rgb
 from sam2lite_ros.demo_session import process, read_record
-from sam2lite_ros.player import read_ahead
+from sam2lite_ros.player import frames_of, read_ahead
 from sam2lite_ros.prompting import stamp_nanoseconds
 
 
@@ -103,3 +106,49 @@ def test_reading_ahead_stops_when_nobody_reads_on():
     reader = read_ahead(endless)
     assert next(reader).index == 0
     reader.close()
+
+
+class SlowSource:
+    """Its second frame takes a while; it notices when it is released in the middle of that."""
+
+    def __init__(self):
+        self.reading, self.second, self.released = False, threading.Event(), threading.Event()
+        self.released_while_reading = None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.released_while_reading = self.reading
+        self.released.set()
+
+    def __iter__(self):
+        for index in range(3):
+            self.reading = True
+            if index == 1:
+                self.second.set()
+                self.released.wait(0.3)
+            self.reading = False
+            yield frame(index)
+
+
+@pytest.mark.parametrize("error", [None, KeyboardInterrupt])
+def test_the_source_is_released_once_its_reader_is_done(error):
+    source = SlowSource()
+    with (
+        contextlib.nullcontext() if error is None else pytest.raises(error),
+        source,
+        frames_of(source, ahead=True) as frames,
+    ):
+        assert next(frames).index == 0
+        assert source.second.wait(60)
+        if error is not None:
+            raise error
+    assert source.released_while_reading is False
+
+
+def test_a_camera_is_read_when_its_frame_is_wanted_and_not_before():
+    source = SlowSource()
+    with frames_of(source, ahead=False) as frames:
+        assert next(frames).index == 0
+        assert not source.second.is_set()
