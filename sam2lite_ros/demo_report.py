@@ -1,9 +1,7 @@
 """From a recording to files and figures: masks, overlay, contact sheet, result.json, a table."""
 
-import importlib.metadata
 import json
 import os
-import platform
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +14,7 @@ from rich.table import Table
 
 import sam2lite_core
 from sam2lite_core.errors import SourceError
+from sam2lite_core.evaluation.machine import describe_machine
 from sam2lite_core.evaluation.metrics import SequenceScorer, SequenceScores
 from sam2lite_core.files import write_atomically
 from sam2lite_core.types import Frame
@@ -32,8 +31,6 @@ PARTS = ("receive_ms", "queue_ms", "preprocess_ms", "inference_ms", "publish_ms"
 SHEET_PICTURES = 12
 SHEET_SHORT_SIDE = 270
 """Short side of a picture on the contact sheet, pixels."""
-
-VERSIONS_OF = ("numpy", "opencv-python-headless", "onnxruntime")
 
 
 def write_report(plan: Plan, recording: Recording, work: Path, out: Path) -> dict[str, Any]:
@@ -68,8 +65,11 @@ def write_report(plan: Plan, recording: Recording, work: Path, out: Path) -> dic
         "score": _score_entry(plan, scores, scored),
         "variant": plan.variant,
         "model": "shipped" if plan.model is None else str(plan.model),
-        "machine": _machine(),
-        "versions": _versions(),
+        "machine": {
+            **describe_machine(),
+            "sam2lite": sam2lite_core.__version__,
+            "ros": os.environ.get("ROS_DISTRO", "wheels"),
+        },
     }
     write_atomically(out / RESULT_FILE, (json.dumps(result, indent=2) + "\n").encode())
     return result
@@ -205,28 +205,6 @@ def _memory(recording: Recording) -> dict[str, int]:
         "tokens_max": max(int(status.memory_tokens) for status in recording.statuses),
         "budget": int(recording.statuses[-1].memory_budget),
     }
-
-
-def _machine() -> dict[str, Any]:
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        models = [
-            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if "model name" in line
-        ]
-        cpu = models[0] if models else cpu
-    return {"cpu": cpu, "cores": os.cpu_count(), "system": platform.platform()}
-
-
-def _versions() -> dict[str, str]:
-    versions = {"sam2lite": sam2lite_core.__version__, "python": platform.python_version()}
-    for package in VERSIONS_OF:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            versions[package] = "not found"
-    versions["ros"] = os.environ.get("ROS_DISTRO", "wheels")
-    return versions
 
 
 def result_table(result: dict[str, Any]) -> Table:
