@@ -106,15 +106,26 @@ def _box(region: RegionOfInterest) -> NDArray[np.float32] | None:
     return np.array([left, top, left + region.width, top + region.height], np.float32)
 
 
-def initial_prompts(initial: InitialPrompt) -> tuple[Prompt, ...]:
+def initial_prompts(initial: InitialPrompt, mask_encoding: str) -> tuple[Prompt, ...]:
     """Make the prompts for the first frame, reading the mask file if there is one.
+
+    Args:
+        initial: what the parameters say.
+        mask_encoding: encoding of the published mask, which has to hold the ids.
 
     Raises:
         SourceError: the mask file cannot be read.
-        InvalidPromptError: an empty mask, or values that make no sense.
+        InvalidPromptError: an empty mask, an id that the published mask could not hold, or values that make no sense.
     """
     if not initial.given:
         return ()
+    prompts = _first_prompts(initial)
+    for prompt in prompts:
+        _check_id(prompt.object_id, mask_encoding)
+    return prompts
+
+
+def _first_prompts(initial: InitialPrompt) -> tuple[Prompt, ...]:
     labels = None if initial.mask_file is None else read_label_map(initial.mask_file)
     if initial.object_id == 0 and labels is not None:
         ids = [int(value) for value in np.unique(labels) if value]
@@ -137,14 +148,20 @@ def resolve_id(asked: int, taken: Collection[int], mask_encoding: str) -> int:
     Raises:
         InvalidPromptError: the published mask could not hold it.
     """
-    largest = min(int(np.iinfo(MASK_ENCODINGS[mask_encoding]).max), MAX_OBJECT_ID)
-    if asked > largest:
-        raise InvalidPromptError(
-            f"object id {asked} does not fit mask_encoding {mask_encoding} (up to {largest}); use mono16"
-        )
+    largest = _check_id(asked, mask_encoding)
     if asked:
         return asked
     free = next((candidate for candidate in range(1, largest + 1) if candidate not in taken), None)
     if free is None:
         raise InvalidPromptError(f"all ids up to {largest} are taken; remove an object or use mono16")
     return free
+
+
+def _check_id(object_id: int, mask_encoding: str) -> int:
+    """Return the largest id that a mask in this encoding holds, or refuse one that is larger."""
+    largest = min(int(np.iinfo(MASK_ENCODINGS[mask_encoding]).max), MAX_OBJECT_ID)
+    if object_id > largest:
+        raise InvalidPromptError(
+            f"object id {object_id} does not fit mask_encoding {mask_encoding} (up to {largest}); use mono16"
+        )
+    return largest
