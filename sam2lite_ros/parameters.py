@@ -1,7 +1,7 @@
 """The tracker node's parameters: declared, checked, and held in one frozen dataclass."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +98,11 @@ class TrackerParameters:
         for optional in ("threads", "memory_budget", "frame_deadline_ms", "max_frame_age_ms"):
             plain[optional] = values[optional] or None
         return cls(**plain, initial_prompt=_initial_prompt(values))
+
+    def with_live(self, newer: "TrackerParameters") -> "TrackerParameters":
+        """Return these with the live ones of others; the rest was read at configure and holds until the next."""
+        live = [name for name, specification in SPECIFICATIONS.items() if specification.live]
+        return replace(self, **{name: getattr(newer, name) for name in live})
 
 
 def _check_alone(name: str, value: Any, specification: Specification) -> None:

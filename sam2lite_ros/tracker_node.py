@@ -121,7 +121,7 @@ class TrackerNode(LifecycleNode):
 
     def _configure(self) -> None:
         self._settings = TrackerParameters.from_values(current_values(self))
-        self._first_prompts = initial_prompts(self._settings.initial_prompt)
+        self._first_prompts = initial_prompts(self._settings.initial_prompt, self._settings.mask_encoding)
         tracker = build_tracker(self._settings)
         warm_up(tracker)
         self._outputs = Outputs(self, self._settings.mask_encoding)
@@ -187,7 +187,7 @@ class TrackerNode(LifecycleNode):
         tracker, worker = self._tracker, self._tracking
         if tracker is None:
             return
-        settings = TrackerParameters.from_values(values)
+        settings = self._settings.with_live(TrackerParameters.from_values(values))
         if worker is None:
             apply_live(tracker, settings)
         else:
@@ -250,8 +250,13 @@ class TrackerNode(LifecycleNode):
             counts=counters.snapshot(),
             latencies=counters.latencies(),
             last_error=counters.last_error,
-            objects=0 if self._tracker is None else len(self._tracker.object_ids),
+            objects=self._object_count(),
         )
+
+    def _object_count(self) -> int:
+        if self._tracking is not None:
+            return self._tracking.objects
+        return 0 if self._tracker is None else len(self._tracker.object_ids)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,6 +1,7 @@
 """What the node's parameters accept, refuse and say; the shipped YAML against the defaults."""
 
 from contextlib import nullcontext as does_not_raise
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -136,3 +137,16 @@ def test_the_shipped_file_holds_every_parameter_with_its_default():
             line for line in text.splitlines() if line.lstrip(" #").startswith(name.split(".")[-1] + ":")
         )
         assert ("# live" in line) == specification.live, line
+
+
+def test_only_live_values_are_taken_over_until_the_next_configure():
+    running = TrackerParameters.from_values(defaults())
+    newer = TrackerParameters.from_values(
+        defaults(
+            mask_encoding="mono16", memory_budget=64, image_transport="compressed", kp=0.7, min_scale=0.6
+        )
+    )
+    merged = running.with_live(newer)
+    assert (merged.kp, merged.min_scale) == (0.7, 0.6)
+    assert (merged.mask_encoding, merged.memory_budget, merged.image_transport) == ("mono8", None, "raw")
+    assert replace(merged, kp=running.kp, min_scale=running.min_scale) == running

@@ -55,6 +55,37 @@ def test_the_lifecycle_runs_round_and_ends_finalized(isolated_ros, connected, fr
     assert connected.state() == "unconfigured"
 
 
+def test_what_is_read_at_configure_holds_until_the_next_one(connected, frames):
+    connected.bring_down()
+    assert connected.change(Transition.TRANSITION_CONFIGURE)
+    changed = connected.set(
+        mask_encoding="mono16", memory_budget=64, image_transport="compressed", presence_threshold=0.4
+    )
+    try:
+        assert [result.successful for result in changed] == [True] * 4
+        connected.bring_up()
+        mask = connected.track(frames[0][0])
+        assert mask.encoding == "mono8"
+        assert connected.one("status", mask.header.stamp).memory_budget > 64
+        answer = connected.call("add_object", request(points_xy=[64.0, 48.0], object_id=300))
+        assert not answer.success
+        assert "mono8" in answer.message
+    finally:
+        connected.bring_down()
+        connected.set(mask_encoding="mono8", memory_budget=0, image_transport="raw", presence_threshold=0.5)
+
+
+def test_a_first_prompt_that_the_mask_cannot_hold_is_refused_at_configure(connected, tracker):
+    connected.bring_down()
+    prompt = connected.set(initial_prompt__box=[1.0, 1.0, 9.0, 9.0], initial_prompt__object_id=300)
+    try:
+        assert all(result.successful for result in prompt)
+        assert not connected.change(Transition.TRANSITION_CONFIGURE)
+        assert "object id 300 does not fit mask_encoding mono8" in tracker.log_tail()
+    finally:
+        connected.set(initial_prompt__object_id=1, initial_prompt__box=[])
+
+
 def test_services_in_the_wrong_state_name_the_state(connected):
     connected.bring_down()
     answer = connected.call("add_object", request(points_xy=[1.0, 1.0]))
