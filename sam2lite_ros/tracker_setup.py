@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from sam2lite_core.errors import BackendError
 from sam2lite_core.tracker import Tracker
 from sam2lite_core.types import Prompt
 from sam2lite_ros.parameters import TrackerParameters
@@ -15,17 +14,14 @@ def build_tracker(parameters: TrackerParameters) -> Tracker:
     """Load the model.
 
     Raises:
-        BackendError: an unknown backend, or a device that it does not offer.
+        BackendError: an unknown backend, or a device that it does not have.
         ModelFileError: weights that are missing or not ours.
         ConfigurationError: a setting that the core refuses.
     """
-    if parameters.device not in ("auto", "cpu"):
-        raise BackendError(
-            f"device {parameters.device!r} is not offered by any backend here; choose auto or cpu"
-        )
     tracker = Tracker(
         variant=parameters.variant,
         backend=parameters.backend,
+        device=parameters.device,
         precision=parameters.precision,
         deadline_ms=parameters.frame_deadline_ms,
         memory_budget=parameters.memory_budget,

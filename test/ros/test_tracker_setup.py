@@ -1,0 +1,39 @@
+"""From parameters to a tracker: what is handed on, and what the core refuses by name."""
+
+import pytest
+
+from sam2lite_core.errors import BackendError
+from sam2lite_ros import tracker_setup
+from sam2lite_ros.parameter_table import SPECIFICATIONS
+from sam2lite_ros.parameters import TrackerParameters
+
+
+def parameters(**changes):
+    values = {name: specification.default for name, specification in SPECIFICATIONS.items()}
+    return TrackerParameters.from_values({**values, **changes})
+
+
+def test_a_device_that_the_backend_does_not_have_is_refused_by_the_core():
+    with pytest.raises(BackendError, match=r"onnxruntime has no device 'abacus:1'"):
+        tracker_setup.build_tracker(parameters(backend="onnxruntime", device="abacus:1"))
+
+
+def test_what_is_read_at_configure_reaches_the_tracker(monkeypatch):
+    given = {}
+
+    class Noted:
+        def __init__(self, **options):
+            given.update(options)
+
+        def configure(self, **changes):
+            given.update(changes)
+
+    monkeypatch.setattr(tracker_setup, "Tracker", Noted)
+    changes = {
+        "variant": "small", "backend": "torch", "device": "cuda:1", "precision": "fp32", "threads": 3,
+        "memory_budget": 128, "memory_policy": "fifo", "presence_threshold": 0.3,
+    }  # fmt: skip
+    tracker_setup.build_tracker(parameters(**changes, frame_deadline_ms=0.0))
+    assert {name: given[name] for name in changes} == changes
+    # Without a deadline there is nothing to control for.
+    assert (given["deadline_ms"], given["controller"]) == (None, "off")
