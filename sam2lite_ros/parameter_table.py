@@ -53,7 +53,8 @@ SPECIFICATIONS: dict[str, Specification] = {
         "", "Folder or file of weights to use instead of those shipped; empty = shipped."
     ),
     "device": Specification(
-        "auto", "Device for the backend: auto, cpu, cuda or cuda:N; auto lets it choose."
+        "auto",
+        "Device for the backend: auto, cpu, cuda or cuda:N, as far as it has one; auto lets it choose.",
     ),
     "precision": Specification(
         "auto", "Numeric precision of the weights; auto takes the backend's best.", choices=PRECISIONS
@@ -76,7 +77,8 @@ SPECIFICATIONS: dict[str, Specification] = {
     ),
     "frame_deadline_ms": Specification(
         33.3,
-        "Time from a frame's arrival to its mask, ms; 0 = no deadline.",
+        "Time from a frame's arrival at the node to its published mask, ms: waiting, decoding, tracking, publishing; "
+        "not the way from the camera. 0 = no deadline.",
         bounds=(0.0, 10_000.0),
         live=True,
     ),

@@ -2,19 +2,54 @@
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from sensor_msgs.msg import CompressedImage, Image
 
 from sam2lite_core.errors import InvalidPromptError
 from sam2lite_core.types import Prompt
+from sam2lite_ros.conversions import to_rgb
+
+HELD_SHORT_SIDE = 480
+"""Short side in pixels to which frames of the ring are reduced: the model sees no more than that (scale 1)."""
 
 HELD_NANOSECONDS = 1_000_000_000
 MAX_FRAMES = 240
 """Bound on the frames held when stamps do not advance as they should (equal stamps, kilohertz sources)."""
+
+
+class HeldImage:
+    """The image of a message, kept as the message until `reduce`; safe to use from any thread."""
+
+    def __init__(self, message: Image | CompressedImage) -> None:
+        self._content: Image | CompressedImage | tuple[NDArray[np.uint8], tuple[int, int]] = message
+
+    def load(self) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+        """Return the (H, W, 3) uint8 RGB image at no more than scale 1, and the (height, width) of the source.
+
+        Raises:
+            InvalidFrameError: the message is bad.
+        """
+        content = self._content
+        if isinstance(content, tuple):
+            return content
+        image = to_rgb(content)
+        return shrink(image, HELD_SHORT_SIDE), (image.shape[0], image.shape[1])
+
+    def reduce(self) -> None:
+        """Make a large raw message small, since a second of them would fill hundreds of megabytes.
+
+        Small and compressed messages stay as they are, which costs nothing; so do bad ones: the inference thread
+        reports them, and whoever prompts on one gets the same error.
+        """
+        content = self._content
+        if isinstance(content, Image) and min(content.height, content.width) > HELD_SHORT_SIDE:
+            with suppress(Exception):
+                self._content = self.load()
 
 
 @dataclass(frozen=True)
@@ -24,13 +59,12 @@ class HeldFrame:
     Attributes:
         stamp_ns: the header's stamp in nanoseconds.
         sequence: position in the order of arrival, from 1.
-        load: returns the (H, W, 3) uint8 RGB image, possibly reduced, and the (height, width) of the source;
-            raises InvalidFrameError when the message was bad.
+        image: the frame's image.
     """
 
     stamp_ns: int
     sequence: int
-    load: Callable[[], tuple[NDArray[np.uint8], tuple[int, int]]]
+    image: "HeldImage"
 
 
 class FrameRing:

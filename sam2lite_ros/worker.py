@@ -1,11 +1,10 @@
 """The inference thread: takes the newest frame, tracks, hands the result to the publishers."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,64 +14,21 @@ from sam2lite_core.errors import Sam2LiteError
 from sam2lite_core.types import Prompt, TrackResult
 from sam2lite_ros.conversions import to_rgb
 from sam2lite_ros.counters import FrameCounters, StepReport
+from sam2lite_ros.frames import Listener, ReceivedFrame
 from sam2lite_ros.mailbox import Command, Mailbox
 from sam2lite_ros.parameters import TrackerParameters
 from sam2lite_ros.prompting import PromptRequest, resolve_id, stamp_nanoseconds
-from sam2lite_ros.ring import FrameRing, HeldFrame, scale_prompt, shrink, spread
+from sam2lite_ros.ring import FrameRing, HeldFrame, HeldImage, scale_prompt, spread
 
 if TYPE_CHECKING:
     from sam2lite_core.tracker import Tracker
-
-HELD_SHORT_SIDE = 480
-"""Short side in pixels to which frames of the ring are reduced: the model sees no more than that (scale 1)."""
 
 CATCH_UP_STEPS = 4
 """Most frames stepped to get from an old prompted frame to the present; each costs a step of delay."""
 
 
-@dataclass(frozen=True)
-class ReceivedFrame:
-    """A message and when it came.
-
-    Attributes:
-        message: raw or compressed image.
-        stamp_ns: header stamp, nanoseconds.
-        sequence: position in the order of arrival since activation, from 1.
-        arrived: `perf_counter` at the subscription callback, seconds.
-        receive_ms: from the header's stamp to the callback; 0 when the stamp is zero.
-    """
-
-    message: Image | CompressedImage
-    stamp_ns: int
-    sequence: int
-    arrived: float
-    receive_ms: float
-
-
-class Listener(Protocol):
-    """What the node does with what comes out; called from the inference thread."""
-
-    def publish(
-        self,
-        message: Image | CompressedImage,
-        image: NDArray[np.uint8],
-        result: TrackResult,
-        labels: dict[int, str],
-    ) -> None:
-        """Publish a result under its message's header."""
-
-    def report(self, message: Image | CompressedImage, report: StepReport) -> None:
-        """Publish how the step went."""
-
-    def frame_failed(self, error: Exception) -> None:
-        """Log that a frame could not be used."""
-
-    def frame_too_old(self, age_ms: float, limit_ms: float) -> None:
-        """Log that a frame was dropped for its age."""
-
-
 class TrackingWorker:
-    """Owns the tracker while the node is active; everything that touches it runs on one thread, in order."""
+    """Owns the tracker while the node is active: from construction to `stop`, only the inference thread touches it."""
 
     def __init__(
         self,
@@ -93,6 +49,9 @@ class TrackingWorker:
         self._mailbox: Mailbox[ReceivedFrame] = Mailbox()
         self._ring = FrameRing()
         self._last: ReceivedFrame | None = None
+        self._stepped: int | None = None  # sequence of the frame stepped last
+        self._published_ms = 0.0  # what publishing took last time
+        self._objects = len(tracker.object_ids)
         self._thread = threading.Thread(target=self._run, name="inference", daemon=True)
         self._thread.start()
 
@@ -101,20 +60,33 @@ class TrackingWorker:
         """Prompts that still wait for a first frame; a later activation takes them over."""
         return self._first_prompts
 
+    @property
+    def objects(self) -> int:
+        """Number of objects in the newest result; may be read from any thread."""
+        return self._objects
+
     def receive(self, messages: Sequence[Image | CompressedImage]) -> None:
         """Accept what the subscription had, oldest first, without waiting for the model.
 
         The newest waits for the next step, in place of whatever waited before; the others are dropped.
         """
         arrived = perf_counter()
+        frames = []
         for message in messages:
             stamp_ns = stamp_nanoseconds(message.header.stamp)
             receive_ms = (self._now_ns() - stamp_ns) / 1e6 if stamp_ns else 0.0
-            sequence = self.counters.count_received()
-            self._ring.push(HeldFrame(stamp_ns, sequence, _loader(message)))
-            frame = ReceivedFrame(message, stamp_ns, sequence, arrived, receive_ms)
-            if message is not messages[-1] or self._mailbox.put_frame(frame) is not None:
-                self.counters.count_dropped()
+            frames.append(
+                ReceivedFrame(message, stamp_ns, self.counters.count_received(), arrived, receive_ms)
+            )
+        for frame in frames:
+            self._ring.push(HeldFrame(frame.stamp_ns, frame.sequence, HeldImage(frame.message)))
+        dropped = len(frames) - 1 + (self._mailbox.put_frame(frames[-1]) is not None)
+        for _ in range(dropped):
+            self.counters.count_dropped()
+        # Reducing large images takes milliseconds each: after the newest is on its way, and not for those that the
+        # newest has already pushed out of the ring.
+        for held in self._ring.since(frames[0].sequence - 1):
+            held.image.reduce()
 
     def add_object(self, request: PromptRequest) -> "Future[Any]":
         """Prompt as soon as the running step ends; the future carries the object's id."""
@@ -134,6 +106,7 @@ class TrackingWorker:
 
         def reset() -> None:
             self._tracker.reset()
+            self._stepped = None
             self._labels.clear()
             self._first_prompts = ()
 
@@ -179,22 +152,33 @@ class TrackingWorker:
             return
         self._process(frame, self._first_prompts)
 
-    def _process(self, frame: ReceivedFrame, prompts: Sequence[Prompt], again: bool = False) -> None:
+    def _process(
+        self,
+        frame: ReceivedFrame,
+        prompts: Sequence[Prompt],
+        labels: Mapping[int, str] | None = None,
+        again: bool = False,
+    ) -> None:
         """Decode, step, publish, report.
 
         Args:
             frame: what to process.
             prompts: prompts on this frame, in its own pixels.
+            labels: what the operator calls the objects prompted here.
             again: the frame was processed before and is published once more because of a prompt; not counted.
         """
         started = perf_counter()
         image = to_rgb(frame.message)
         decode_ms = (perf_counter() - started) * 1e3
-        result = self._step(image, prompts)
+        queue_ms = 0.0 if again else (started - frame.arrived) * 1e3
+        # Publishing comes after the step; the last frame's is the best guess at what this one's will take.
+        result = self._step(image, prompts, frame.sequence, queue_ms + decode_ms + self._published_ms)
+        self._name(labels or {})
         self._last = frame
         publishing = perf_counter()
         self._listener.publish(frame.message, image, result, dict(self._labels))
         finished = perf_counter()
+        self._published_ms = (finished - publishing) * 1e3
         total_ms = (finished - (started if again else frame.arrived)) * 1e3
         deadline = self._parameters.frame_deadline_ms or 0.0
         missed = deadline > 0 and total_ms > deadline
@@ -205,10 +189,10 @@ class TrackingWorker:
             frame.message,
             StepReport(
                 receive_ms=frame.receive_ms,
-                queue_ms=0.0 if again else (started - frame.arrived) * 1e3,
+                queue_ms=queue_ms,
                 preprocess_ms=decode_ms + timings.preprocess_ms + timings.motion_ms,
                 inference_ms=timings.inference_ms,
-                publish_ms=timings.postprocess_ms + (finished - publishing) * 1e3,
+                publish_ms=timings.postprocess_ms + self._published_ms,
                 age_ms=(self._now_ns() - frame.stamp_ns) / 1e6 if frame.stamp_ns else total_ms,
                 deadline_ms=deadline,
                 deadline_missed=missed,
@@ -220,74 +204,83 @@ class TrackingWorker:
             ),
         )
 
-    def _step(self, image: NDArray[np.uint8], prompts: Sequence[Prompt]) -> TrackResult:
+    def _step(
+        self, image: NDArray[np.uint8], prompts: Sequence[Prompt], sequence: int, overhead_ms: float
+    ) -> TrackResult:
         """Step with prompts; when the first frame's prompts are refused, say so once and go on without them."""
         if not prompts or prompts is not self._first_prompts:
-            return self._tracker.step(image, prompts)
+            return self._advance(image, prompts, sequence, overhead_ms)
         self._first_prompts = ()
         try:
-            return self._tracker.step(image, prompts)
+            return self._advance(image, prompts, sequence, overhead_ms)
         except Sam2LiteError as error:
             self._listener.frame_failed(error)
-            return self._tracker.step(image)
+            return self._advance(image, (), sequence, overhead_ms)
+
+    def _advance(
+        self, image: NDArray[np.uint8], prompts: Sequence[Prompt], sequence: int, overhead_ms: float = 0.0
+    ) -> TrackResult:
+        """Step the tracker to the frame of this sequence number, which may lie before the one stepped last."""
+        elapsed = 1 if self._stepped is None else max(1, abs(sequence - self._stepped))
+        result = self._tracker.step(image, prompts, elapsed=elapsed, overhead_ms=overhead_ms)
+        self._stepped = sequence
+        self._objects = len(result.objects)
+        if prompts:
+            # A first prompt that still waits must not take over an object that was prompted before it.
+            ids = {prompt.object_id for prompt in prompts}
+            self._first_prompts = tuple(
+                prompt for prompt in self._first_prompts if prompt.object_id not in ids
+            )
+        return result
+
+    def _name(self, labels: Mapping[int, str]) -> None:
+        """Keep the labels of objects that an operator has just prompted; an empty one does not replace another."""
+        for object_id, label in labels.items():
+            if label or object_id not in self._labels:
+                self._labels[object_id] = label
 
     def _prompt(self, request: PromptRequest) -> int:
         """Apply a prompt on the frame that the operator saw, then catch up with the present."""
         held = self._ring.find(request.stamp_ns)
-        object_id = resolve_id(request.object_id, self._tracker.object_ids, self._parameters.mask_encoding)
-        prompt = request.prompt(object_id)
-        image, size = held.load()
+        taken = {*self._tracker.object_ids, *(prompt.object_id for prompt in self._first_prompts)}
+        object_id = resolve_id(request.object_id, taken, self._parameters.mask_encoding)
+        prompt, labels = request.prompt(object_id), {object_id: request.label}
+        image, size = held.image.load()
         prompt.check_inside(*size)
         waiting = self._mailbox.take_frame_if(lambda frame: frame.sequence == held.sequence)
         if waiting is not None:
-            self._process_prompted(waiting, prompt)
+            self._process_prompted(waiting, prompt, labels)
         elif self._last is not None and self._last.sequence == held.sequence:
-            self._process(self._last, [prompt], again=True)
+            self._process(self._last, [prompt], labels, again=True)
         else:
-            self._tracker.step(image, [scale_prompt(prompt, size, image.shape[:2])])
+            self._advance(image, [scale_prompt(prompt, size, image.shape[:2])], held.sequence)
+            self._name(labels)
             self._catch_up(held)
-        self._labels[object_id] = request.label
         return object_id
 
-    def _process_prompted(self, frame: ReceivedFrame, prompt: Prompt) -> None:
+    def _process_prompted(self, frame: ReceivedFrame, prompt: Prompt, labels: Mapping[int, str]) -> None:
         """Process the frame that was waiting, with the prompt; a refused prompt does not cost the frame."""
+        first = [other for other in self._first_prompts if other.object_id != prompt.object_id]
         try:
-            self._process(frame, [prompt])
+            self._process(frame, [*first, prompt], labels)
         except Sam2LiteError:
             self._take_safely(frame)
             raise
 
     def _catch_up(self, held: HeldFrame) -> None:
-        """Step through some of the frames after an old one, so that the object is found where it is now."""
-        waiting = self._mailbox.waiting_frame()
-        newer = [
-            frame
-            for frame in self._ring.since(held.sequence)
-            if waiting is None or frame.sequence < waiting.sequence
-        ]
+        """Step through some of the frames after an old one, so that the object is found where it is now.
+
+        The object is followed already, so a frame that cannot be used is reported and passed over.
+        """
+        last = self._last
+        if last is None:
+            return
+        newer = [frame for frame in self._ring.since(held.sequence) if frame.sequence <= last.sequence]
         for frame in spread(newer, CATCH_UP_STEPS):
-            if self._last is not None and frame.sequence == self._last.sequence:
-                self._process(self._last, (), again=True)
-            else:
-                self._tracker.step(frame.load()[0])
-
-
-def _loader(message: Image | CompressedImage) -> Callable[[], tuple[NDArray[np.uint8], tuple[int, int]]]:
-    """Return what gives the image at no more than scale 1, and the (height, width) of the source.
-
-    Small and compressed messages are kept as they are, which costs nothing; a large raw one is reduced now,
-    since a second of them would fill hundreds of megabytes.
-    """
-
-    def load() -> tuple[NDArray[np.uint8], tuple[int, int]]:
-        image = to_rgb(message)
-        return shrink(image, HELD_SHORT_SIDE), (image.shape[0], image.shape[1])
-
-    if isinstance(message, CompressedImage) or min(message.height, message.width) <= HELD_SHORT_SIDE:
-        return load
-    try:
-        reduced = load()
-    except Exception:
-        # The inference thread reports the bad message; whoever prompts on it gets the same error.
-        return load
-    return lambda: reduced
+            try:
+                if frame.sequence == last.sequence:
+                    self._process(last, (), again=True)
+                else:
+                    self._advance(frame.image.load()[0], (), frame.sequence)
+            except Exception as error:
+                self._listener.frame_failed(error)

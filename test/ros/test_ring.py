@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sensor_msgs.msg import Image
 
-from sam2lite_core.errors import InvalidPromptError
+from sam2lite_core.errors import InvalidFrameError, InvalidPromptError
 from sam2lite_core.types import Prompt
-from sam2lite_ros.ring import FrameRing, HeldFrame, scale_prompt, seconds, shrink, spread
+from sam2lite_ros.conversions import rgb_to_image, rgb_to_jpeg
+from sam2lite_ros.ring import FrameRing, HeldFrame, HeldImage, scale_prompt, seconds, shrink, spread
 
 MS = 1_000_000
 
@@ -15,7 +17,7 @@ MS = 1_000_000
 def ring_of(*stamps_ms, **options):
     ring = FrameRing(**options)
     for sequence, stamp in enumerate(stamps_ms, start=1):
-        ring.push(HeldFrame(stamp * MS, sequence, lambda: (None, (0, 0))))
+        ring.push(HeldFrame(stamp * MS, sequence, HeldImage(Image())))
     return ring
 
 
@@ -82,6 +84,31 @@ def test_spread_is_even_and_ends_with_the_last(count, at_most):
 )
 def test_shrink_brings_the_short_side_down_and_never_up(size, expected):
     assert shrink(np.zeros((*size, 3), np.uint8), 480).shape[:2] == expected
+
+
+@pytest.mark.parametrize(
+    ("size", "compressed", "held"),
+    [((960, 1280), False, (480, 640)), ((96, 128), False, (96, 128)), ((960, 1280), True, (480, 640))],
+)
+def test_reducing_changes_what_is_kept_and_not_what_is_loaded(size, compressed, held):
+    image = np.full((*size, 3), 90, np.uint8)
+    message = rgb_to_jpeg(image) if compressed else rgb_to_image(image)
+    kept = HeldImage(message)
+    before, source = kept.load()
+    kept.reduce()
+    after, source_after = kept.load()
+    assert before.shape[:2] == after.shape[:2] == held
+    assert source == source_after == size
+    assert np.array_equal(before, after)
+    # Only a large raw image is replaced by a smaller one.
+    assert (kept.load()[0] is after) == (not compressed and size != held)
+
+
+def test_a_bad_large_image_is_refused_when_it_is_loaded_and_not_before():
+    kept = HeldImage(Image(height=960, width=1280, encoding="rgb8", step=3840))
+    kept.reduce()
+    with pytest.raises(InvalidFrameError, match="0 bytes"):
+        kept.load()
 
 
 def test_prompts_move_with_the_image():

@@ -6,14 +6,16 @@ import time
 import numpy as np
 import pytest
 
-from sam2lite_core.errors import BackendError, InvalidPromptError, UnknownObjectError
+from sam2lite_core.errors import BackendError, InvalidFrameError, InvalidPromptError, UnknownObjectError
 from sam2lite_core.types import ObjectState, Prompt, TrackedObject, TrackResult
+from sam2lite_ros import ring
 from sam2lite_ros.conversions import rgb_to_image
 from sam2lite_ros.mailbox import MailboxClosedError
 from sam2lite_ros.parameter_table import SPECIFICATIONS
 from sam2lite_ros.parameters import TrackerParameters
 from sam2lite_ros.prompting import PromptRequest
-from sam2lite_ros.worker import CATCH_UP_STEPS, HELD_SHORT_SIDE, TrackingWorker
+from sam2lite_ros.ring import HELD_SHORT_SIDE
+from sam2lite_ros.worker import CATCH_UP_STEPS, TrackingWorker
 
 PATIENCE_S = 60
 MS = 1_000_000
@@ -25,7 +27,7 @@ class FakeTracker:
     memory_budget = 256
 
     def __init__(self):
-        self.calls, self.ids = [], set()
+        self.calls, self.ids, self.pace = [], set(), []
         self.go = threading.Event()
         self.go.set()
         self.entered = threading.Semaphore(0)
@@ -35,7 +37,7 @@ class FakeTracker:
     def object_ids(self):
         return tuple(sorted(self.ids))
 
-    def step(self, image, prompts=()):
+    def step(self, image, prompts=(), *, elapsed=1, overhead_ms=0.0):
         self.entered.release()
         assert self.go.wait(PATIENCE_S)
         if self.failure is not None:
@@ -43,6 +45,7 @@ class FakeTracker:
         for prompt in prompts:
             prompt.check_inside(*image.shape[:2])
         self.calls.append((int(image[0, 0, 0]), image.shape[:2], tuple(prompts)))
+        self.pace.append((elapsed, overhead_ms))
         self.ids.update(prompt.object_id for prompt in prompts)
         objects = tuple(
             TrackedObject(i, ObjectState.LOST, 0.1, (0, 0, 0, 0), 0, (0, 0)) for i in self.object_ids
@@ -61,8 +64,10 @@ class FakeTracker:
 class FakeListener:
     def __init__(self):
         self.published, self.reports, self.failures, self.too_old = [], [], [], []
+        self.publishing_s = 0.0
 
     def publish(self, message, image, result, labels):
+        time.sleep(self.publishing_s)
         self.published.append((int(image[0, 0, 0]), labels))
 
     def report(self, message, report):
@@ -329,3 +334,187 @@ def test_an_initial_prompt_waits_for_a_frame_across_activations(bench):
     one = bench([box(7)])
     one.worker.stop()
     assert [prompt.object_id for prompt in one.worker.first_prompts_pending] == [7]
+
+
+def truncated(message):
+    message.data = message.data[:10]
+
+
+def test_a_corrupt_frame_on_the_way_does_not_make_a_prompt_fail(bench):
+    one = bench()
+    one.run(1, 2)
+    one.run(3, edit=truncated)
+    one.run(4)
+    one.run(5, edit=truncated)
+    one.tracker.calls.clear()
+    one.listener.failures.clear()
+    assert one.worker.add_object(request(stamp_of(1), label="cup")).result(PATIENCE_S) == 1
+    assert [number for number, _, _ in one.tracker.calls] == [1, 2, 4]
+    assert len(one.listener.failures) == 1
+    assert one.listener.published[-1] == (4, {1: "cup"})
+
+
+def test_a_step_that_fails_while_catching_up_leaves_the_object_its_label(bench):
+    one = bench()
+    one.run(1, 2, 3)
+    step, steps = one.tracker.step, []
+
+    def fails_after_the_prompt(*arguments, **options):
+        steps.append(arguments)
+        one.tracker.failure = BackendError("once") if len(steps) == 2 else None
+        return step(*arguments, **options)
+
+    one.tracker.step = fails_after_the_prompt
+    assert one.worker.add_object(request(stamp_of(1), label="cup")).result(PATIENCE_S) == 1
+    assert one.listener.published[-1] == (3, {1: "cup"})
+    assert [str(error) for error in one.listener.failures] == ["once"]
+
+
+def test_a_frame_that_cannot_be_loaded_cannot_be_prompted(bench):
+    one = bench()
+    one.run(1, edit=truncated)
+    with pytest.raises(InvalidFrameError, match="10 bytes"):
+        one.worker.add_object(request(stamp_of(1), label="cup")).result(PATIENCE_S)
+    one.run(2)
+    assert one.listener.published == [(2, {})]
+
+
+def waiting_prompt(one, made):
+    """Prompt on the very first frame while it still waits, as an operator who is quick can."""
+    one.tracker.go.clear()
+    blocker = one.worker.apply(one.worker._parameters, lambda: one.tracker.go.wait(PATIENCE_S))
+    one.send(1)
+    added = one.worker.add_object(made)
+    one.tracker.go.set()
+    blocker.result(PATIENCE_S)
+    return added
+
+
+def test_an_operators_object_gets_another_id_than_a_first_prompt_that_waits(bench):
+    one = bench([box(1), box(3)])
+    assert waiting_prompt(one, request(label="cup")).result(PATIENCE_S) == 2
+    one.run(2)
+    assert [[prompt.object_id for prompt in prompts] for _, _, prompts in one.tracker.calls] == [
+        [1, 3, 2],
+        [],
+    ]
+    assert one.worker.first_prompts_pending == ()
+
+
+def test_an_id_that_the_operator_claims_is_not_prompted_again_at_first(bench):
+    one = bench([box(1), box(3)])
+    mine = PromptRequest(0, object_id=3, points=np.array([[5, 5]], np.float32))
+    assert waiting_prompt(one, mine).result(PATIENCE_S) == 3
+    one.run(2)
+    assert [[prompt.object_id for prompt in prompts] for _, _, prompts in one.tracker.calls] == [[1, 3], []]
+    assert one.tracker.calls[0][2][1].points.tolist() == [[5, 5]]
+
+
+def test_a_first_prompt_outlives_a_frame_that_fails_but_not_a_claim_of_its_id(bench):
+    one = bench([box(1), box(3)])
+    one.send(1, 2, together=True, edit=lambda message: None if message.data[0] == 1 else truncated(message))
+    one.settle(2)
+    assert len(one.worker.first_prompts_pending) == 2
+    assert one.worker.add_object(request(stamp_of(1), object_id=3)).result(PATIENCE_S) == 3
+    assert [prompt.object_id for prompt in one.worker.first_prompts_pending] == [1]
+    one.run(3)
+    assert [[prompt.object_id for prompt in prompts] for _, _, prompts in one.tracker.calls] == [[3], [1]]
+
+
+def test_a_refused_prompt_leaves_the_first_ones_to_their_frame(bench):
+    one = bench([box(1)])
+    outside = PromptRequest(0, object_id=1, mask=np.ones((5, 5), bool))
+    with pytest.raises(InvalidPromptError):
+        waiting_prompt(one, outside).result(PATIENCE_S)
+    one.settle(1)
+    assert [[prompt.object_id for prompt in prompts] for _, _, prompts in one.tracker.calls] == [[1]]
+
+
+def test_a_label_is_published_with_the_frame_prompted_and_kept_when_none_is_given(bench):
+    one = bench()
+    one.run(1)
+    one.worker.add_object(request(object_id=4, label="cup")).result(PATIENCE_S)
+    assert one.listener.published[-1] == (1, {4: "cup"})
+    one.worker.add_object(request(object_id=4)).result(PATIENCE_S)
+    assert one.listener.published[-1] == (1, {4: "cup"})
+    one.worker.add_object(request(object_id=4, label="mug")).result(PATIENCE_S)
+    assert one.listener.published[-1] == (1, {4: "mug"})
+    with pytest.raises(InvalidPromptError):
+        outside = PromptRequest(0, object_id=4, label="jug", points=np.array([[99, 0]], np.float32))
+        one.worker.add_object(outside).result(PATIENCE_S)
+    one.tracker.failure = BackendError("the device is gone")
+    for object_id in (4, 5):
+        with pytest.raises(BackendError):
+            one.worker.add_object(request(object_id=object_id, label="jug")).result(PATIENCE_S)
+    one.tracker.failure = None
+    one.worker.remove_object(4).result(PATIENCE_S)
+    one.worker.add_object(request(object_id=4)).result(PATIENCE_S)
+    assert one.listener.published[-1] == (1, {4: ""})
+
+
+def test_the_tracker_learns_how_many_frames_lie_between_its_steps(bench):
+    one = bench()
+    one.run(1)
+    one.send(2, 3, 4, together=True)
+    one.settle(4)
+    one.run(5, edit=truncated)
+    one.run(6)
+    assert [elapsed for elapsed, _ in one.tracker.pace] == [1, 3, 2]
+    # Back to frame 2, on to 4 and 6; then the next frame.
+    one.tracker.pace.clear()
+    one.tracker.calls.clear()
+    one.worker.add_object(request(stamp_of(2))).result(PATIENCE_S)
+    one.run(7)
+    assert [number for number, _, _ in one.tracker.calls] == [2, 3, 4, 6, 7]
+    assert [elapsed for elapsed, _ in one.tracker.pace] == [4, 1, 1, 2, 1]
+    # Without memory there is nothing to lead on from.
+    one.worker.reset().result(PATIENCE_S)
+    one.send(8, 9, together=True)
+    one.settle(9)
+    assert one.tracker.pace[-1][0] == 1
+
+
+def test_the_tracker_learns_what_a_frame_costs_outside_the_step(bench):
+    one = bench()
+    one.tracker.go.clear()
+    one.send(1)
+    assert one.tracker.entered.acquire(timeout=PATIENCE_S)
+    one.send(2)
+    time.sleep(0.03)
+    one.listener.publishing_s = 0.02
+    one.tracker.go.set()
+    one.settle(2)
+    first, second = (overhead for _, overhead in one.tracker.pace)
+    report = one.listener.reports[1]
+    # Frame 2 waited through the pause and through the publishing of frame 1, which counts once more as a forecast.
+    assert second >= 30 + 20 + 20
+    assert report.queue_ms + report.preprocess_ms >= second - one.listener.reports[0].publish_ms - 1e-6
+    assert 0 <= first < second
+
+
+def test_the_newest_frame_is_on_its_way_before_older_ones_are_reduced(bench, monkeypatch):
+    one, reduced = bench(), []
+
+    def reduce(image, side):
+        # Were it the other way round, the step would wait for this, and this in vain for the step.
+        assert one.tracker.entered.acquire(timeout=PATIENCE_S / 10)
+        one.tracker.entered.release()
+        reduced.append(int(image[0, 0, 0]))
+        return image
+
+    monkeypatch.setattr(ring, "shrink", reduce)
+    one.send(1, 2, 3, together=True, size=(482, 484))
+    assert reduced == [1, 2, 3]
+    # A second later nothing of those is held, and of the new ones only what is no older than the newest allows.
+    one.send(40, 80, 81, together=True, size=(482, 484))
+    assert reduced == [1, 2, 3, 80, 81]
+
+
+def test_objects_are_counted_from_the_newest_result(bench):
+    one = bench([box(1), box(3)])
+    assert one.worker.objects == 0
+    one.run(1)
+    assert one.worker.objects == 2
+    one.worker.remove_object(3).result(PATIENCE_S)
+    one.run(2)
+    assert one.worker.objects == 1
