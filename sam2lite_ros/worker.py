@@ -80,8 +80,9 @@ class TrackingWorker:
             )
         for frame in frames:
             self._ring.push(HeldFrame(frame.stamp_ns, frame.sequence, HeldImage(frame.message)))
-        dropped = len(frames) - 1 + (self._mailbox.put_frame(frames[-1]) is not None)
-        for _ in range(dropped):
+        for _ in frames[:-1]:
+            self.counters.count_dropped()
+        if self._mailbox.put_frame(frames[-1]) is not None:
             self.counters.count_dropped()
         # Reducing large images takes milliseconds each: after the newest is on its way, and not for those that the
         # newest has already pushed out of the ring.
