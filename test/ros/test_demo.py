@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from sam2lite_ros.msg import TrackerStatus
 
+import sam2lite_core
+from sam2lite_core.evaluation.machine import describe_machine
 from sam2lite_core.video import open_source, read_label_map, write_label_map
 from sam2lite_ros.demo_plan import Request, make_plan
 from sam2lite_ros.demo_report import latencies
@@ -95,6 +97,8 @@ def test_the_rendered_clip_at_full_rate_loses_nothing_on_the_way(tmp_path):
     assert np.array_equal(
         read_label_map(tmp_path / "out" / "masks" / "00000.png"), rendered_clip().label_maps[0]
     )
+    assert result["machine"].items() >= describe_machine().items()
+    assert result["machine"]["sam2lite"] == sam2lite_core.__version__
     # The newest frame is never dropped.
     assert names[-1] == "00029"
 
