@@ -15,7 +15,8 @@ from sam2lite_core.errors import Sam2LiteError
 from sam2lite_core.files import output_folder
 from sam2lite_ros.demo_plan import RESULT_FILE, Request, make_plan
 from sam2lite_ros.demo_report import result_table, write_report
-from sam2lite_ros.demo_session import ProcessError, isolate, run
+from sam2lite_ros.demo_session import ProcessError, run
+from sam2lite_ros.isolation import isolate
 
 application = typer.Typer(add_completion=False, rich_markup_mode=None)
 

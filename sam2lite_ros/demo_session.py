@@ -1,8 +1,6 @@
 """Runs player and tracker as processes of their own, over DDS, and records what the tracker says."""
 
 import json
-import os
-import random
 import signal
 import subprocess
 import sys
@@ -60,16 +58,6 @@ class Recording:
     masks: list[int] = field(default_factory=list)
     statuses: list[TrackerStatus] = field(default_factory=list)
     sent: list[dict[str, Any]] = field(default_factory=list)
-
-
-def isolate() -> None:
-    """Keep what follows on this machine and apart from other ROS systems, with room for images in shared memory."""
-    os.environ["ROS_DOMAIN_ID"] = str(random.SystemRandom().randint(1, 101))
-    if os.environ.get("ROS_DISTRO") == "humble":
-        os.environ["ROS_LOCALHOST_ONLY"] = "1"
-    else:
-        os.environ.pop("ROS_LOCALHOST_ONLY", None)
-        os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 
 
 @contextmanager

@@ -23,7 +23,8 @@ from std_srvs.srv import Trigger
 
 from sam2lite_core.evaluation.rendered import render_clip
 from sam2lite_ros.conversions import rgb_to_image, rgb_to_jpeg
-from sam2lite_ros.demo_session import isolate, process
+from sam2lite_ros.demo_session import process
+from sam2lite_ros.isolation import isolate
 
 PATIENCE_S = 90.0
 """No test passes or fails by speed; this only ends one that hangs."""
