@@ -493,11 +493,11 @@ def test_the_tracker_learns_what_a_frame_costs_outside_the_step(bench):
 
 
 def test_the_newest_frame_is_on_its_way_before_older_ones_are_reduced(bench, monkeypatch):
-    one, reduced = bench(), []
+    one, reduced, on_its_way = bench(), [], []
 
     def reduce(image, side):
         # Were it the other way round, the step would wait for this, and this in vain for the step.
-        assert one.tracker.entered.acquire(timeout=PATIENCE_S / 10)
+        on_its_way.append(one.tracker.entered.acquire(timeout=PATIENCE_S / 20))
         one.tracker.entered.release()
         reduced.append(int(image[0, 0, 0]))
         return image
@@ -505,6 +505,7 @@ def test_the_newest_frame_is_on_its_way_before_older_ones_are_reduced(bench, mon
     monkeypatch.setattr(ring, "shrink", reduce)
     one.send(1, 2, 3, together=True, size=(482, 484))
     assert reduced == [1, 2, 3]
+    assert all(on_its_way)
     # A second later nothing of those is held, and of the new ones only what is no older than the newest allows.
     one.send(40, 80, 81, together=True, size=(482, 484))
     assert reduced == [1, 2, 3, 80, 81]
