@@ -20,6 +20,7 @@ from sam2lite_core import __version__
 from sam2lite_core.cli_bench import bench
 from sam2lite_core.errors import Sam2LiteError
 from sam2lite_core.files import check_json_path, write_json
+from sam2lite_core.variants import DEFAULT_POLICY
 
 if TYPE_CHECKING:
     from sam2lite_core.evaluation.davis import DavisResult
@@ -113,7 +114,7 @@ def track(
     scale: ScaleOption = None,
     deadline_ms: Annotated[float | None, typer.Option(help="Time that a frame may take.")] = None,
     budget: BudgetOption = None,
-    policy: PolicyOption = "learned",
+    policy: PolicyOption = DEFAULT_POLICY,
     threads: ThreadsOption = None,
     model: ModelOption = None,
     frames: Annotated[int | None, typer.Option(help="Stop after that many frames.")] = None,
@@ -177,7 +178,7 @@ def eval_davis(
     backend: BackendOption = "auto",
     scale: ScaleOption = None,
     budget: BudgetOption = None,
-    policy: PolicyOption = "learned",
+    policy: PolicyOption = DEFAULT_POLICY,
     threads: ThreadsOption = None,
     model: ModelOption = None,
     overwrite: OverwriteOption = False,

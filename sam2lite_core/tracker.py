@@ -23,7 +23,7 @@ from sam2lite_core.errors import ConfigurationError, InvalidPromptError, Unknown
 from sam2lite_core.motion import Motion, MotionEstimator
 from sam2lite_core.stopwatch import Stopwatch
 from sam2lite_core.types import ObjectState, Prompt, StepTimings, TrackResult, check_image
-from sam2lite_core.variants import PATCH, get_variant
+from sam2lite_core.variants import DEFAULT_POLICY, PATCH, get_variant
 
 FloatArray = NDArray[np.float32]
 
@@ -42,7 +42,7 @@ class Tracker:
         deadline_ms: float | None = None,
         scale: float | None = None,
         memory_budget: int | None = None,
-        memory_policy: str = "learned",
+        memory_policy: str = DEFAULT_POLICY,
         base_short_side: int = 480,
         threads: int | None = None,
         model_path: str | Path | None = None,

@@ -20,6 +20,11 @@ MIN_WINDOW, MAX_WINDOW = 2, 8
 """Range of the memory window W in frames (paper section 3.4)."""
 
 
+DEFAULT_POLICY = "fifo"
+"""The gate that ships was trained apart from the student and loses to the newest tokens (see the model card), so
+`learned` is there to compare with until it wins."""
+
+
 @dataclass(frozen=True)
 class Variant:
     """One size of the student.

@@ -10,7 +10,7 @@ from sam2lite_core.backends.registry import BACKENDS
 from sam2lite_core.controller import CONTROLLERS, ControllerConfig
 from sam2lite_core.settings import MAX_BUDGET, PRECISIONS
 from sam2lite_core.types import MAX_OBJECT_ID
-from sam2lite_core.variants import MAX_WINDOW, MIN_WINDOW, RUNGS, VARIANTS
+from sam2lite_core.variants import DEFAULT_POLICY, MAX_WINDOW, MIN_WINDOW, RUNGS, VARIANTS
 from sam2lite_ros.conversions import MASK_ENCODINGS
 
 IMAGE_TRANSPORTS = ("raw", "compressed")
@@ -63,7 +63,9 @@ SPECIFICATIONS: dict[str, Specification] = {
     "memory_budget": Specification(
         0, "Most tokens in the memory bank, 64 to 1024; 0 takes the variant's own.", bounds=(0, MAX_BUDGET)
     ),
-    "memory_policy": Specification("learned", "What decides which memory tokens are kept.", choices=POLICIES),
+    "memory_policy": Specification(
+        DEFAULT_POLICY, "What decides which memory tokens are kept.", choices=POLICIES
+    ),
     "image_transport": Specification(
         "raw", "raw subscribes to image, compressed to image/compressed.", choices=IMAGE_TRANSPORTS
     ),

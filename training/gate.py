@@ -39,9 +39,9 @@ class GateConfig:
 
     budget: int = 48
     floor: float = 0.1
-    similarity: float = 0.9
+    similarity: float = 1.01
     reach: float = 1.5
-    background: float = 0.1
+    background: float = 1.0
 
 
 def oldest_duplicate(bank: Bank, rows: int, config: GateConfig) -> Tensor:
@@ -125,7 +125,7 @@ def watch(student: Student, clip: dict[str, Tensor], config: GateConfig) -> tupl
 
 
 def gate_loss(student: Student, bank: Bank, credited: Tensor, config: GateConfig) -> tuple[Tensor, Tensor]:
-    """BCE of the keep probability at every moment of the clips; also the share of decisions that are right."""
+    """Balanced BCE of the keep probability at every moment of the clips; also the balanced share of right decisions."""
     frames = len(credited)
     losses, hits = [], []
     for now in range(frames - 1):
@@ -133,9 +133,12 @@ def gate_loss(student: Student, bank: Bank, credited: Tensor, config: GateConfig
         valid = age >= 0
         target = keep_targets(credited[now + 1 :].mean(dim=0), valid, config)
         score = student.gate_scores(bank.with_columns(age=age.clamp(min=0.0)))
+        wanted, useless = target.sum(), (valid * (1.0 - target)).sum()
+        # Balanced, so that p = .5 lies between the tokens worth keeping and the others, however many there are.
+        weight = target / wanted.clamp(min=1.0) + valid * (1.0 - target) / useless.clamp(min=1.0)
         loss = F.binary_cross_entropy_with_logits(score, target, reduction="none")
-        losses.append((loss * valid).sum() / valid.sum())
-        hits.append(((score > 0) == (target > 0.5))[valid].float().mean())
+        losses.append((loss * weight).sum() / 2.0)
+        hits.append((((score > 0) == (target > 0.5)).float() * weight).sum() / 2.0)
     return torch.stack(losses).mean(), torch.stack(hits).mean()
 
 
