@@ -183,9 +183,9 @@ def test_a_full_disk_leaves_the_earlier_export(traced, exported, tmp_path, monke
         ("{", "unreadable"),
         ("[]", "unreadable"),
         ('{"variant": "tiny"}', "unreadable"),
-        ('{"format": 1, "variant": "tiny"}', "has format 1, this version reads 2; export the model again"),
-        ('{"format": 2, "variant": "tiny"}', "unreadable"),
-        ('{"format": 2, "variant": "tiny", "colour": "red"}', "unreadable"),
+        ('{"format": 1, "variant": "tiny"}', "has format 1, this version reads 3; export the model again"),
+        ('{"format": 3, "variant": "tiny"}', "unreadable"),
+        ('{"format": 3, "variant": "tiny", "colour": "red"}', "unreadable"),
     ],
 )
 def test_metadata_that_cannot_be_used_is_refused(text, message) -> None:

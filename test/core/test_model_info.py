@@ -99,7 +99,7 @@ def test_memory_is_what_the_arrays_take(name) -> None:
     variant = VARIANTS[name]
     memory = model_info.memory_bytes(variant)
     bank = {key: value for key, value in memory.items() if key.startswith("bank_")}
-    assert memory["bank"] == sum(bank.values()) == variant.memory_budget * (256 + 256 + 16 + 16 + 8) * 4
+    assert memory["bank"] == sum(bank.values()) == variant.memory_budget * (256 + 256 + 16 + 16 + 9) * 4
     assert memory["previous_masks"] == np.zeros((16, 120, 216), np.float32).nbytes
     assert memory["previous_grey"] == np.zeros((120, 214), np.uint8).nbytes
     assert memory["total"] == memory["bank"] + memory["previous_masks"] + memory["previous_grey"]
@@ -136,7 +136,7 @@ def test_a_robot_without_torch_and_weights_says_what_it_cannot_know(monkeypatch,
     cli.app(["info", "--variant", "base", "--json", str(tmp_path / "info.json")], standalone_mode=False)
     document = json.loads((tmp_path / "info.json").read_text())
     assert document["parameters"] is None and document["flops_per_frame"] is None
-    assert document["memory_budget"] == 512 and document["memory_bytes"]["bank"] == 512 * 552 * 4
+    assert document["memory_budget"] == 512 and document["memory_bytes"]["bank"] == 512 * 553 * 4
     printed = capsys.readouterr().out
     assert "no weights ship for base" in " ".join(printed.replace("│", " ").split())
     assert printed.count("unknown: ") == 2
