@@ -6,6 +6,7 @@ environment that `main` sets.
 
 import contextlib
 import os
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -61,6 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     typed = list(sys.argv[1:] if arguments is None else arguments)
+    # A stopped run must leave nothing half written: SIGTERM unwinds as Ctrl-C does.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         app(args=typed, prog_name="sam2lite", obj=typed)
     except Sam2LiteError as error:

@@ -159,7 +159,15 @@ def _add_masks(parts: dict[int, _Parts], current: int | None, path: str) -> None
 
 
 def _prompt(object_id: int, parts: _Parts) -> Prompt:
-    """The prompt that an object's parts make."""
+    """The prompt that an object's parts make.
+
+    Raises:
+        InvalidPromptError: a mask beside points or a box: the mask is the answer, they would change nothing.
+    """
+    if parts.mask is not None and (parts.points or parts.box is not None):
+        raise InvalidPromptError(
+            f"object {object_id}: a mask needs no points and no box; give one or the other"
+        )
     return Prompt(
         object_id=object_id,
         points=np.array(parts.points, np.float32) if parts.points else None,

@@ -108,7 +108,7 @@ class VideoProcessor:
     """Follows objects through a whole video; the paper's quick start.
 
     ```python
-    processor = VideoProcessor(Tracker.from_pretrained("small"))
+    processor = VideoProcessor(Tracker.from_pretrained("tiny"))
     results = processor.process_video("video.mp4", [Prompt(object_id=1, box=(40, 60, 200, 220))])
     ```
     """

@@ -22,7 +22,7 @@ from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import Image
 
-from sam2lite_core.errors import ConfigurationError, Sam2LiteError
+from sam2lite_core.errors import ConfigurationError, Sam2LiteError, SourceError
 from sam2lite_core.video import write_label_map
 from sam2lite_ros.demo_plan import Plan
 from sam2lite_ros.msg import TrackerStatus
@@ -39,6 +39,10 @@ START_DELAY_S = 2.0
 """Pause before the first frame, which carries the prompt: both sides must know each other by then."""
 
 LOG_LINES = 30
+
+
+BAD_INPUT = 2
+"""Exit code of our executables for input that cannot be used."""
 
 
 class ProcessError(Sam2LiteError):
@@ -204,6 +208,9 @@ def _run_with_tracker(
         raise ProcessError(f"the tracker could not be activated:\n{tracker.log_tail()}")
     with process("player", _player_parameters(plan, work), work) as player:
         _record(recorder, player, spin)
+        if player.exit_code == BAD_INPUT:
+            # The player's last line names the file; what was bad is the user's source, not a process of ours.
+            raise SourceError(player.log_tail().splitlines()[-1].removeprefix("player: "))
         if player.exit_code not in (None, 0):
             raise ProcessError(f"the player ended with code {player.exit_code}:\n{player.log_tail()}")
     recording = recorder.recording

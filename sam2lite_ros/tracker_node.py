@@ -3,6 +3,7 @@
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from time import monotonic
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,9 @@ from sam2lite_ros.services import OperatorInterface
 from sam2lite_ros.tracker_setup import apply_live, build_tracker, warm_up
 from sam2lite_ros.worker import TrackingWorker
 
+MOST_COMPLAINTS = 64
+"""Different complaints whose times are remembered."""
+
 
 class TrackerNode(LifecycleNode):
     """Configure builds the tracker, activate subscribes and starts the inference thread.
@@ -52,6 +56,7 @@ class TrackerNode(LifecycleNode):
         self._images: ImageInput | None = None
         self._first_prompts: tuple[Prompt, ...] = ()
         self._labels: dict[int, str] = {}
+        self._complained: dict[str, float] = {}
         self._operators = OperatorInterface(self, lambda: self._tracking, lambda: self.state_label)
         # Timers of the node's own clock stand still under use_sim_time until somebody publishes /clock.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
@@ -227,7 +232,13 @@ class TrackerNode(LifecycleNode):
     def frame_failed(self, error: Exception) -> None:
         """Log a frame that could not be used; called from the inference thread."""
         kind = "" if isinstance(error, Sam2LiteError) else f"unexpected {type(error).__name__}: "
-        self.get_logger().error(f"frame not tracked: {kind}{error}", throttle_duration_sec=THROTTLE_S)
+        text = f"frame not tracked: {kind}{error}"
+        # Each complaint has a throttle of its own: a stream of one kind must not hide another.
+        if monotonic() - self._complained.get(text, -THROTTLE_S) >= THROTTLE_S:
+            if len(self._complained) >= MOST_COMPLAINTS:
+                self._complained.clear()
+            self._complained[text] = monotonic()
+            self.get_logger().error(text)
 
     def frame_too_old(self, age_ms: float, limit_ms: float) -> None:
         """Log a frame dropped for its age; called from the inference thread."""

@@ -84,6 +84,8 @@ def find_model(variant: Variant, model_path: str | Path | None) -> Path:
         folder = Path(model_path).expanduser()
         folder = folder.parent if folder.name == STEP_FILE else folder
         hint = "give the folder that the exporter wrote"
+        if not folder.is_dir():
+            raise ModelFileError(f"{folder} is not a folder; {hint}")
     missing = [name for name in (STEP_FILE, PROMPT_FILE, WEIGHTS_FILE) if not (folder / name).is_file()]
     if missing:
         raise ModelFileError(f"{folder} lacks {', '.join(missing)}; {hint}")

@@ -172,6 +172,7 @@ def test_track_needs_overwrite_to_replace(copy_tracker, frames, tmp_path, capsys
         (["FRAMES", "--object", "five", "--point", "5,6"], "'five' is not a whole number"),
         (["FRAMES", "--object", "2"], "object 2: give points, a box or a mask"),
         (["FRAMES", "--point", "5,6", "--frames", "0"], "limit 0"),
+        (["FRAMES", "--mask", "MASK", "--box", "1,1,5,5"], "object 1: a mask needs no points and no box"),
         (
             ["FRAMES", "--point", "5,6", "--json", "no/where.json"],
             "no/where.json: the folder no does not exist",
@@ -180,7 +181,10 @@ def test_track_needs_overwrite_to_replace(copy_tracker, frames, tmp_path, capsys
 )
 def test_mistakes_cost_one_line(copy_tracker, frames, tmp_path, capsys, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)
-    arguments = [frames if argument == "FRAMES" else argument for argument in arguments]
+    mask = tmp_path.parent / f"{tmp_path.name}_mask.png"
+    cv2.imwrite(str(mask), np.ones((96, 128), np.uint8))
+    places = {"FRAMES": frames, "MASK": mask}
+    arguments = [places.get(argument, argument) for argument in arguments]
     assert message in refused(capsys, "track", *arguments, "--out", tmp_path / "out")
     assert [entry.name for entry in tmp_path.iterdir()] == ["frames"]
 
@@ -199,7 +203,7 @@ def test_a_broken_frame_leaves_no_output(copy_tracker, frames, tmp_path, capsys)
     [
         (["--variant", "huge"], "unknown variant 'huge'; choose one of tiny, small, base"),
         (["--backend", "abacus"], "unknown backend 'abacus'; choose one of auto, "),
-        (["--model", "nowhere"], "nowhere lacks "),
+        (["--model", "nowhere"], "nowhere is not a folder"),
         (["--model", "FOREIGN"], "is not a safetensors file"),
         (["--scale", "0.2"], "scale 0.2"),
         (["--deadline-ms", "-5"], "deadline of -5.0 ms"),
@@ -346,7 +350,7 @@ def test_info_shows_numbers_parameters_and_hashes(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [(["--variant", "huge"], "unknown variant 'huge'"), (["--model", "nowhere"], "nowhere lacks step.onnx")],
+    [(["--variant", "huge"], "unknown variant 'huge'"), (["--model", "nowhere"], "nowhere is not a folder")],
 )
 def test_info_refuses(capsys, options, message):
     assert message in refused(capsys, "info", *options)

@@ -167,6 +167,17 @@ def test_bad_input_ends_with_code_2_and_leaves_nothing(clip_folder, tmp_path, ca
     assert sorted(tmp_path.iterdir()) == before
 
 
+@pytest.mark.slow
+def test_a_source_that_breaks_off_while_playing_is_bad_input(clip_folder, tmp_path):
+    frames, _ = clip_folder
+    before = sorted(tmp_path.iterdir())
+    (frames / "shot4.png").write_bytes((frames / "shot4.png").read_bytes()[:200])
+    done = run_demo(tmp_path, frames, "--point", "60,40", "--rate", 3)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "shot4.png" in done.stderr
+    assert sorted(tmp_path.iterdir()) == before
+
+
 def test_an_output_folder_that_is_not_ours_is_left_alone(tmp_path, capsys):
     from sam2lite_ros.demo import main
 
