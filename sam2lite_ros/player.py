@@ -15,7 +15,7 @@ import rclpy
 from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.duration import Duration
 from rclpy.exceptions import InvalidParameterTypeException
-from rclpy.executors import ExternalShutdownException
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.time import Time
@@ -27,6 +27,7 @@ from sam2lite_core.types import Frame
 from sam2lite_core.video import open_source
 from sam2lite_ros.conversions import rgb_to_image
 from sam2lite_ros.sources import NOMINAL_FPS, RenderedSource, is_camera
+from sam2lite_ros.spinning import spin_until_shutdown
 
 FRAMES_AHEAD = 8
 """Frames decoded before they are due, so that a slow JPEG does not delay its frame."""
@@ -264,8 +265,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _spin(node: Node) -> None:
-    with contextlib.suppress(ExternalShutdownException):
-        rclpy.spin(node)
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    spin_until_shutdown(executor)
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ from sam2lite_ros.parameter_table import SPECIFICATIONS
 from sam2lite_ros.parameters import TrackerParameters, current_values, declare_parameters, refusal
 from sam2lite_ros.prompting import initial_prompts
 from sam2lite_ros.services import OperatorInterface
+from sam2lite_ros.spinning import spin_until_shutdown
 from sam2lite_ros.tracker_setup import apply_live, build_tracker, warm_up
 from sam2lite_ros.worker import TrackingWorker
 
@@ -282,7 +283,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         node = TrackerNode()
         executor = SingleThreadedExecutor()
         executor.add_node(node)
-        executor.spin()
+        spin_until_shutdown(executor)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     except (
