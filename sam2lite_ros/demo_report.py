@@ -1,9 +1,12 @@
-"""From a recording to files and figures: masks, overlay, contact sheet, result.json, a table."""
+"""From a recording to files and figures: masks, overlay, contact sheet, frames.csv, result.json, a table."""
 
+import csv
+import io
 import json
 import os
 from collections.abc import Iterator
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +25,17 @@ from sam2lite_core.video import VideoWriter, open_source, read_image, read_label
 from sam2lite_core.visualization import contact_sheet, draw_overlay
 from sam2lite_ros.demo_plan import RESULT_FILE, LabelMap, Plan
 from sam2lite_ros.demo_session import Recording
+from sam2lite_ros.prompting import stamp_nanoseconds
 from sam2lite_ros.ring import shrink
 from sam2lite_ros.sources import RenderedSource, is_camera
 
 PARTS = ("receive_ms", "queue_ms", "preprocess_ms", "inference_ms", "publish_ms", "age_ms")
 """Fields of TrackerStatus that are summed up."""
+
+PLACES = ("scale", "window", "memory_tokens")
+"""Fields of TrackerStatus that say at what size and with how much memory a frame was processed."""
+
+FRAMES_FILE = "frames.csv"
 
 SHEET_PICTURES = 12
 SHEET_SHORT_SIDE = 270
@@ -49,6 +58,7 @@ def write_report(plan: Plan, recording: Recording, work: Path, out: Path) -> dic
         SourceError: a file cannot be read or written.
     """
     names = _name_masks(recording, out / "masks")
+    write_atomically(out / FRAMES_FILE, frames_table(recording).encode())
     scores, scored = _score(plan, recording, names, out / "masks")
     _draw(plan, recording, names, work, out)
     result = {
@@ -59,6 +69,7 @@ def write_report(plan: Plan, recording: Recording, work: Path, out: Path) -> dic
         "object_ids": list(plan.object_ids),
         "frames": _frame_counts(recording, names),
         "latency_ms": latencies(recording),
+        "freshness": freshness(recording),
         "deadline_ms": plan.deadline_ms,
         "scale": _range([float(status.scale) for status in recording.statuses]),
         "memory": _memory(recording),
@@ -192,6 +203,56 @@ def latencies(recording: Recording) -> dict[str, dict[str, float]]:
     return summary
 
 
+def freshness(recording: Recording) -> dict[str, float]:
+    """How long frames waited, from stamp to step, beside the time to the next frame's stamp.
+
+    A mask is never older than a period and a step as long as no wait exceeds its frame's period.
+
+    Returns:
+        `frames` counted (processed, but for the stream's last), the longest wait and the longest period in
+        milliseconds, `overdue` frames that waited longer than their period, and by how much at most.
+    """
+    statuses = {stamp_nanoseconds(status.header.stamp): status for status in recording.statuses}
+    stamps = [entry["stamp_ns"] for entry in recording.sent]
+    waits, periods = [], []
+    for stamp, following in pairwise(stamps):
+        if (status := statuses.get(stamp)) is not None:
+            waits.append(float(status.receive_ms) + float(status.queue_ms))
+            periods.append((following - stamp) / 1e6)
+    if not waits:
+        return {}
+    over = [wait - period for wait, period in zip(waits, periods, strict=True)]
+    return {
+        "frames": len(waits),
+        "wait_max_ms": max(waits),
+        "period_max_ms": max(periods),
+        "overdue": sum(1 for one in over if one > 0),
+        "overdue_max_ms": max(0.0, max(over)),
+    }
+
+
+def frames_table(recording: Recording) -> str:
+    """What happened to each frame that was sent, as CSV: one row a frame, in order.
+
+    `period_ms` is the time from its stamp to the next frame's. The columns from `receive_ms` on are those of its
+    TrackerStatus, and empty for a frame that was dropped.
+    """
+    statuses = {stamp_nanoseconds(status.header.stamp): status for status in recording.statuses}
+    columns = (*PARTS, *PLACES)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["index", "name", "stamp_ns", "period_ms", "processed", *columns])
+    stamps = [entry["stamp_ns"] for entry in recording.sent]
+    for entry, following in zip(recording.sent, [*stamps[1:], None], strict=True):
+        status = statuses.get(entry["stamp_ns"])
+        period = "" if following is None else f"{(following - entry['stamp_ns']) / 1e6:.3f}"
+        values = [""] * len(columns) if status is None else [f"{getattr(status, c):.5g}" for c in columns]
+        writer.writerow(
+            [entry["index"], entry["name"], entry["stamp_ns"], period, int(status is not None), *values]
+        )
+    return text.getvalue()
+
+
 def _range(values: list[float]) -> dict[str, float]:
     if not values:
         return {}
@@ -219,6 +280,11 @@ def result_table(result: dict[str, Any]) -> Table:
     for part, values in result["latency_ms"].items():
         table.add_row(
             f"{part} (ms)", f"p50 {values['p50']:.1f}   p95 {values['p95']:.1f}   max {values['max']:.1f}"
+        )
+    if fresh := result["freshness"]:
+        table.add_row(
+            "wait (ms)",
+            f"max {fresh['wait_max_ms']:.1f}; {fresh['overdue']} of {fresh['frames']} longer than the period",
         )
     if result["deadline_ms"]:
         missed = f"{frames['deadlines_missed']} of {frames['processed']} missed"

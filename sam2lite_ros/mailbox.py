@@ -38,7 +38,13 @@ class Mailbox(Generic[FrameT]):
     waiting when the next one arrives is replaced. Commands are never replaced and go before frames.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, hold_s: Callable[[FrameT], float] = lambda _: 0.0) -> None:
+        """Start open and empty.
+
+        Args:
+            hold_s: for how many seconds a waiting frame should be held back for its successor.
+        """
+        self._hold_s = hold_s
         self._ready = threading.Condition()
         self._frame: FrameT | None = None
         self._commands: deque[Command] = deque()
@@ -83,9 +89,17 @@ class Mailbox(Generic[FrameT]):
             return frame
 
     def next(self) -> "Command | FrameT | None":
-        """Wait for work: the oldest command, else the newest frame; None once the mailbox is closed."""
+        """Wait for work: the oldest command, else the newest frame; None once the mailbox is closed.
+
+        A frame that is due to be replaced is held back for a moment; a command does not wait for that.
+        """
         with self._ready:
             self._ready.wait_for(lambda: self._closed or self._commands or self._frame is not None)
+            held = self._frame
+            if held is not None and (patience := self._hold_s(held)) > 0.0:
+                self._ready.wait_for(
+                    lambda: self._closed or self._commands or self._frame is not held, timeout=patience
+                )
             if self._closed:
                 return None
             if self._commands:

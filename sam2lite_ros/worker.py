@@ -15,6 +15,7 @@ from sam2lite_core.types import Prompt, TrackResult
 from sam2lite_ros.conversions import to_rgb
 from sam2lite_ros.counters import FrameCounters, StepReport
 from sam2lite_ros.frames import Listener, ReceivedFrame
+from sam2lite_ros.freshness import Freshness
 from sam2lite_ros.mailbox import Command, Mailbox
 from sam2lite_ros.parameters import TrackerParameters
 from sam2lite_ros.prompting import PromptRequest, resolve_id, stamp_nanoseconds
@@ -46,7 +47,10 @@ class TrackingWorker:
         self._labels = labels
         self._listener = listener
         self._now_ns = now_ns
-        self._mailbox: Mailbox[ReceivedFrame] = Mailbox()
+        self._freshness = Freshness()
+        self._mailbox: Mailbox[ReceivedFrame] = Mailbox(
+            lambda frame: self._freshness.hold_s(frame.arrived, perf_counter())
+        )
         self._ring = FrameRing()
         self._last: ReceivedFrame | None = None
         self._stepped: int | None = None  # sequence of the frame stepped last
@@ -78,6 +82,7 @@ class TrackingWorker:
             frames.append(
                 ReceivedFrame(message, stamp_ns, self.counters.count_received(), arrived, receive_ms)
             )
+            self._freshness.arrived(arrived)
         for frame in frames:
             self._ring.push(HeldFrame(frame.stamp_ns, frame.sequence, HeldImage(frame.message)))
         for _ in frames[:-1]:

@@ -1,5 +1,6 @@
 """The demo, as a user runs it: processes over DDS, files that appear whole or not at all."""
 
+import csv
 import json
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import sam2lite_core
 from sam2lite_core.evaluation.machine import describe_machine
 from sam2lite_core.video import open_source, read_label_map, write_label_map
 from sam2lite_ros.demo_plan import Request, make_plan
-from sam2lite_ros.demo_report import latencies
+from sam2lite_ros.demo_report import frames_table, freshness, latencies
 from sam2lite_ros.demo_session import Recording
 from sam2lite_ros.sources import RenderedSource, is_camera, rendered_clip
 
@@ -209,6 +210,38 @@ def test_latencies_are_summed_up_by_part():
     recording = Recording(statuses=[TrackerStatus(queue_ms=float(value)) for value in range(1, 102)])
     assert latencies(recording)["queue"] == {"p50": 51.0, "p95": 96.0, "max": 101.0}
     assert latencies(Recording()) == {}
+
+
+def recording_of(*frames):
+    """A recording from (stamp in ms, receive_ms, queue_ms) a frame; None for the last two: dropped."""
+    recording = Recording()
+    for index, (stamp_ms, receive_ms, queue_ms) in enumerate(frames):
+        stamp = stamp_ms * 1_000_000
+        recording.sent.append({"index": index, "name": f"{index:05d}", "stamp_ns": stamp})
+        if receive_ms is not None:
+            status = TrackerStatus(receive_ms=receive_ms, queue_ms=queue_ms, scale=0.5, window=8)
+            status.header.stamp.sec, status.header.stamp.nanosec = divmod(stamp, 10**9)
+            recording.statuses.append(status)
+    return recording
+
+
+def test_a_wait_is_compared_with_the_time_to_the_next_frame():
+    recording = recording_of((1000, 2.0, 30.0), (1033, None, None), (1066, 4.0, 36.0), (1100, 2.0, 90.0))
+    found = freshness(recording)
+    # The last frame has no successor to be compared with.
+    assert (found["frames"], found["overdue"]) == (2, 1)
+    assert found["wait_max_ms"] == 40.0
+    assert found["period_max_ms"] == 34.0
+    assert found["overdue_max_ms"] == pytest.approx(6.0)
+    assert freshness(Recording()) == {}
+
+
+def test_every_frame_sent_has_its_row():
+    text = frames_table(recording_of((1000, 2.0, 30.0), (1033, None, None)))
+    rows = list(csv.DictReader(text.splitlines()))
+    assert [row["name"] for row in rows] == ["00000", "00001"]
+    assert (rows[0]["processed"], rows[0]["period_ms"], rows[0]["queue_ms"]) == ("1", "33.000", "30")
+    assert (rows[1]["processed"], rows[1]["period_ms"], rows[1]["queue_ms"]) == ("0", "", "")
 
 
 def test_the_rendered_source_gives_its_frames(tmp_path, monkeypatch):

@@ -82,3 +82,32 @@ def test_every_frame_is_processed_replaced_or_still_waiting(actions):
     waiting = [] if mailbox.waiting_frame() is None else [mailbox.waiting_frame()]
     assert sorted(processed + replaced + waiting) == list(range(1, put + 1))
     assert processed == sorted(processed)
+
+
+def test_a_frame_that_is_held_back_gives_way_to_its_successor():
+    mailbox = Mailbox(hold_s=lambda frame: 30.0 if frame == "old" else 0.0)
+    mailbox.put_frame("old")
+    taken = []
+    taker = threading.Thread(target=lambda: taken.append(mailbox.next()))
+    taker.start()
+    assert mailbox.put_frame("new") == "old"
+    taker.join(30)
+    assert taken == ["new"]
+
+
+def test_a_frame_whose_successor_does_not_come_is_taken_after_all():
+    mailbox = Mailbox(hold_s=lambda _: 0.01)
+    mailbox.put_frame("last")
+    assert mailbox.next() == "last"
+
+
+def test_a_command_does_not_wait_for_a_frame_that_is_held_back():
+    mailbox = Mailbox(hold_s=lambda _: 30.0)
+    mailbox.put_frame("held")
+    taken = []
+    taker = threading.Thread(target=lambda: taken.append(mailbox.next()))
+    taker.start()
+    mailbox.post(lambda: None)
+    taker.join(30)
+    assert isinstance(taken[0], Command)
+    assert mailbox.waiting_frame() == "held"
