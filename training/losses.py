@@ -93,3 +93,17 @@ def presence_loss(logits: Tensor, present: Tensor, weight: Tensor) -> Tensor:
     """BCE of presence. logits, present, weight: (N, K)."""
     loss = F.binary_cross_entropy_with_logits(logits.float(), present, reduction="none")
     return (loss * weight).sum() / weight.sum().clamp(min=1.0)
+
+
+def budget_loss(expected: Tensor, mean_probability: Tensor, budget: int) -> Tensor:
+    """Hinge on the expected number of tokens kept, (max(0, sum p / B - 1))^2 + 0.01 mean p (design section 4).
+
+    The second term makes a token that nobody needs lose its place even when there is room.
+
+    Args:
+        expected: (N,) sum of the keep probabilities.
+        mean_probability: (N,) their mean.
+        budget: B, tokens.
+    """
+    over = (expected / budget - 1.0).clamp(min=0.0)
+    return (over * over + 0.01 * mean_probability).mean()

@@ -173,7 +173,10 @@ def _cutout(
     zoom = scale * np.sqrt(config.height * config.width) / np.sqrt(height * width)
     centre = rng.uniform(0.15, 0.85, 2) * (config.width, config.height)
     inverses = _path(rng, config, centre, (width, height), zoom, _speed(rng, config), 0.08)
-    bend = rng.uniform(0.0, 0.08) * np.sqrt(height * width)
+    # Some bend as limbs do.
+    bend = (rng.uniform(0.0, 0.08) if rng.random() < 0.7 else rng.uniform(0.08, 0.16)) * np.sqrt(
+        height * width
+    )
     return _Layer(picture, labels, inverses, _bends(rng, config.frames, bend), zoom, cv2.BORDER_CONSTANT)
 
 

@@ -6,13 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sam2lite_core.model import memory
 from sam2lite_core.model.decoder import PROMPT_CHANNELS
 from sam2lite_core.model.encoder import Features
-from sam2lite_core.model.memory import Bank
 from sam2lite_core.model.student import Prediction, Student
 from sam2lite_core.preprocess import averaging_matrix, spot
 from training import losses
+from training.gated_memory import GatedMemory
 
 
 @dataclass(frozen=True)
@@ -25,6 +24,7 @@ class LossWeights:
     correspondence: float = 0.5
     share: float = 0.3
     presence: float = 0.1
+    budget: float = 0.2
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,9 @@ class UnrollConfig:
         shown_again: probability per frame that a followed object is prompted again.
         edge_from: share of the run after which the edge loss counts; before, it teaches flat masks.
         hard_share: share of pixels that the cross-entropy counts as hardest.
+        gated: probability that the gate decides what a batch remembers; otherwise chance does, which prefers patches
+            near objects, so that the other policies stay fair to compare with.
+        temperature: of the gate's relaxation, at the start and at the end of the run (methodology section 2.4).
     """
 
     budgets: tuple[int, ...] = (48, 96, 160)
@@ -53,6 +56,8 @@ class UnrollConfig:
     shown_again: float = 0.05
     edge_from: float = 0.3
     hard_share: float = 0.25
+    gated: float = 0.75
+    temperature: tuple[float, float] = (1.0, 0.1)
     weights: LossWeights = LossWeights()
 
 
@@ -190,6 +195,13 @@ class Unroller:
     def _chance(self, *shape: int) -> Tensor:
         return torch.rand(shape, generator=self.generator)
 
+    def _gate(self, budget: int, progress: float) -> GatedMemory:
+        """What remembers this batch: the gate, or chance."""
+        start, end = self.config.temperature
+        temperature = start * (end / start) ** min(1.0, progress)
+        learned = float(self._chance()) < self.config.gated
+        return GatedMemory(self.student if learned else None, budget, temperature, self.generator)
+
     def __call__(self, clip: dict[str, Tensor], progress: float) -> tuple[Tensor, dict[str, float]]:
         """Loss of a batch of clips as `training.data` makes them, and its parts; progress of the run: 0..1."""
         student, config = self.student, self.config
@@ -202,7 +214,7 @@ class Unroller:
         truth = one_hot(clip["labels"], count)
         slots = torch.eye(count).expand(batch, -1, -1)
         budget = config.budgets[int(torch.randint(len(config.budgets), (), generator=self.generator))]
-        bank = memory.empty_bank(batch, budget, student.variant.key_width, count)
+        remembered = self._gate(budget, progress)
 
         first = self._first_frames(truth, exists)
         total = torch.zeros(())
@@ -221,32 +233,35 @@ class Unroller:
                     F.avg_pool2d(true, 4) * shown.unsqueeze(-1).unsqueeze(-1), self.generator
                 )
             warped = torch.zeros_like(previous)
+            bank = remembered.begin_frame(exists, student.variant.key_width)
             if t > 0:
-                bank = memory.begin_frame(bank, exists)
                 # Where a LOST object went is unknown, not "nowhere"; the tracker does the same.
                 warped = self._warped(previous, clip["flow"][:, t], progress) * trusted.unsqueeze(
                     -1
                 ).unsqueeze(-1)
             window = torch.full((batch,), 8.0)
-            readout = student.read(key[:, t], bank, slots, student.attention_logits(key[:, t], bank, window))
+            logits = student.attention_logits(key[:, t], bank, window) + remembered.log_kept().unsqueeze(1)
+            readout = student.read(key[:, t], bank, slots, logits)
             prediction = student.decode(current, readout, warped, prompts)
             loss, named = frame_loss(prediction, true, followed, config, progress)
             if t > 0:
                 named["share"] = losses.share_loss(readout.share, readout.evidence, F.avg_pool2d(true, 16))
                 loss = loss + config.weights.share * named["share"]
-            total = total + loss * (0.5 if t == 0 else 1.0)
+            total = total + loss * (0.75 if t == 0 else 1.0)
             for name, value in named.items():
                 parts.setdefault(name if t else f"prompt_{name}", []).append(value.detach())
             previous, trusted = self._remembered(prediction, true, followed, new)
-            bank = self._write(
-                bank, current, key[:, t], previous, trusted, slots, clip["motion"][:, t], t, budget, new
+            self._write(
+                remembered, current, key[:, t], previous, trusted, slots, clip["motion"][:, t], t, new
             )
         flat = key.flatten(3).transpose(2, 3)
         pairs = [(t, 0) for t in range(1, frames)] + [(t, t - 1) for t in range(2, frames)]
         match = losses.correspondence(flat, clip["places"].flatten(2, 3), pairs)
-        total = total / frames + config.weights.correspondence * match
+        spent = remembered.budget_loss()
+        total = total / frames + config.weights.correspondence * match + config.weights.budget * spent
         values = {name: float(torch.stack(seen).mean()) for name, seen in parts.items()}
-        return total, {**values, "correspondence": float(match.detach())}
+        values |= {"correspondence": float(match.detach()), "budget": float(spent.detach())}
+        return total, {**values, **remembered.statistics()}
 
     def _first_frames(self, truth: Tensor, exists: Tensor) -> Tensor:
         """The frame on which each object is shown, (N, K): 0 for most, later for some that are visible then."""
@@ -280,19 +295,10 @@ class Unroller:
         return masks, present
 
     def _write(
-        self, bank: Bank, current: Features, key: Tensor, masks: Tensor, trusted: Tensor, slots: Tensor, motion: Tensor,
-        t: int, budget: int, new: Tensor,
-    ) -> Bank:  # fmt: skip
-        student = self.student
+        self, remembered: GatedMemory, current: Features, key: Tensor, masks: Tensor, trusted: Tensor, slots: Tensor,
+        motion: Tensor, t: int, new: Tensor,
+    ) -> None:  # fmt: skip
         frame = torch.full((len(masks),), float(t))
         pool = token_pool(key.shape[-2], key.shape[-1], self.config.pooled)
-        fresh = student.tokens(current, key, masks, trusted, slots, motion.unsqueeze(1), frame, pool)
-        size = torch.full((len(masks),), float(budget))
-        both = memory.concat(bank, fresh)
-        affinity = student.affinity(masks, slots, pool)
-        if new.any():
-            padded = F.pad(affinity, (0, 0, bank.key.shape[1], 0))
-            both = memory.anchor_quota(both, padded, size, new)
-        # Until the gate is trained: prefer patches near objects, at random, so that any subset has to do.
-        score = self._chance(*both.key.shape[:2]) * 8.0 + 4.0 * both.identity.amax(-1).detach()
-        return memory.select(both, score, budget, size)
+        fresh = self.student.tokens(current, key, masks, trusted, slots, motion.unsqueeze(1), frame, pool)
+        remembered.write(fresh, self.student.affinity(masks, slots, pool), new)
