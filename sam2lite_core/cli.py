@@ -19,6 +19,7 @@ from rich.table import Table
 
 from sam2lite_core import __version__
 from sam2lite_core.cli_bench import bench
+from sam2lite_core.cli_export import export
 from sam2lite_core.errors import Sam2LiteError
 from sam2lite_core.files import check_json_path, write_json
 from sam2lite_core.variants import DEFAULT_POLICY
@@ -36,6 +37,7 @@ app = typer.Typer(
 eval_app = typer.Typer(help="Score masks by a dataset's protocol.", no_args_is_help=True)
 app.add_typer(eval_app, name="eval")
 app.command()(bench)
+app.command()(export)
 
 VariantOption = Annotated[str, typer.Option(help="Model variant: tiny, small or base.")]
 BackendOption = Annotated[str, typer.Option(help="Runtime; auto takes the best that is installed.")]

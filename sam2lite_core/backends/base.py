@@ -28,6 +28,7 @@ class BackendSettings:
         precision: auto, fp32 or fp16.
         threads: CPU threads of the runtime; None leaves the choice to it.
         device: auto, or as the backend names its devices: cpu, cuda, cuda:1.
+        profile: where ONNX Runtime writes its own timing of the step graph's nodes; the name gets an ending.
     """
 
     folder: Path
@@ -35,6 +36,7 @@ class BackendSettings:
     precision: str = "auto"
     threads: int | None = None
     device: str = "auto"
+    profile: Path | None = None
 
 
 @dataclass(frozen=True)
