@@ -12,6 +12,9 @@ from torch import Tensor
 from sam2lite_core.variants import MAX_WINDOW
 
 ANCHOR_BONUS = 100.0
+ANCHORS_OF_ONE, ANCHORS_OF_ALL = 0.25, 0.5
+"""Largest shares of the budget that one object's anchors, and all anchors, may take."""
+
 TIE_BREAK = 1e-4  # torch and ONNX Runtime choose differently among equal scores
 REJECTED = -1e4  # not -inf: an empty bank would give NaN, and fp16 engines overflow
 POLICIES = ("learned", "fifo", "random", "uniform")
@@ -114,7 +117,10 @@ def readable(bank: Bank, window: Tensor) -> Tensor:
 
 
 def anchor_quota(bank: Bank, affinity: Tensor, budget: Tensor, prompted: Tensor) -> Bank:
-    """Make anchors of the best tokens of a prompt frame, at most B / 2 in all, shared evenly by their objects.
+    """Make anchors of the best tokens of a prompt frame.
+
+    An object gets B / 4 of them at most, so that a still scene with one object leaves most of the bank free, and all
+    objects together B / 2, shared evenly.
 
     Args:
         bank: old slots followed by this frame's tokens; the latter have age 0.
@@ -143,7 +149,8 @@ def anchor_quota(bank: Bank, affinity: Tensor, budget: Tensor, prompted: Tensor)
     rank = (same & better).to(owner.dtype).sum(dim=2)
     slots = torch.arange(1, prompted.shape[1] + 1, device=owner.device, dtype=owner.dtype)
     present = ((owner.unsqueeze(2) - slots).abs() < 0.5).to(owner.dtype).amax(dim=1)
-    quota = torch.floor(budget * 0.5 / present.sum(dim=1).clamp(min=1.0))
+    owners = present.sum(dim=1).clamp(min=1.0)
+    quota = torch.floor(torch.minimum(budget * ANCHORS_OF_ONE, budget * ANCHORS_OF_ALL / owners))
     kept = (rank < quota.unsqueeze(1)) & (owner > 0.5)
     none = torch.zeros_like(owner)
     return bank.with_columns(owner=torch.where(kept, owner, none), affinity=torch.where(kept, worth, none))
