@@ -179,7 +179,7 @@ def test_settings_outside_their_range_are_refused(settings_, message):
 
 
 def test_unknown_controller_names_the_choices():
-    with pytest.raises(ConfigurationError, match=r"'fancy'.*plain, off"):
+    with pytest.raises(ConfigurationError, match=r"'fancy'.*plain, predictive, off"):
         make_controller("fancy", ControllerConfig())
 
 
