@@ -116,6 +116,10 @@ def track(
     backend: BackendOption = "auto",
     scale: ScaleOption = None,
     deadline_ms: Annotated[float | None, typer.Option(help="Time that a frame may take.")] = None,
+    controller: Annotated[
+        str | None,
+        typer.Option(help="How the deadline is kept: plain, predictive or off; plain by default."),
+    ] = None,
     budget: BudgetOption = None,
     policy: PolicyOption = DEFAULT_POLICY,
     threads: ThreadsOption = None,
@@ -145,6 +149,7 @@ def track(
             variant,
             backend,
             deadline_ms=deadline_ms,
+            controller=controller,
             scale=scale,
             memory_budget=budget,
             memory_policy=policy,

@@ -20,6 +20,7 @@ from sam2lite_core.errors import ConfigurationError
 
 __all__ = [
     "CONTROLLERS",
+    "DEFAULT_CONTROLLER",
     "Controller",
     "ControllerConfig",
     "ControllerState",
@@ -28,6 +29,7 @@ __all__ = [
     "OffController",
     "Prediction",
     "PredictiveController",
+    "check_controller",
     "make_controller",
     "snap_down",
 ]
@@ -38,6 +40,9 @@ CONTROLLERS: dict[str, Callable[[ControllerConfig, LatencyTable | None], Control
     "off": lambda config, _: OffController(config),
 }
 """Controllers by the name that parameters and options use."""
+
+DEFAULT_CONTROLLER = "plain"
+"""The controller of whoever gives a deadline and chooses none."""
 
 
 def make_controller(name: str, config: ControllerConfig, table: LatencyTable | None = None) -> Controller:

@@ -1,5 +1,6 @@
 """ONNX Runtime backend. The memory bank stays on the session's device between frames through I/O binding."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -111,6 +112,15 @@ class OnnxRuntimeBackend:
         self._bank = {name: outputs[f"new_{name}"] for name in BANK}
         logits, presence, uncertainty, used = (outputs[name].numpy() for name in HOST_OUTPUTS)
         return StepOutputs(logits[0], presence[0], uncertainty[0, 0], int(used[0]))
+
+    def keep(self) -> Callable[[], None]:
+        """Remember the memory bank as it is; calling the result brings it back."""
+        bank = self._bank  # every step makes a new one
+
+        def restore() -> None:
+            self._bank = bank
+
+        return restore
 
     def bank(self) -> BankSnapshot:
         """Copy the memory bank to the host."""

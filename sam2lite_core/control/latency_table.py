@@ -3,13 +3,18 @@
 import bisect
 import math
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 from sam2lite_core.errors import ConfigurationError
 
 WORTHWHILE = 0.03
 """Share of a step that a shorter window must save before it is used (design section 4)."""
 
-_STEEPEST = 0.5
+STEEPEST_POWER = 3
+"""No step time grows faster than this power of the scale. Most of a step grows with the number of patches, the square;
+a 12-layer ViT-Tiny took 6.3 times as long for twice the scale, the power of 2.7."""
+
+_BEYOND = 0.5
 """How far beyond the rungs a fitting scale is extrapolated."""
 
 
@@ -17,8 +22,8 @@ _STEEPEST = 0.5
 class LatencyTable:
     """Typical step times by rung and window, and how much steps scatter around them.
 
-    A higher rung never costs less than a lower one, nor a longer window less than a shorter one: where measurements
-    say otherwise it was noise, and the higher of the two holds.
+    A higher rung never costs less than a lower one, nor more than `STEEPEST_POWER` allows; a longer window never costs
+    less than a shorter one. Where measurements say otherwise it was noise, and the lower rung is believed.
 
     Attributes:
         rungs: resolution scales, ascending.
@@ -36,7 +41,7 @@ class LatencyTable:
     spread: float = 0.05
 
     def __post_init__(self) -> None:
-        """Check the shape, then let no cell be cheaper than a smaller one."""
+        """Check the shape, then bring the times into order."""
         for name, axis in (("rungs", self.rungs), ("windows", self.windows)):
             if not axis or list(axis) != sorted(set(axis)):
                 raise ConfigurationError(f"{name} {axis} of a latency table do not ascend")
@@ -50,12 +55,13 @@ class LatencyTable:
         if wrong or not 0 <= self.spread < math.inf:
             raise ConfigurationError(f"step times {wrong} ms, spread {self.spread}: give positive numbers")
         rows: list[tuple[float, ...]] = []
-        for row in self.times_ms:
-            floor = rows[-1] if rows else (0.0,) * len(row)
-            cells: list[float] = []
-            for time, below in zip(row, floor, strict=True):
-                cells.append(max(time, below, cells[-1] if cells else 0.0))
-            rows.append(tuple(cells))
+        for rung, row in zip(self.rungs, self.times_ms, strict=True):
+            if rows:
+                growth = (rung / self.rungs[len(rows) - 1]) ** STEEPEST_POWER
+                row = tuple(
+                    min(max(time, below), below * growth) for time, below in zip(row, rows[-1], strict=True)
+                )
+            rows.append(tuple(accumulate(row, max)))
         object.__setattr__(self, "times_ms", tuple(rows))
 
     def time_ms(self, scale: float, window: int) -> float:
@@ -82,15 +88,15 @@ class LatencyTable:
         """
         times = [self.time_ms(rung, window) for rung in rungs]
         if len(rungs) == 1:
-            return rungs[0] + (_STEEPEST if times[0] <= budget_ms else -_STEEPEST)
+            return rungs[0] + (_BEYOND if times[0] <= budget_ms else -_BEYOND)
         upper = min(max(bisect.bisect_right(times, budget_ms), 1), len(rungs) - 1)
         low, high = rungs[upper - 1], rungs[upper]
         rise = times[upper] - times[upper - 1]
         if rise <= 0.0:
             # Equal costs, as of a small camera picture that is never enlarged: all of them fit, or none does.
-            return rungs[-1] + _STEEPEST if times[-1] <= budget_ms else rungs[0] - _STEEPEST
+            return rungs[-1] + _BEYOND if times[-1] <= budget_ms else rungs[0] - _BEYOND
         scale = low + (high - low) * (budget_ms - times[upper - 1]) / rise
-        return min(max(scale, rungs[0] - _STEEPEST), rungs[-1] + _STEEPEST)
+        return min(max(scale, rungs[0] - _BEYOND), rungs[-1] + _BEYOND)
 
     def scaled(self, scale: float, ratio: float, kinship: float) -> "LatencyTable":
         """The table after a step said that its cell is off.
@@ -109,7 +115,11 @@ class LatencyTable:
         ]
         # What was just measured is known best, so lower rungs give way to it; higher ones do when the table is made.
         for rung in range(own):
-            times[rung] = tuple(map(min, times[rung], times[own]))
+            growth = (self.rungs[own] / self.rungs[rung]) ** STEEPEST_POWER
+            times[rung] = tuple(
+                min(max(time, known / growth), known)
+                for time, known in zip(times[rung], times[own], strict=True)
+            )
         return replace(self, times_ms=tuple(times))
 
     def _rung(self, scale: float) -> int:

@@ -45,18 +45,24 @@ class Trace:
     @property
     def missed(self) -> NDArray[np.bool_]:
         """(T,) frames whose step took longer than allowed."""
-        return self.measured_ms > self.deadline_ms
+        return np.asarray(self.measured_ms > self.deadline_ms, dtype=np.bool_)
 
     @property
     def switched(self) -> NDArray[np.bool_]:
         """(T,) frames whose scale differs from that of the frame before."""
-        return np.diff(self.scale, prepend=self.scale[:1]) != 0
+        return np.asarray(np.diff(self.scale, prepend=self.scale[:1]) != 0, dtype=np.bool_)
 
     def after(self, start_s: float, end_s: float = np.inf) -> "Trace":
         """The part of a run from one time to another."""
         chosen = (self.seconds >= start_s) & (self.seconds < end_s)
-        arrays = (self.seconds, self.expected_ms, self.measured_ms, self.scale, self.window)
-        return Trace(*(array[chosen] for array in arrays), deadline_ms=self.deadline_ms)
+        return Trace(
+            self.seconds[chosen],
+            self.expected_ms[chosen],
+            self.measured_ms[chosen],
+            self.scale[chosen],
+            self.window[chosen],
+            self.deadline_ms,
+        )
 
 
 def simulate(

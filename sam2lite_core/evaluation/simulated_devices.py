@@ -6,14 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from sam2lite_core.control.measuring import measure_table
 from sam2lite_core.controller import LatencyTable
 from sam2lite_core.errors import ConfigurationError
-from sam2lite_core.variants import MAX_WINDOW, MIN_WINDOW, RUNGS
+from sam2lite_core.variants import MAX_WINDOW
 
 FloatArray = NDArray[np.float64]
-
-MEASURED_STEPS = 3
-"""Steps per cell when a simulated device is measured, as many as the tracker takes."""
 
 
 @dataclass(frozen=True)
@@ -59,17 +57,8 @@ class Device:
         return float(generator.lognormal(-(sigma**2) / 2, sigma))
 
     def measure(self, generator: np.random.Generator) -> LatencyTable:
-        """The table that a tracker would measure at configure: medians of a few noisy steps."""
-        windows = (MIN_WINDOW, MAX_WINDOW)
-        times = [
-            [
-                [self.step_ms(rung, window) * self.scatter(generator) for _ in range(MEASURED_STEPS)]
-                for window in windows
-            ]
-            for rung in RUNGS
-        ]
-        cells = tuple(tuple(float(np.median(cell)) for cell in row) for row in times)
-        return LatencyTable(RUNGS, windows, cells)
+        """The table that a tracker would measure at configure, from a few noisy steps."""
+        return measure_table(lambda scale, window: self.step_ms(scale, window) * self.scatter(generator))
 
 
 @dataclass(frozen=True)

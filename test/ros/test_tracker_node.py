@@ -260,12 +260,10 @@ def test_live_parameters_take_effect_and_the_others_are_refused_while_active(ope
     status = operator.one("status", stamp)
     assert status.deadline_ms == 250.0
     assert status.scale == pytest.approx(0.6)
-    refused = operator.set(
-        variant="small", image_transport="compressed", controller="predictive", min_scale=0.7
-    )
+    refused = operator.set(variant="small", image_transport="compressed", controller="fancy", min_scale=0.7)
     assert [result.successful for result in refused] == [False] * 4
     for result, named in zip(
-        refused, ("while the tracker is active", "active", "plain, off", "min_scale"), strict=True
+        refused, ("while the tracker is active", "active", "plain, predictive, off", "min_scale"), strict=True
     ):
         assert named in result.reason
     restored = operator.set(max_scale=1.0, controller="plain", frame_deadline_ms=0.0, presence_threshold=0.5)
