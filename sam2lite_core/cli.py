@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from sam2lite_core import __version__
-from sam2lite_core.cli_bench import bench
+from sam2lite_core.cli_bench import app as bench_app
 from sam2lite_core.errors import Sam2LiteError
 from sam2lite_core.files import check_json_path, write_json
 from sam2lite_core.variants import DEFAULT_POLICY
@@ -35,7 +35,7 @@ app = typer.Typer(
 )
 eval_app = typer.Typer(help="Score masks by a dataset's protocol.", no_args_is_help=True)
 app.add_typer(eval_app, name="eval")
-app.command()(bench)
+app.add_typer(bench_app, name="bench")
 
 VariantOption = Annotated[str, typer.Option(help="Model variant: tiny, small or base.")]
 BackendOption = Annotated[str, typer.Option(help="Runtime; auto takes the best that is installed.")]

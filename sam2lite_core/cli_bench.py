@@ -7,8 +7,12 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from sam2lite_core.cli_bench_controller import controller
 from sam2lite_core.errors import ConfigurationError
 from sam2lite_core.files import check_json_path, write_json
+
+app = typer.Typer(help="Measure speed and memory on this machine.")
+app.command("controller")(controller)
 
 
 def numbers(text: str, name: str) -> tuple[float, ...]:
@@ -23,7 +27,9 @@ def numbers(text: str, name: str) -> tuple[float, ...]:
         raise ConfigurationError(f"{name} {text!r} is not a list of numbers like 0.5,1") from None
 
 
+@app.callback(invoke_without_command=True)
 def bench(
+    context: typer.Context,
     variant: Annotated[str, typer.Option(help="Model variant: tiny, small or base.")] = "tiny",
     backend: Annotated[str, typer.Option(help="Runtime; auto takes the best that is installed.")] = "auto",
     scales: Annotated[str, typer.Option(help="Resolution scales, comma-separated.")] = "0.5,0.7,1",
@@ -40,6 +46,8 @@ def bench(
 
     With --endurance, the long run comes first, at the first scale, so that its memory is its own.
     """
+    if context.invoked_subcommand is not None:
+        return
     from sam2lite_core.evaluation import bench as measure
 
     check_json_path(json_file)

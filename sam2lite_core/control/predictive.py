@@ -26,8 +26,8 @@ _GAIN = 0.2
 """Share of an ordinary deviation that a step's own times take over: about ten steps are averaged."""
 
 _KINSHIP, _FRESH_KINSHIP = 0.95, 0.6
-"""How alike neighbouring rungs deviate. Load meets all of them; what shows just after a change of rung rather says
-that the table was wrong about that rung."""
+"""How alike neighbouring rungs deviate. A new load meets all of them; what shows just after a change of rung rather
+says that the table was wrong about that rung."""
 
 _FRESH = 3
 """Steps after a change of rung that count as just after."""
@@ -189,20 +189,29 @@ def learn(known: Prediction, scale: float, deviation: float) -> Prediction:
         scale: the step's rung.
         deviation: logarithm of measured over expected time.
     """
-    limit = _surprise_limit(known.table.spread)
-    kinship = _KINSHIP if known.settled >= _FRESH else _FRESH_KINSHIP
+    spread = known.table.spread
+    limit = _surprise_limit(spread)
+    fresh = known.settled < _FRESH
+    kinship = _FRESH_KINSHIP if fresh else _KINSHIP
     surprise = 0.0
-    if abs(deviation) <= limit:
-        shift = _GAIN * deviation
-    elif known.surprise * deviation > 0:
+    if abs(deviation) > limit and known.surprise * deviation > 0:
         shift = math.copysign(min(abs(known.surprise), abs(deviation)), deviation)
+        kinship = _FRESH_KINSHIP if fresh else 1.0
     else:
-        shift, surprise = 0.0, deviation
+        if known.surprise:
+            # It was a stall after all: those belong to the scatter, a change of load does not.
+            spread = _scattered(spread, limit)
+        if abs(deviation) <= limit:
+            shift, spread = _GAIN * deviation, _scattered(spread, abs(deviation))
+        else:
+            shift, surprise = 0.0, deviation
     table = known.table.scaled(scale, math.exp(shift), kinship)
-    # For a normal distribution the mean absolute deviation is sqrt(2 / pi) standard deviations.
-    scatter = math.sqrt(math.pi / 2) * min(abs(deviation), limit)
-    spread = clamp(table.spread + _SPREAD_GAIN * (scatter - table.spread), *_SPREADS)
     return replace(known, table=replace(table, spread=spread), surprise=surprise)
+
+
+def _scattered(spread: float, deviation: float) -> float:
+    """The spread after a step; a normal distribution's mean absolute deviation is sqrt(2 / pi) of its standard one."""
+    return clamp(spread + _SPREAD_GAIN * (math.sqrt(math.pi / 2) * deviation - spread), *_SPREADS)
 
 
 def _with_overhead(known: Prediction, overhead_ms: float) -> Prediction:
