@@ -98,7 +98,9 @@ class LatencyTable:
         scale = low + (high - low) * (budget_ms - times[upper - 1]) / rise
         return min(max(scale, rungs[0] - _BEYOND), rungs[-1] + _BEYOND)
 
-    def scaled(self, scale: float, ratio: float, kinship: float) -> "LatencyTable":
+    def scaled(
+        self, scale: float, ratio: float, kinship: float, spread: float | None = None
+    ) -> "LatencyTable":
         """The table after a step said that its cell is off.
 
         A row changes as one: what a window saves stays as it was measured.
@@ -107,6 +109,7 @@ class LatencyTable:
             scale: rung of the step.
             ratio: what its own times are multiplied by.
             kinship: how much of that, in logarithms, the next rung takes over; the one after it takes the square.
+            spread: how much steps scatter by now; None for as before.
         """
         own = self._rung(scale)
         times = [
@@ -120,7 +123,7 @@ class LatencyTable:
                 min(max(time, known / growth), known)
                 for time, known in zip(times[rung], times[own], strict=True)
             )
-        return replace(self, times_ms=tuple(times))
+        return replace(self, times_ms=tuple(times), spread=self.spread if spread is None else spread)
 
     def _rung(self, scale: float) -> int:
         try:

@@ -205,8 +205,8 @@ def learn(known: Prediction, scale: float, deviation: float) -> Prediction:
             shift, spread = _GAIN * deviation, _scattered(spread, abs(deviation))
         else:
             shift, surprise = 0.0, deviation
-    table = known.table.scaled(scale, math.exp(shift), kinship)
-    return replace(known, table=replace(table, spread=spread), surprise=surprise)
+    table = known.table.scaled(scale, math.exp(shift), kinship, spread)
+    return replace(known, table=table, surprise=surprise)
 
 
 def _scattered(spread: float, deviation: float) -> float:

@@ -153,6 +153,13 @@ def markdown(content: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _cell(value: float | None) -> str:
+    """Three digits, or a dash where there is no figure."""
+    if value is None:
+        return "–"
+    return f"{value:.0f}" if value >= 1000 else f"{value:.3g}"
+
+
 def _table(rows: Sequence[dict[str, Any]], settles: bool) -> list[str]:
     """A scenario's rows."""
     heads = {
@@ -169,6 +176,6 @@ def _table(rows: Sequence[dict[str, Any]], settles: bool) -> list[str]:
         }
     lines = [f"| device | controller | {' | '.join(heads.values())} |", "|---|---|" + "---|" * len(heads)]
     for row in rows:
-        cells = ["–" if row.get(name) is None else f"{row[name]:.3g}" for name in heads]
+        cells = [_cell(row.get(name)) for name in heads]
         lines.append(f"| {row['device']} | {row['controller']} | {' | '.join(cells)} |")
     return lines

@@ -226,6 +226,12 @@ def test_the_trackers_own_refusals(frames, tmp_path, capsys, monkeypatch, option
     assert not (tmp_path / "out").exists()
 
 
+def test_bench_measures_by_itself_and_has_commands(capsys):
+    assert "bench needs at least 3 frames" in refused(capsys, "bench", "--frames", "2")
+    assert run("bench", "controller", "--help") == 0
+    assert "--real" in capsys.readouterr().out
+
+
 # --- prompts as typed
 
 
