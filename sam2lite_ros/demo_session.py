@@ -264,7 +264,7 @@ def _tracker_parameters(plan: Plan, work: Path) -> dict[str, Any]:
         "variant": plan.variant,
         "model_path": "" if plan.model is None else str(plan.model.resolve()),
         "frame_deadline_ms": float(plan.deadline_ms),
-        "controller": "plain" if plan.scale is None and plan.deadline_ms else "off",
+        "controller": plan.controller if plan.deadline_ms else "off",
         "mask_encoding": "mono16" if max(plan.object_ids) > 255 else "mono8",
         # Every mask shall reach the record, even when the demo is slower than the tracker for a moment.
         "qos_overrides./tracker/mask.publisher.depth": 100,

@@ -1,5 +1,6 @@
 """What every backend does: run one frame, keep the memory bank on its device, hand masks back."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -140,6 +141,9 @@ class Backend(Protocol):
         Raises:
             BackendError: the runtime failed; the bank is as before the step.
         """
+
+    def keep(self) -> Callable[[], None]:
+        """Remember the memory bank as it is; calling the result brings it back, whatever was stepped in between."""
 
     def bank(self) -> BankSnapshot:
         """Copy the memory bank to the host."""

@@ -1,5 +1,6 @@
 """ONNX Runtime backend. The memory bank stays on the session's device between frames through I/O binding."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -128,6 +129,15 @@ class OnnxRuntimeBackend:
         if not self._profiled:
             raise BackendError("this backend records no profile; open it with BackendSettings(profile=...)")
         return Path(self._step.end_profiling())
+
+    def keep(self) -> Callable[[], None]:
+        """Remember the memory bank as it is; calling the result brings it back."""
+        bank = self._bank  # every step makes a new one
+
+        def restore() -> None:
+            self._bank = bank
+
+        return restore
 
     def bank(self) -> BankSnapshot:
         """Copy the memory bank to the host."""
