@@ -196,7 +196,8 @@ def example_inputs(
         "image": torch.zeros(1, rows * PATCH, columns * PATCH, 3, dtype=torch.uint8),
         "motion": torch.zeros(1, 1, rows, columns),
         "warped": torch.zeros(fine),
-        "slots": torch.eye(most)[:objects].unsqueeze(0),
+        # Fewer slots than objects are no tracker's case, but an example of one object could not be traced.
+        "slots": torch.eye(most)[torch.arange(objects) % most].unsqueeze(0),
         "active": torch.ones(1, most),
         "window": torch.full((1,), 8.0),
         "budget": torch.full((1,), float(slots)),

@@ -195,9 +195,7 @@ def repeats(bank: Bank, fresh: Bank) -> Tensor:
     return same.amax(dim=2)
 
 
-def policy_scores(
-    bank: Bank, gate_score: Tensor, frame: Tensor, policy: Tensor, repeated: Tensor
-) -> Tensor:
+def policy_scores(bank: Bank, gate_score: Tensor, frame: Tensor, policy: Tensor, repeated: Tensor) -> Tensor:
     """Score every token by the chosen policy, before the anchors' bonus.
 
     Args:

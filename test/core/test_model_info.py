@@ -14,13 +14,13 @@ from sam2lite_core.backends.registry import open_backend
 from sam2lite_core.errors import ModelFileError
 from sam2lite_core.variants import VARIANTS, Variant
 
-SMALL_CASE = Variant("case", (4, 6, 10), 12, 2, 3, 2.0, 70, 0.0, max_objects=5, queries=20)
+SMALL_CASE = Variant("case", (4, 6, 10), 12, 2, 3, 2.0, 70, 0.0, max_objects=5, queries=20, object_queries=3)
 
 
 def products_by_hand(v: Variant, h: int, w: int, r: int, c: int, slots: int, objects: int) -> int:
     """Multiply-adds of a frame of h x w patches that writes r x c tokens, from the paper's equations and design."""
     n, pooled, tokens = h * w, -(-h // 2) * -(-w // 2), r * c
-    key, wide, queries = v.key_width, v.decoder_width, objects + v.queries - v.max_objects
+    key, wide, queries = v.key_width, v.decoder_width, objects + v.queries - v.object_queries
     hidden = int(v.width * v.mlp_ratio)
     sides = (64 * n, 16 * n, 4 * n, n)  # pixels at strides 2, 4, 8, 16
     channels = (3, *v.stem, v.width)
@@ -37,9 +37,22 @@ def products_by_hand(v: Variant, h: int, w: int, r: int, c: int, slots: int, obj
     head += objects * wide * (64 + 64 + 32 + 16) + objects * n * (7 * 64 + 64 * 64 * 9 + 64 * 32)
     head += objects * 4 * n * (32 * 32 * 9 + 32 * 16) + objects * 16 * n * (9 * 16 + 16 * 16 * 9 + 16 * 9)
     presence = objects * ((wide + 4) * 64 + 64)
+    compared = tokens * slots * (key + 2 + v.max_objects)
     written = (2 * key + objects + 2) * (r * h * w + r * w * c) + (tokens + 1) * objects * v.max_objects
     gate = (slots + tokens) * ((2 * key + 3) * 128 + 128 * 64 + 64)
-    return stem + v.depth * block + read + project + decoder + response + head + presence + written + gate
+    return (
+        stem
+        + v.depth * block
+        + read
+        + project
+        + decoder
+        + response
+        + head
+        + presence
+        + compared
+        + written
+        + gate
+    )
 
 
 @pytest.mark.parametrize(
