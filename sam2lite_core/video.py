@@ -5,7 +5,7 @@ import serves.
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -211,13 +211,13 @@ def record_video(
 
 
 def track_video(
-    tracker: VideoTracker, frames: Iterable[Frame], prompts: Sequence[Prompt] | Mapping[int, Sequence[Prompt]]
+    tracker: VideoTracker, frames: FrameSource, prompts: Sequence[Prompt] | Mapping[int, Sequence[Prompt]]
 ) -> Iterator[tuple[Frame, TrackResult]]:
     """Reset a tracker and lead it through a source, one frame at a time.
 
     Args:
         tracker: the tracker.
-        frames: an open source, or frames from elsewhere.
+        frames: an open source.
         prompts: for the first frame, or a mapping from frame index to the prompts of that frame.
 
     Yields:

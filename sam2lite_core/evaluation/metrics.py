@@ -163,7 +163,7 @@ def boundary_map(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
     # looks at nothing, which is the rule above.
     block = np.ones((2, 2), np.uint8)
     largest, smallest = cv2.dilate(mask, block, anchor=(0, 0)), cv2.erode(mask, block, anchor=(0, 0))
-    return np.asarray(largest ^ smallest, dtype=np.uint8)
+    return np.asarray(cv2.bitwise_xor(largest, smallest), dtype=np.uint8)
 
 
 def statistic(values: Sequence[float]) -> Statistic:
@@ -281,7 +281,7 @@ class SequenceScorer:
 
     def show(self, object_ids: Iterable[int]) -> None:
         """Say which objects the next frame shows for the first time; they are scored from the frame after it on."""
-        shown = {object_id: self._frames for object_id in object_ids}
+        shown = dict.fromkeys(object_ids, self._frames)
         self._since = {**shown, **(self._since or {})}
 
     def add(self, prediction: LabelMap, truth: LabelMap | None) -> None:
