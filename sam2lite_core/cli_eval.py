@@ -120,6 +120,100 @@ def eval_davis(
     run_evaluation(dataset, options, prompt, out, workers, overwrite, json_file)
 
 
+@eval_app.command("ytvos")
+def eval_ytvos(
+    root: Annotated[Path, typer.Option(help="Folder of one split, which holds JPEGImages and Annotations.")],
+    out: OutOption,
+    sequences: SequencesOption = None,
+    prompt: PromptOption = "mask",
+    variant: VariantOption = "tiny",
+    backend: BackendOption = "auto",
+    scale: ScaleOption = None,
+    budget: BudgetOption = None,
+    policy: PolicyOption = DEFAULT_POLICY,
+    threads: ThreadsOption = None,
+    model: ModelOption = None,
+    workers: WorkersOption = 1,
+    overwrite: OverwriteOption = False,
+    json_file: JsonOption = None,
+) -> None:
+    """Follow YouTube-VOS's objects; masks/ is what its server wants, in a zip file."""
+    from sam2lite_core.evaluation.layouts.vos import YouTubeVos
+
+    options = tracker_options(variant, backend, scale, budget, policy, threads, model, workers)
+    dataset = YouTubeVos(root, split(sequences))
+    run_evaluation(dataset, options, prompt, out, workers, overwrite, json_file)
+
+
+@eval_app.command("mose")
+def eval_mose(
+    root: Annotated[Path, typer.Option(help="Folder of one split, which holds JPEGImages and Annotations.")],
+    out: OutOption,
+    sequences: SequencesOption = None,
+    prompt: PromptOption = "mask",
+    variant: VariantOption = "tiny",
+    backend: BackendOption = "auto",
+    scale: ScaleOption = None,
+    budget: BudgetOption = None,
+    policy: PolicyOption = DEFAULT_POLICY,
+    threads: ThreadsOption = None,
+    model: ModelOption = None,
+    workers: WorkersOption = 1,
+    overwrite: OverwriteOption = False,
+    json_file: JsonOption = None,
+) -> None:
+    """Follow MOSE's objects; masks/ is what its server wants, in a zip file."""
+    from sam2lite_core.evaluation.layouts.vos import Mose
+
+    options = tracker_options(variant, backend, scale, budget, policy, threads, model, workers)
+    dataset = Mose(root, split(sequences))
+    run_evaluation(dataset, options, prompt, out, workers, overwrite, json_file)
+
+
+@eval_app.command("bdd100k")
+def eval_bdd100k(
+    root: Annotated[
+        Path, typer.Option(help="Folder that holds images/seg_track_20 and labels/seg_track_20.")
+    ],
+    out: OutOption,
+    sequences: SequencesOption = None,
+    data_split: Annotated[str, typer.Option("--split", help="train, val or test.")] = "val",
+    prompt: PromptOption = "mask",
+    variant: VariantOption = "tiny",
+    backend: BackendOption = "auto",
+    scale: ScaleOption = None,
+    budget: BudgetOption = None,
+    policy: PolicyOption = DEFAULT_POLICY,
+    threads: ThreadsOption = None,
+    model: ModelOption = None,
+    workers: WorkersOption = 1,
+    overwrite: OverwriteOption = False,
+    json_file: JsonOption = None,
+) -> None:
+    """Score the tracker on BDD100K's segmentation-tracking videos."""
+    from sam2lite_core.evaluation.layouts.bdd100k import Bdd100k
+
+    options = tracker_options(variant, backend, scale, budget, policy, threads, model, workers)
+    dataset = Bdd100k(root, data_split, split(sequences))
+    run_evaluation(dataset, options, prompt, out, workers, overwrite, json_file)
+
+
+@eval_app.command("results")
+def eval_results(
+    prediction: Annotated[Path, typer.Argument(metavar="PRED", help="Masks: SEQUENCE/FRAME.png.")],
+    truth: Annotated[Path, typer.Argument(metavar="GT", help="True masks, laid out likewise.")],
+    as_one: Annotated[bool, typer.Option(help="Take all objects as one, as DAVIS 2016 does.")] = False,
+    json_file: JsonOption = None,
+) -> None:
+    """Score masks that any tracker made, by the DAVIS protocol."""
+    from sam2lite_core.evaluation.foreign import score_results
+
+    check_json_path(json_file)
+    result = score_results(prediction, truth, as_one=as_one)
+    write_json(json_file, result.to_json())
+    Console().print(score_table(result))
+
+
 @eval_app.command("policies")
 def eval_policies(
     root: Annotated[Path, typer.Option(help="Folder in DAVIS's layout.")],

@@ -12,10 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam2lite_core.evaluation.metrics import LabelMap, ObjectScores, boundary_accuracy
-from sam2lite_core.motion import Motion, MotionEstimator
+from sam2lite_core.motion import MotionEstimator
 
 DRIFT_FRAMES = 1000
 """Drift is stated per this many frames."""
+
+FLICKER_SHORT_SIDE = 240
+"""Masks are compared for flicker at most at this short side, px: the tolerance is 4 px there."""
 
 
 @dataclass(frozen=True)
@@ -72,13 +75,21 @@ class FlickerMeter:
 
     def __init__(self) -> None:
         self._motion = MotionEstimator()
-        self._flow: Motion | None = None
+        self._grid: NDArray[np.float32] | None = None
+        self._size = (0, 0)
         self._previous: dict[str, LabelMap] = {}
         self._changes: dict[str, list[float]] = {}
 
     def look(self, image: NDArray[np.uint8]) -> None:
         """Take the next frame, (H, W, 3) uint8 RGB; call before `add`."""
-        self._flow = self._motion.update(image)
+        height, width = image.shape[:2]
+        factor = min(1.0, FLICKER_SHORT_SIDE / min(height, width))
+        rows, columns = max(1, round(height * factor)), max(1, round(width * factor))
+        flow = self._motion.update(image)
+        self._grid = None if flow is None else flow.sample_grid(rows, columns)
+        if (columns, rows) != self._size:
+            self._previous.clear()
+        self._size = columns, rows
 
     def add(self, series: str, label_map: LabelMap, object_ids: Sequence[int]) -> None:
         """Compare this frame's label map with the last one of the same series.
@@ -88,15 +99,15 @@ class FlickerMeter:
             label_map: (H, W) of the frame that was looked at last.
             object_ids: the objects to compare.
         """
+        small = cv2.resize(label_map, self._size, interpolation=cv2.INTER_NEAREST)
         previous = self._previous.get(series)
-        self._previous[series] = label_map
-        if previous is None or self._flow is None or previous.shape != label_map.shape:
+        self._previous[series] = small  # type: ignore[assignment]
+        if previous is None or self._grid is None:
             return
-        grid = self._flow.sample_grid(*label_map.shape)
         # OpenCV's stubs do not know that the second map may be None.
-        carried = cv2.remap(previous, grid, None, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
+        carried = cv2.remap(previous, self._grid, None, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
         for object_id in object_ids:
-            before, now = carried == object_id, label_map == object_id
+            before, now = carried == object_id, small == object_id
             if before.any() or now.any():
                 self._changes.setdefault(series, []).append(1.0 - boundary_accuracy(before, now))
 
