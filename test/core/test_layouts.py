@@ -329,8 +329,6 @@ def test_results_that_cannot_be_scored_are_named(results, spoil, message):
 
 
 def test_the_command_scores_results(results, capsys):
-    cli.main(
-        ["eval", "results", str(results / "pred"), str(results / "gt"), "--json", str(results / "s.json")]
-    )
-    assert json.loads(Path(results / "s.json").read_text())["jf"] == pytest.approx(0.75)
+    run("eval", "results", results / "pred", results / "gt", "--json", results / "s.json")
+    assert json.loads((results / "s.json").read_text())["jf"] == pytest.approx(0.75)
     assert "75.0" in capsys.readouterr().out
