@@ -74,9 +74,9 @@ def run_evaluation(
     workers: int,
     overwrite: bool,
     json_file: Path | None,
-) -> None:
+) -> "Evaluation":
     """Evaluate with a progress bar, print the table, write the JSON."""
-    from sam2lite_core.evaluation.evaluate import evaluate
+    from sam2lite_core.evaluation.evaluate import evaluate, result_document
 
     check_json_path(json_file)
     names = dataset.names()
@@ -90,8 +90,9 @@ def run_evaluation(
             overwrite=overwrite,
             progress=lambda *_: advance(),
         )
-    write_json(json_file, result.to_json())
+    write_json(json_file, result_document(result))
     Console().print(score_table(result))
+    return result
 
 
 @eval_app.command("davis")
@@ -198,6 +199,37 @@ def eval_bdd100k(
     run_evaluation(dataset, options, prompt, out, workers, overwrite, json_file)
 
 
+@eval_app.command("stress")
+def eval_stress(
+    out: OutOption,
+    sets: Annotated[str | None, typer.Option(help="Sets, with commas between them; all by default.")] = None,
+    clips: Annotated[int, typer.Option(help="Clips of each set.")] = 3,
+    prompt: PromptOption = "mask",
+    variant: VariantOption = "tiny",
+    backend: BackendOption = "auto",
+    scale: ScaleOption = None,
+    budget: BudgetOption = None,
+    policy: PolicyOption = DEFAULT_POLICY,
+    threads: ThreadsOption = None,
+    model: ModelOption = None,
+    workers: WorkersOption = 1,
+    overwrite: OverwriteOption = False,
+    json_file: JsonOption = None,
+) -> None:
+    """Score the tracker on rendered clips of what is hard.
+
+    The sets: long_occlusion, exit_return, look_alikes, tiny_objects, fast_motion, light_change, sixteen_objects.
+
+    The first two have absences: --sets long_occlusion,exit_return --clips 25 makes 50 of them.
+    """
+    from sam2lite_core.evaluation.layouts.stress import Stress
+
+    options = tracker_options(variant, backend, scale, budget, policy, threads, model, workers)
+    dataset = Stress(split(sets), clips)
+    result = run_evaluation(dataset, options, prompt, out, workers, overwrite, json_file)
+    Console().print(stress_table(result))
+
+
 @eval_app.command("results")
 def eval_results(
     prediction: Annotated[Path, typer.Argument(metavar="PRED", help="Masks: SEQUENCE/FRAME.png.")],
@@ -265,8 +297,8 @@ def score_table(result: "Evaluation") -> Table:
     """The scores of an evaluation, per cent, a row per sequence and one for all; `std` is consistency."""
     prompt = result.settings.get("prompt")
     title = result.protocol + (f", shown by {prompt}" if prompt else "")
-    table = Table(title=title, box=box.SIMPLE_HEAD)
-    table.add_column("sequence")
+    table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    table.add_column("sequence", overflow="fold")
     for name in ("J&F", "J", "F", "recall", "decay", "std", "flicker", "FPS"):
         table.add_column(name, justify="right", no_wrap=True)
     for entry in result.sequences:
@@ -281,6 +313,23 @@ def score_table(result: "Evaluation") -> Table:
         steadiness = (result.mean_stability("consistency"), result.mean_stability("flicker"))
         row = _score_cells(result.j, result.f, *steadiness)
     table.add_row("all", *row, _rate(result.fps))
+    return table
+
+
+def stress_table(result: "Evaluation") -> Table:
+    """J&F by set, and what became of absences, per cent."""
+    from sam2lite_core.evaluation.absence import summarise_absences
+
+    absence = summarise_absences(result.sequences)
+    figures = {f"{name} J&F": result.set_jf(name) for name in result.settings["data"]["sets"]}
+    figures[f"LOST within 10 frames, of {absence.absences} absences"] = absence.lost_within_10
+    figures[f"found within 15 frames, of {absence.returns} returns"] = absence.found_within_15
+    figures["false LOST"] = absence.false_lost
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("stress")
+    table.add_column("", justify="right")
+    for name, value in figures.items():
+        table.add_row(name, "" if value is None else f"{100 * value:.1f}")
     return table
 
 

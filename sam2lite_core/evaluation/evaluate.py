@@ -12,7 +12,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from sam2lite_core.errors import ConfigurationError, Sam2LiteError
+from sam2lite_core.evaluation.absence import summarise_absences
 from sam2lite_core.evaluation.layouts.base import Dataset, VideoSequence
 from sam2lite_core.evaluation.machine import describe_machine
 from sam2lite_core.evaluation.metrics import LabelMap
@@ -151,8 +154,19 @@ def evaluate(
             dataset.title, settings, tuple(results[name] for name in names), describe_machine()
         )
         if work is not None:
-            write_json(work.folder / marker, evaluation.to_json())
+            write_json(work.folder / marker, result_document(evaluation))
     return evaluation
+
+
+def result_document(evaluation: Evaluation) -> dict[str, Any]:
+    """What `KEY.json` holds: the evaluation, what became of absences, and J&F by set where the data has sets."""
+    document = evaluation.to_json()
+    sequences = document.pop("sequences")
+    document["absence"] = asdict(summarise_absences(evaluation.sequences))
+    sets = evaluation.settings["data"].get("sets")
+    if sets:
+        document["sets"] = {name: evaluation.set_jf(name) for name in sets}
+    return {**document, "sequences": sequences}
 
 
 def describe_settings(dataset: Dataset, options: TrackerFactory, prompt: str) -> dict[str, Any]:
@@ -213,7 +227,7 @@ def evaluate_sequence(
             truth = sequence.truth(frame)
             result = tracker.step(frame.image, prompts.get(frame.index, ()))
             scoring.add(result.label_map, truth, frame.image)
-            records.append(frame_record(frame, result))
+            records.append({**frame_record(frame, result), "true_area": _areas(truth)})
             target = None if masks is None else sequence.mask_file(frame)
             if masks is not None and target is not None:
                 _write_mask(masks / target, result.label_map)
@@ -221,6 +235,12 @@ def evaluate_sequence(
     except Sam2LiteError as error:
         raise type(error)(f"{sequence.name}: {error}") from None
     return SequenceResult(sequence.name, scores, stability, _timing(records), _frames(records))
+
+
+def _areas(truth: LabelMap | None) -> dict[str, int]:
+    """Pixels of every object of a label map, by id as JSON writes it."""
+    counts = np.bincount(truth.ravel()) if truth is not None else np.zeros(0, np.int64)
+    return {str(object_id): int(counts[object_id]) for object_id in np.flatnonzero(counts) if object_id}
 
 
 def _write_mask(path: Path, label_map: LabelMap) -> None:
@@ -246,4 +266,5 @@ def _frames(records: list[dict[str, Any]]) -> dict[str, Any]:
         "scale": [record["scale"] for record in records],
         "memory_tokens": [record["memory_tokens_used"] for record in records],
         "lost": [[o["object_id"] for o in record["objects"] if o["state"] == lost] for record in records],
+        "true_area": [record["true_area"] for record in records],
     }

@@ -24,8 +24,8 @@ class SequenceResult:
         timing: frames, mean_ms, p50_ms, p95_ms, max_ms and fps of the tracker's steps, reading files not counted,
             and peak_resident_mb, the most memory that the process has held so far. Empty when masks from elsewhere
             were scored.
-        frames: by frame, in order: `names`, and from a tracker `step_ms`, `scale`, `memory_tokens` and `lost`, the ids
-            of the objects that it called LOST.
+        frames: by frame, in order: `names`, and from a tracker `step_ms`, `scale`, `memory_tokens`, `lost`, the ids of
+            the objects that it called LOST, and `true_area`, the pixels of every object in the truth.
     """
 
     name: str
@@ -114,6 +114,15 @@ class Evaluation:
         steady = [getattr(entry.stability, name) for entry in self.sequences if entry.stability is not None]
         known = [value for value in steady if value is not None]
         return sum(known) / len(known) if known else None
+
+    def set_jf(self, name: str) -> float | None:
+        """Mean J&F over the sequences of a set, which are called `NAME-NN`; None where nothing could be scored."""
+        found = [
+            entry.scores.jf
+            for entry in self.sequences
+            if entry.scores is not None and entry.name.rsplit("-", 1)[0] == name
+        ]
+        return sum(found) / len(found) if found else None
 
     @property
     def mean_ms(self) -> float | None:
