@@ -30,6 +30,7 @@ from sam2lite_core.cli_options import (
     VariantOption,
     show_progress,
 )
+from sam2lite_core.cli_report import report
 from sam2lite_core.errors import Sam2LiteError
 from sam2lite_core.files import check_json_path, write_json
 from sam2lite_core.variants import DEFAULT_POLICY
@@ -42,6 +43,7 @@ app = typer.Typer(
 )
 app.add_typer(eval_app, name="eval")
 app.command()(bench)
+app.command()(report)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

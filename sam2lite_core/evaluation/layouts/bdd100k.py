@@ -69,7 +69,7 @@ class Bdd100k:
 
     def describe(self) -> dict[str, Any]:
         """See `Dataset.describe`."""
-        return {"layout": self.key, "root": str(self.root), "split": self.split}
+        return {"layout": self.key, "root": str(self.root.absolute()), "split": self.split}
 
     def _masks(self) -> Path:
         """The folder of the split's bitmasks."""

@@ -75,7 +75,7 @@ class Davis:
 
     def describe(self) -> dict[str, Any]:
         """See `Dataset.describe`."""
-        return {"layout": self.key, "root": str(self.root), "year": self.year}
+        return {"layout": self.key, "root": str(self.root.absolute()), "year": self.year}
 
 
 def validation_set(root: Path, year: int) -> list[str]:

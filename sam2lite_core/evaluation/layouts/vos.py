@@ -85,7 +85,7 @@ class YouTubeVos:
 
     def describe(self) -> dict[str, Any]:
         """See `Dataset.describe`."""
-        return {"layout": self.key, "root": str(self.root)}
+        return {"layout": self.key, "root": str(self.root.absolute())}
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ class Mose:
 
     def describe(self) -> dict[str, Any]:
         """See `Dataset.describe`."""
-        return {"layout": self.key, "root": str(self.root)}
+        return {"layout": self.key, "root": str(self.root.absolute())}
 
 
 def _names(root: Path, wanted: tuple[str, ...] | None) -> list[str]:
