@@ -18,6 +18,7 @@ from sam2lite_core.errors import ConfigurationError, Sam2LiteError
 from sam2lite_core.evaluation.absence import summarise_absences
 from sam2lite_core.evaluation.layouts.base import Dataset, VideoSequence
 from sam2lite_core.evaluation.machine import describe_machine
+from sam2lite_core.evaluation.many_objects import ManyObjects
 from sam2lite_core.evaluation.metrics import LabelMap
 from sam2lite_core.evaluation.prompting import check_prompt_kind, prompts_from_masks
 from sam2lite_core.evaluation.results import Evaluation, SequenceResult
@@ -50,21 +51,23 @@ class TrackerOptions:
     model_path: str | None = None
 
     def build(self) -> VideoTracker:
-        """Load the model.
+        """Load the model; more objects than it holds are followed by more of it.
 
         Raises:
             Sam2LiteError: an option outside its range, or a model that cannot be loaded.
         """
         from sam2lite_core.tracker import Tracker
 
-        return Tracker(
-            self.variant,
-            self.backend,
-            scale=self.scale,
-            memory_budget=self.memory_budget,
-            memory_policy=self.memory_policy,
-            threads=self.threads,
-            model_path=self.model_path,
+        return ManyObjects(
+            lambda: Tracker(
+                self.variant,
+                self.backend,
+                scale=self.scale,
+                memory_budget=self.memory_budget,
+                memory_policy=self.memory_policy,
+                threads=self.threads,
+                model_path=self.model_path,
+            )
         )
 
     def describe(self) -> dict[str, Any]:
