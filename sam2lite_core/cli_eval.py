@@ -21,6 +21,7 @@ from sam2lite_core.cli_options import (
     VariantOption,
     show_progress,
 )
+from sam2lite_core.errors import ConfigurationError
 from sam2lite_core.files import check_json_path, write_json
 from sam2lite_core.variants import DEFAULT_POLICY
 
@@ -44,6 +45,19 @@ YearOption = Annotated[int, typer.Option(help="2016: all objects as one; 2017: e
 def split(names: str | None) -> tuple[str, ...] | None:
     """Comma-separated names of an option."""
     return None if names is None else tuple(name.strip() for name in names.split(",") if name.strip())
+
+
+def whole_numbers(text: str, name: str) -> tuple[int, ...]:
+    """Comma-separated whole numbers of an option.
+
+    Raises:
+        ConfigurationError: something else; the message names the option.
+    """
+    values = numbers(text, name)
+    for value in values:
+        if not value.is_integer():
+            raise ConfigurationError(f"{name} {value:g} is not a whole number")
+    return tuple(int(value) for value in values)
 
 
 def tracker_options(
@@ -273,7 +287,7 @@ def eval_policies(
     check_json_path(json_file)
     options = tracker_options(variant, backend, scale, None, DEFAULT_POLICY, threads, model, workers)
     dataset = Davis(root, year, split(sequences))
-    chosen, tokens = split(policies) or (), tuple(int(value) for value in numbers(budgets, "--budgets"))
+    chosen, tokens = split(policies) or (), whole_numbers(budgets, "--budgets")
     console = Console(stderr=True)
     total = len(dataset.names()) * len(chosen) * len(tokens)
     with show_progress("policies and budgets", total) as advance:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sam2lite_core.errors import ConfigurationError, SourceError
-from sam2lite_core.evaluation.evaluate import evaluate
+from sam2lite_core.evaluation.evaluate import evaluate, result_document
 from sam2lite_core.evaluation.layouts.davis import Davis
 from sam2lite_core.evaluation.prompting import prompts_from_masks
 from sam2lite_core.label_map import encode_label_map, read_label_map
@@ -170,7 +170,7 @@ def test_output_holds_masks_and_scores(still_and_moving, tmp_path):
     out = tmp_path / "out"
     seen = []
     result = evaluate_davis(still_and_moving, out=out, progress=lambda *entry: seen.append(entry))
-    assert json.loads((out / "davis.json").read_text()) == json.loads(json.dumps(result.to_json()))
+    assert json.loads((out / "davis.json").read_text()) == json.loads(json.dumps(result_document(result)))
     assert np.array_equal(read_label_map(out / "masks" / "moving" / "00003.png"), square(10, 1))
     assert seen == [("moving", 1, 2), ("still", 2, 2)]
 
@@ -230,9 +230,14 @@ def remove_images(root):
     (root / "JPEGImages" / "still").rename(root / "JPEGImages" / "elsewhere")
 
 
+def remove_frame(root):
+    (root / "JPEGImages" / "still" / "00002.jpg").unlink()
+
+
 def shorten(root):
     for name in ("00002", "00003"):
         (root / "JPEGImages" / "still" / f"{name}.jpg").unlink()
+        (root / "Annotations" / "still" / f"{name}.png").unlink()
 
 
 @pytest.mark.parametrize(
@@ -245,6 +250,7 @@ def shorten(root):
         (damage_mask, r"still/00001\.png: not a PNG"),
         (damage_image, r"still/00003\.jpg: not a readable image"),
         (remove_images, r"JPEGImages/still: no such folder"),
+        (remove_frame, r"JPEGImages/still/00002\.jpg: missing; .*Annotations/still/00002\.png is its mask"),
         (shorten, r"still: no frame to score.*at least 3"),
     ],
 )

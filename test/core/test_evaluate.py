@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
+from sam2lite_core import cli
 from sam2lite_core.errors import ConfigurationError, SourceError
 from sam2lite_core.evaluation.evaluate import TrackerOptions, evaluate
 from sam2lite_core.evaluation.layouts.davis import Davis
@@ -247,3 +248,42 @@ def test_cells_of_other_settings_are_refused(data, tmp_path):
 def test_policies_and_budgets_that_do_not_exist_are_refused(data, tmp_path, policies, budgets, message):
     with pytest.raises(ConfigurationError, match=message):
         evaluate_policies(Davis(data), CopyOptions(), tmp_path, policies, budgets)
+
+
+@pytest.mark.parametrize(
+    ("budgets", "message"),
+    [
+        ("64,x", "--budgets '64,x' is not a list"),
+        ("64.5", "--budgets 64.5 is not a whole"),
+        ("63", "63 is not"),
+    ],
+)
+def test_budgets_are_refused_by_the_command(data, tmp_path, capsys, budgets, message):
+    with pytest.raises(SystemExit) as end:
+        cli.main(
+            ["eval", "policies", "--root", str(data), "--out", str(tmp_path / "out"), "--budgets", budgets]
+        )
+    assert end.value.code == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command_prints_the_table_of_policies(data, tmp_path, capsys):
+    arguments = [
+        "--root",
+        data,
+        "--sequences",
+        "a",
+        "--policies",
+        "fifo",
+        "--budgets",
+        "64,256",
+        "--scale",
+        "0.5",
+    ]
+    arguments += ["--threads", "1", "--out", tmp_path / "out", "--json", tmp_path / "table.json"]
+    with pytest.raises(SystemExit) as end:
+        cli.main(["eval", "policies", *map(str, arguments)])
+    assert not end.value.code
+    assert "| policy | B = 64 | B = 256 |" in capsys.readouterr().out
+    assert (tmp_path / "table.json").read_bytes() == (tmp_path / "out" / "policies.json").read_bytes()

@@ -236,6 +236,12 @@ def test_spoiled_bitmasks_are_named(bdd, data, message):
         follow(Bdd100k(bdd))
 
 
+def test_a_bitmask_without_its_frame_is_named(bdd):
+    (bdd / "images" / "seg_track_20" / "val" / "clip" / "clip-0000002.jpg").unlink()
+    with pytest.raises(SourceError, match=r"clip-0000002\.jpg: missing; .*clip-0000002\.png is its mask"):
+        Bdd100k(bdd).open("clip")
+
+
 @pytest.mark.parametrize("layout", [YouTubeVos, Mose, Bdd100k])
 def test_a_folder_of_another_layout_is_refused(tmp_path, layout):
     with pytest.raises(SourceError, match="no such folder; give the folder"):

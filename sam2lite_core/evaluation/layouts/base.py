@@ -1,6 +1,6 @@
 """What an evaluation needs of a dataset, and what all layouts of folders share."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -180,6 +180,19 @@ def list_frames(folder: Path, reason: str) -> tuple[Path, ...]:
     if not images:
         raise SourceError(f"{folder}: no image in this folder")
     return images
+
+
+def check_frames(images: Sequence[Path], masks: Iterable[Path]) -> None:
+    """Check that no mask lacks its frame.
+
+    Raises:
+        SourceError: one does; the message names the frame that is missing.
+    """
+    present = {path.stem for path in images}
+    for mask in masks:
+        if mask.stem not in present:
+            frame = images[0].with_name(mask.stem + images[0].suffix)
+            raise SourceError(f"{frame}: missing; {mask} is its mask")
 
 
 def choose(names: Sequence[str], wanted: Sequence[str] | None, where: object) -> list[str]:

@@ -15,6 +15,7 @@ import numpy as np
 from sam2lite_core.errors import SourceError
 from sam2lite_core.evaluation.layouts.base import (
     FolderSequence,
+    check_frames,
     choose,
     find_folder,
     list_folders,
@@ -65,6 +66,7 @@ class Bdd100k:
         for path in masks.values():
             if not path.is_file():
                 raise SourceError(f"{path}: missing; every frame needs its bitmask")
+        check_frames(images, sorted((self._masks() / name).glob("*.png")))
         return FolderSequence(name, images, masks, read_bitmask, late=True)
 
     def describe(self) -> dict[str, Any]:

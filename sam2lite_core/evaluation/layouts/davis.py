@@ -9,6 +9,7 @@ import numpy as np
 from sam2lite_core.errors import ConfigurationError, SourceError
 from sam2lite_core.evaluation.layouts.base import (
     FolderSequence,
+    check_frames,
     choose,
     find_folder,
     list_folders,
@@ -71,6 +72,7 @@ class Davis:
         for path in files.values():
             if not path.is_file():
                 raise SourceError(f"{path}: missing; every frame needs its mask")
+        check_frames(frames, sorted(masks.glob("*.png")))
         return FolderSequence(name, frames, files, _read_as_one if self.year == 2016 else read_label_map)
 
     def describe(self) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import numpy as np
 from sam2lite_core.errors import SourceError
 from sam2lite_core.evaluation.layouts.base import (
     FolderSequence,
+    check_frames,
     choose,
     find_folder,
     list_folders,
@@ -147,8 +148,7 @@ def _files(root: Path, name: str) -> tuple[tuple[Path, ...], dict[str, Path]]:
         raise SourceError(
             f"{root / 'Annotations' / name}: no mask in this folder; nothing shows what to follow"
         )
-    for stem in sorted(masks.keys() - {path.stem for path in images}):
-        raise SourceError(f"{folder / stem}.jpg: missing; {masks[stem]} is its mask")
+    check_frames(images, masks.values())
     return images, masks
 
 
