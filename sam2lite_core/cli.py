@@ -4,29 +4,37 @@ What a command needs is imported when it runs, so that `--help` answers at once 
 environment that `main` sets.
 """
 
-import contextlib
 import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from sam2lite_core import __version__
 from sam2lite_core.cli_bench import app as bench_app
+from sam2lite_core.cli_eval import eval_app
 from sam2lite_core.cli_export import export
+from sam2lite_core.cli_options import (
+    BackendOption,
+    BudgetOption,
+    JsonOption,
+    ModelOption,
+    OverwriteOption,
+    PolicyOption,
+    ScaleOption,
+    ThreadsOption,
+    VariantOption,
+    show_progress,
+)
+from sam2lite_core.cli_report import report
 from sam2lite_core.errors import Sam2LiteError
 from sam2lite_core.files import check_json_path, write_json
 from sam2lite_core.variants import DEFAULT_POLICY
-
-if TYPE_CHECKING:
-    from sam2lite_core.evaluation.davis import DavisResult
-    from sam2lite_core.evaluation.metrics import Statistic
 
 app = typer.Typer(
     help="Follow prompted objects through video with a bounded memory.",
@@ -34,24 +42,10 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-eval_app = typer.Typer(help="Score masks by a dataset's protocol.", no_args_is_help=True)
 app.add_typer(eval_app, name="eval")
 app.add_typer(bench_app, name="bench")
 app.command()(export)
-
-VariantOption = Annotated[str, typer.Option(help="Model variant: tiny, small or base.")]
-BackendOption = Annotated[str, typer.Option(help="Runtime; auto takes the best that is installed.")]
-ScaleOption = Annotated[float | None, typer.Option(help="Fix the resolution scale, 0.5..1.")]
-ThreadsOption = Annotated[int | None, typer.Option(help="CPU threads of the runtime.")]
-ModelOption = Annotated[Path | None, typer.Option("--model", help="Folder of an exported model.")]
-BudgetOption = Annotated[
-    int | None, typer.Option(help="Memory tokens, 64..1024; the variant's own by default.")
-]
-PolicyOption = Annotated[str, typer.Option(help="What memory keeps: learned, fifo, random or uniform.")]
-JsonOption = Annotated[Path | None, typer.Option("--json", help="Also write the result to this file.")]
-OverwriteOption = Annotated[
-    bool, typer.Option("--overwrite", help="Replace an earlier result in the output folder.")
-]
+app.command()(report)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -159,7 +153,7 @@ def track(
             model_path=model,
         )
         header = {"source": source, "variant": variant, "deadline_ms": deadline_ms, "version": __version__}
-        with _progress(f"tracking {source}", opened.length) as advance:
+        with show_progress(f"tracking {source}", opened.length) as advance:
             document = record_video(
                 tracker,
                 opened,
@@ -173,59 +167,6 @@ def track(
     summary = document["summary"]
     times = f"{summary['p50_ms']:.1f} ms at the median, {summary['p95_ms']:.1f} ms at p95"
     print(f"{summary['frames']} frames, {times}; written to {out}")
-
-
-@eval_app.command("davis")
-def eval_davis(
-    root: Annotated[Path, typer.Option(help="Folder that holds JPEGImages and Annotations.")],
-    out: Annotated[Path, typer.Option(help="Folder to write masks/ and davis.json to.")],
-    sequences: Annotated[
-        str | None, typer.Option(help="Names, with commas between them; all by default.")
-    ] = None,
-    year: Annotated[int, typer.Option(help="2016: all objects as one; 2017: each by itself.")] = 2016,
-    prompt: Annotated[str, typer.Option(help="How objects are shown: mask, box or point.")] = "mask",
-    variant: VariantOption = "tiny",
-    backend: BackendOption = "auto",
-    scale: ScaleOption = None,
-    budget: BudgetOption = None,
-    policy: PolicyOption = DEFAULT_POLICY,
-    threads: ThreadsOption = None,
-    model: ModelOption = None,
-    overwrite: OverwriteOption = False,
-    json_file: JsonOption = None,
-) -> None:
-    """Score the tracker by the DAVIS protocol."""
-    from sam2lite_core.evaluation.davis import evaluate, list_sequences
-    from sam2lite_core.tracker import Tracker
-
-    names = None if sequences is None else [name.strip() for name in sequences.split(",") if name.strip()]
-    names = list_sequences(root, names, year)
-    check_json_path(json_file)
-
-    def build() -> Tracker:
-        return Tracker(
-            variant,
-            backend,
-            scale=scale,
-            memory_budget=budget,
-            memory_policy=policy,
-            threads=threads,
-            model_path=model,
-        )
-
-    with _progress(f"{len(names)} sequences", len(names)) as advance:
-        result = evaluate(
-            root,
-            build,
-            names,
-            year,
-            prompt,
-            out,
-            overwrite=overwrite,
-            progress=lambda _, done, total: advance() if done == total else None,
-        )
-    write_json(json_file, result.to_json())
-    Console().print(davis_table(result))
 
 
 @app.command()
@@ -251,36 +192,6 @@ def info(
             table.add_row(name, f"{value:,}" if isinstance(value, int) else str(value))
         if table.row_count:
             console.print(table)
-
-
-def davis_table(result: "DavisResult") -> Table:
-    """The scores of an evaluation, per cent, a row per sequence and one for all."""
-    table = Table(title=f"DAVIS {result.year}, shown by {result.prompt}")
-    table.add_column("sequence")
-    for name in ("J&F", "J", "F", "J recall", "J decay", "FPS"):
-        table.add_column(name, justify="right")
-    for entry in result.sequences:
-        _add_scores(table, entry.name, entry.scores.j, entry.scores.f, entry.timing["fps"])
-    table.add_section()
-    _add_scores(table, "all", result.j, result.f, result.fps)
-    return table
-
-
-def _add_scores(table: Table, name: str, j: "Statistic", f: "Statistic", fps: float | None) -> None:
-    """Append a row to the table of scores."""
-    numbers = ((j.mean + f.mean) / 2, j.mean, f.mean, j.recall, j.decay)
-    table.add_row(name, *(f"{100 * number:.1f}" for number in numbers), "" if fps is None else f"{fps:.1f}")
-
-
-@contextlib.contextmanager
-def _progress(title: str, total: int | None) -> Iterator[Any]:
-    """A progress bar on stderr, so that stdout holds results only; yields a function that moves it by one."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    # Without a terminal the bar would leave blank lines in a log.
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(title, total=total)
-        yield lambda: bar.advance(task)
 
 
 def _flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -1,18 +1,13 @@
 """`sam2lite bench parts` and `sam2lite bench objects`: where a step's time goes, and what further objects cost."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from sam2lite_core.cli_numbers import numbers
+from sam2lite_core.cli_options import JsonOption, ModelOption, ThreadsOption, VariantOption
 from sam2lite_core.errors import ConfigurationError
 from sam2lite_core.files import check_json_path, write_json
-
-VariantOption = Annotated[str, typer.Option(help="Model variant: tiny, small or base.")]
-ThreadsOption = Annotated[int | None, typer.Option(help="CPU threads of the runtime.")]
-ModelOption = Annotated[Path | None, typer.Option("--model", help="Folder of an exported model.")]
-JsonOption = Annotated[Path | None, typer.Option("--json", help="Also write the result to this file.")]
 
 
 def parts(

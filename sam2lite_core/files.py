@@ -59,7 +59,7 @@ def output_folder(path: str | Path, *, marker: str, overwrite: bool = False) -> 
         raise SourceError(f"{path}: cannot be written: {error.strerror}") from None
     try:
         yield partial
-        _take_place(partial, path)
+        take_place(partial, path)
     except OSError as error:
         raise SourceError(f"{path}: cannot be written: {error.strerror}") from error
     finally:
@@ -91,7 +91,7 @@ def partial_name(path: Path) -> Path:
     return path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
 
 
-def _take_place(partial: Path, path: Path) -> None:
+def take_place(partial: Path, path: Path) -> None:
     """Move a finished folder to its place; what was there is removed only once the new one stands."""
     if not path.exists():
         partial.rename(path)

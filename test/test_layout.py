@@ -208,7 +208,7 @@ def test_every_import_of_the_nodes_is_declared_in_package_xml() -> None:
         "yaml": "python3-yaml",
     }
     # Our own conversions serve without cv_bridge; pictures and engines are made on workstations.
-    optional = {"cv_bridge", "matplotlib", "tensorrt_rtx_bindings"}
+    optional = {"cv_bridge", "jinja2", "matplotlib", "tensorrt_rtx_bindings"}
     robots = [path for path in sources("sam2lite_core") if "torch" not in imported_names(path.read_text())]
     files = [*sources("sam2lite_ros"), *sources("launch"), *robots]
     imported = set().union(*(imported_names(path.read_text()) for path in files))

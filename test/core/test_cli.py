@@ -22,6 +22,7 @@ class CopyTracker:
     """Stands in for the tracker: fills boxes and masks and keeps them; notes how it was built."""
 
     built: ClassVar[list] = []
+    max_objects = 16
 
     def __init__(self, *args, **options):
         self.built.append((args, options))

@@ -1,13 +1,17 @@
 """The DAVIS protocol on miniatures small enough to score by hand."""
 
 import json
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
 from sam2lite_core.errors import ConfigurationError, SourceError
-from sam2lite_core.evaluation.davis import evaluate, list_sequences, prompts_from_masks
+from sam2lite_core.evaluation.evaluate import evaluate, result_document
+from sam2lite_core.evaluation.layouts.davis import Davis
+from sam2lite_core.evaluation.prompting import prompts_from_masks
 from sam2lite_core.label_map import encode_label_map, read_label_map
 from sam2lite_core.types import StepTimings, TrackResult
 
@@ -29,6 +33,28 @@ class CopyTracker:
             if prompt.mask is not None:
                 self.label_map = np.where(prompt.mask, prompt.object_id, self.label_map).astype(np.uint8)
         return TrackResult(self.label_map, (), StepTimings(inference_ms=20.0))
+
+
+@dataclass(frozen=True, eq=False)
+class CopyOptions:
+    """Builds one `CopyTracker` and keeps it."""
+
+    tracker: CopyTracker = field(default_factory=CopyTracker)
+
+    def build(self):
+        return self.tracker
+
+    def describe(self):
+        return {"variant": "copy", "threads": None}
+
+
+def evaluate_davis(root, tracker=None, sequences=None, year=2016, **options):
+    dataset = Davis(Path(root), year, None if sequences is None else tuple(sequences))
+    return evaluate(dataset, CopyOptions(tracker or CopyTracker()), **options)
+
+
+def list_sequences(root, sequences, year):
+    return Davis(Path(root), year, sequences).names()
 
 
 def square(left, value=255, top=10, side=10):
@@ -59,7 +85,7 @@ def still_and_moving(tmp_path):
 def test_scores_by_hand_in_both_layouts(tmp_path, below):
     write_sequence(tmp_path, "still", [square(10)] * 4, below=below)
     write_sequence(tmp_path, "moving", [square(10), square(15), square(15), square(30)], below=below)
-    result = evaluate(tmp_path, CopyTracker)
+    result = evaluate_davis(tmp_path)
     moving, still = result.sequences
     assert (moving.name, still.name) == ("moving", "still")
     assert (still.scores.j.mean, still.scores.f.mean) == (1, 1)
@@ -92,7 +118,7 @@ def test_2017_follows_the_first_frames_ids_and_averages_objects(tmp_path):
     later = square(2, 1) + square(25, 2, top=25) + square(14, 3, top=28)
     write_sequence(tmp_path, "pair", [first, later, first], indexed=True)
     tracker = CopyTracker()
-    result = evaluate(tmp_path, lambda: tracker, year=2017)
+    result = evaluate_davis(tmp_path, tracker, year=2017)
     assert [prompt.object_id for prompt in tracker.shown] == [1, 2]
     assert [(entry.object_id, entry.j.mean) for entry in result.objects] == [(1, 1), (2, 0)]
     assert result.j.mean == 0.5
@@ -102,7 +128,7 @@ def test_2016_takes_all_objects_as_one(tmp_path):
     first = square(2, 1) + square(25, 2)
     write_sequence(tmp_path, "pair", [first] * 3, indexed=True)
     tracker = CopyTracker()
-    result = evaluate(tmp_path, lambda: tracker, year=2016)
+    result = evaluate_davis(tmp_path, tracker, year=2016)
     assert [(prompt.object_id, int(prompt.mask.sum())) for prompt in tracker.shown] == [(1, 200)]
     assert result.jf == 1
 
@@ -112,7 +138,7 @@ def test_objects_of_all_sequences_count_the_same(tmp_path):
     write_sequence(tmp_path, "one", [square(10, 1)] * 3)
     three = square(2, 1, side=6) + square(14, 2, side=6) + square(26, 3, side=6)
     write_sequence(tmp_path, "three", [three, np.zeros_like(three), three])
-    assert evaluate(tmp_path, CopyTracker, year=2017).j.mean == pytest.approx(0.25)
+    assert evaluate_davis(tmp_path, year=2017).j.mean == pytest.approx(0.25)
 
 
 def test_prompts_by_kind():
@@ -133,7 +159,7 @@ def test_prompts_by_kind():
 @pytest.mark.parametrize("kind", ["box", "point"])
 def test_the_prompt_kind_reaches_the_tracker(still_and_moving, kind):
     tracker = CopyTracker()
-    evaluate(still_and_moving, lambda: tracker, ["still"], prompt=kind)
+    evaluate_davis(still_and_moving, tracker, ["still"], prompt=kind)
     shown = tracker.shown[0]
     assert shown.mask is None
     assert (shown.box is not None) == (kind == "box")
@@ -143,10 +169,10 @@ def test_the_prompt_kind_reaches_the_tracker(still_and_moving, kind):
 def test_output_holds_masks_and_scores(still_and_moving, tmp_path):
     out = tmp_path / "out"
     seen = []
-    result = evaluate(still_and_moving, CopyTracker, out=out, progress=lambda *entry: seen.append(entry))
-    assert json.loads((out / "davis.json").read_text()) == json.loads(json.dumps(result.to_json()))
+    result = evaluate_davis(still_and_moving, out=out, progress=lambda *entry: seen.append(entry))
+    assert json.loads((out / "davis.json").read_text()) == json.loads(json.dumps(result_document(result)))
     assert np.array_equal(read_label_map(out / "masks" / "moving" / "00003.png"), square(10, 1))
-    assert seen == [(name, index, 4) for name in ("moving", "still") for index in (1, 2, 3, 4)]
+    assert seen == [("moving", 1, 2), ("still", 2, 2)]
 
 
 @pytest.mark.parametrize(
@@ -204,9 +230,14 @@ def remove_images(root):
     (root / "JPEGImages" / "still").rename(root / "JPEGImages" / "elsewhere")
 
 
+def remove_frame(root):
+    (root / "JPEGImages" / "still" / "00002.jpg").unlink()
+
+
 def shorten(root):
     for name in ("00002", "00003"):
         (root / "JPEGImages" / "still" / f"{name}.jpg").unlink()
+        (root / "Annotations" / "still" / f"{name}.png").unlink()
 
 
 @pytest.mark.parametrize(
@@ -219,13 +250,14 @@ def shorten(root):
         (damage_mask, r"still/00001\.png: not a PNG"),
         (damage_image, r"still/00003\.jpg: not a readable image"),
         (remove_images, r"JPEGImages/still: no such folder"),
+        (remove_frame, r"JPEGImages/still/00002\.jpg: missing; .*Annotations/still/00002\.png is its mask"),
         (shorten, r"still: no frame to score.*at least 3"),
     ],
 )
 def test_spoiled_data_is_named_and_leaves_no_output(still_and_moving, tmp_path, spoil, message):
     spoil(still_and_moving)
     with pytest.raises(SourceError, match=message):
-        evaluate(still_and_moving, CopyTracker, out=tmp_path / "out")
+        evaluate_davis(still_and_moving, sequences=["still"], out=tmp_path / "out")
     assert not [entry for entry in tmp_path.iterdir() if "out" in entry.name]
 
 
@@ -239,11 +271,12 @@ def test_spoiled_data_is_named_and_leaves_no_output(still_and_moving, tmp_path, 
     ],
 )
 def test_bad_arguments_are_refused_before_the_tracker_is_built(still_and_moving, change, error, message):
-    def never():
-        raise AssertionError("the tracker was built")
+    class Never:
+        def step(self, image, prompts=()):
+            raise AssertionError("the tracker was used")
 
     with pytest.raises(error, match=message):
-        evaluate(**{"root": still_and_moving, "tracker_factory": never, **change})
+        evaluate_davis(**{"root": still_and_moving, "tracker": Never(), **change})
 
 
 @pytest.mark.slow
@@ -259,6 +292,6 @@ def test_copying_the_first_mask_scores_what_others_measured(shared_data):
                 self.label_map = prompt.mask.astype(np.uint8)
             return TrackResult(self.label_map, ())
 
-    result = evaluate(shared_data / "davis16_dev", AnySize)
+    result = evaluate_davis(shared_data / "davis16_dev", AnySize())
     assert len(result.sequences) == 10
     assert 100 * result.jf == pytest.approx(27.2, abs=0.05)

@@ -197,3 +197,65 @@ def test_scorer_equals_the_function():
 def test_what_cannot_be_scored_is_refused(predictions, truths, message):
     with pytest.raises(SourceError, match=message):
         score_sequence(predictions, truths)
+
+
+def slow_statistic(values):
+    """Mean, recall and decay with loops over numbers; borders are halves rounded up."""
+    total = len(values)
+    borders = [math.floor(1 + (total - 1) * part / 4 + 0.5) - 1 for part in range(5)]
+
+    def mean(numbers):
+        return sum(numbers) / len(numbers)
+
+    first = [values[i] for i in range(borders[0], borders[1] + 1)]
+    last = [values[i] for i in range(borders[3], borders[4] + 1)]
+    return mean(values), mean([float(value > 0.5) for value in values]), mean(first) - mean(last)
+
+
+def slow_sequence(predictions, truths):
+    """J&F, and (mean, recall, decay) of J and F, of all objects, the slow way."""
+    ids = sorted(set(truths[0].flat) - {0})
+    tables = {"j": [], "f": []}
+    for object_id in ids:
+        pairs = [
+            (p == object_id, t == object_id) for p, t in zip(predictions[1:-1], truths[1:-1], strict=True)
+        ]
+        tables["j"].append(slow_statistic([slow_region(*pair) for pair in pairs]))
+        tables["f"].append(slow_statistic([slow_boundary_accuracy(*pair) for pair in pairs]))
+    j, f = ([sum(column) / len(ids) for column in zip(*tables[name], strict=True)] for name in ("j", "f"))
+    return (j[0] + f[0]) / 2, j, f
+
+
+@settings(max_examples=25, deadline=None)
+@given(frames=st.integers(3, 14), seed=st.integers(0, 2**32 - 1))
+def test_sequences_agree_with_the_slow_twin_to_1e_6(frames, seed):
+    rng = np.random.default_rng(seed)
+    truths = [np.zeros((14, 18), np.uint8) for _ in range(frames)]
+    predictions = [np.zeros((14, 18), np.uint8) for _ in range(frames)]
+    for label_map in truths + predictions:
+        for object_id in (1, 2):
+            y, x, h, w = rng.integers(0, 8), rng.integers(0, 10), *rng.integers(0, 8, 2)
+            label_map[y : y + h, x : x + w] = object_id
+    truths[0][:3, :3], truths[0][-3:, -3:] = 1, 2
+    scores = score_sequence(predictions, truths)
+    jf, j, f = slow_sequence(predictions, truths)
+    assert scores.jf == pytest.approx(jf, abs=1e-6)
+    for found, expected in ((scores.j, j), (scores.f, f)):
+        assert (found.mean, found.recall, found.decay) == pytest.approx(expected, abs=1e-6)
+
+
+def test_objects_that_appear_later_count_from_the_frame_after_they_are_shown():
+    truth = square(20, 2, 2, 4)
+    both = truth + 2 * square(20, 12, 12, 4)
+    scorer = SequenceScorer(())
+    for index, (prediction, true) in enumerate(
+        zip([truth] * 6, [truth, truth, both, both, None, both], strict=True)
+    ):
+        if index == 0:
+            scorer.show([1])
+        if index == 2:
+            scorer.show([2])
+        scorer.add(prediction, true)
+    one, two = scorer.result().objects
+    assert (one.frames, one.frames_j) == ((1, 2, 3), (1, 1, 1))  # frame 4 has no truth, frame 5 is the last
+    assert (two.frames, two.frames_j) == ((3,), (0,))

@@ -1,0 +1,35 @@
+"""What the commands share: options, and the progress bar."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+VariantOption = Annotated[str, typer.Option(help="Model variant: tiny, small or base.")]
+BackendOption = Annotated[str, typer.Option(help="Runtime; auto takes the best that is installed.")]
+ScaleOption = Annotated[float | None, typer.Option(help="Fix the resolution scale, 0.5..1.")]
+ThreadsOption = Annotated[int | None, typer.Option(help="CPU threads of the runtime.")]
+ModelOption = Annotated[Path | None, typer.Option("--model", help="Folder of an exported model.")]
+BudgetOption = Annotated[
+    int | None, typer.Option(help="Memory tokens, 64..1024; the variant's own by default.")
+]
+PolicyOption = Annotated[str, typer.Option(help="What memory keeps: learned, fifo, random or uniform.")]
+JsonOption = Annotated[Path | None, typer.Option("--json", help="Also write the result to this file.")]
+OverwriteOption = Annotated[
+    bool, typer.Option("--overwrite", help="Replace an earlier result in the output folder.")
+]
+
+
+@contextlib.contextmanager
+def show_progress(title: str, total: int | None) -> Iterator[Any]:
+    """A progress bar on stderr, so that stdout holds results only; yields a function that moves it by one."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    # Without a terminal the bar would leave blank lines in a log.
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(title, total=total)
+        yield lambda: bar.advance(task)

@@ -1,0 +1,273 @@
+"""Follow the objects of a dataset and score every sequence: one path for all layouts.
+
+The work of a sequence is independent of all others, so it may run in any process and in any order, and a run that was
+killed goes on where it stopped, with the same numbers.
+"""
+
+import contextlib
+import resource
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sam2lite_core.errors import ConfigurationError, Sam2LiteError
+from sam2lite_core.evaluation.absence import summarise_absences
+from sam2lite_core.evaluation.layouts.base import Dataset, VideoSequence
+from sam2lite_core.evaluation.machine import describe_machine
+from sam2lite_core.evaluation.many_objects import ManyObjects
+from sam2lite_core.evaluation.metrics import LabelMap
+from sam2lite_core.evaluation.prompting import check_prompt_kind, prompts_from_masks
+from sam2lite_core.evaluation.results import Evaluation, SequenceResult
+from sam2lite_core.evaluation.resume import Unfinished, resumable_folder
+from sam2lite_core.evaluation.scoring import SequenceScoring
+from sam2lite_core.evaluation.workers import TrackerFactory, run_jobs
+from sam2lite_core.files import write_json
+from sam2lite_core.label_map import write_label_map
+from sam2lite_core.types import ObjectState
+from sam2lite_core.variants import DEFAULT_POLICY
+from sam2lite_core.video import VideoTracker, frame_record, summarise
+
+MASKS = "masks"
+"""Folder of the masks in a result."""
+
+Progress = Callable[[str, int, int], None]
+"""Called after each sequence with its name, the sequences done and the sequences there are."""
+
+
+@dataclass(frozen=True)
+class TrackerOptions:
+    """How to build the tracker, as `Tracker` takes it; hashable and picklable, so that every process builds its own."""
+
+    variant: str = "tiny"
+    backend: str = "auto"
+    scale: float | None = None
+    memory_budget: int | None = None
+    memory_policy: str = DEFAULT_POLICY
+    threads: int | None = None
+    model_path: str | None = None
+
+    def build(self) -> VideoTracker:
+        """Load the model; more objects than it holds are followed by more of it.
+
+        Raises:
+            Sam2LiteError: an option outside its range, or a model that cannot be loaded.
+        """
+        from sam2lite_core.tracker import Tracker
+
+        return ManyObjects(
+            lambda: Tracker(
+                self.variant,
+                self.backend,
+                scale=self.scale,
+                memory_budget=self.memory_budget,
+                memory_policy=self.memory_policy,
+                threads=self.threads,
+                model_path=self.model_path,
+            )
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """What a result says of its tracker: the options, and which weights they stand for."""
+        from sam2lite_core.backends.files import WEIGHTS_FILE, find_model, sha256
+        from sam2lite_core.variants import get_variant
+
+        weights = find_model(get_variant(self.variant), self.model_path) / WEIGHTS_FILE
+        return {**asdict(self), "weights_sha256": sha256(weights)}
+
+
+@dataclass(frozen=True)
+class SequenceJob:
+    """One sequence to follow and score, in whatever process.
+
+    Attributes:
+        dataset: where the sequence is.
+        name: its name.
+        options: how to build the tracker.
+        prompt: how objects are shown: mask, box or point.
+        masks: folder to write masks to; None writes none.
+    """
+
+    dataset: Dataset
+    name: str
+    options: TrackerFactory
+    prompt: str
+    masks: Path | None
+
+    def run(self, tracker: VideoTracker) -> SequenceResult:
+        """Follow and score the sequence; the tracker is reset first.
+
+        Raises:
+            SourceError: a file is missing or unreadable, a mask has another size than its frame, or a mask cannot be
+                written.
+        """
+        return evaluate_sequence(tracker, self.dataset.open(self.name), self.prompt, self.masks)
+
+
+def evaluate(
+    dataset: Dataset,
+    options: TrackerFactory,
+    prompt: str = "mask",
+    out: str | Path | None = None,
+    *,
+    workers: int = 1,
+    masks: bool = True,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Evaluate a tracker on a dataset.
+
+    Args:
+        dataset: which sequences, and where they are.
+        options: how to build the tracker.
+        prompt: how objects are shown on the frame where they appear: their mask, the mask's bounding box, or the point
+            deepest inside it.
+        out: folder for `masks/`, laid out as the dataset's server wants it, and `KEY.json`; nothing is written when
+            None. A run that was interrupted goes on from `OUT.unfinished`.
+        workers: processes; each builds a tracker of its own. The scores do not depend on it, the times do.
+        masks: write the masks.
+        overwrite: replace an earlier evaluation in `out`.
+        progress: told of every sequence.
+
+    Raises:
+        ConfigurationError: an unknown prompt, or no worker.
+        SourceError: a folder or file is missing or unreadable, a mask has another size than its frame, or
+            `out` cannot be written.
+    """
+    check_prompt_kind(prompt)
+    if workers < 1:
+        raise ConfigurationError(f"{workers} workers; give at least 1")
+    names = dataset.names()
+    for name in names:  # every file is looked for before hours of work start
+        dataset.open(name)
+    settings = describe_settings(dataset, options, prompt)
+    marker = f"{dataset.key}.json"
+    with contextlib.ExitStack() as stack:
+        work = None
+        if out is not None:
+            asked = {**what_matters(settings), "sequences": names, "masks": masks}
+            work = stack.enter_context(
+                resumable_folder(out, marker=marker, settings=asked, overwrite=overwrite)
+            )
+        results = _run(dataset, names, options, prompt, work if masks else None, work, workers, progress)
+        evaluation = Evaluation(
+            dataset.title, settings, tuple(results[name] for name in names), describe_machine()
+        )
+        if work is not None:
+            write_json(work.folder / marker, result_document(evaluation))
+    return evaluation
+
+
+def result_document(evaluation: Evaluation) -> dict[str, Any]:
+    """What `KEY.json` holds: the evaluation, what became of absences, and J&F by set where the data has sets."""
+    document = evaluation.to_json()
+    sequences = document.pop("sequences")
+    document["absence"] = asdict(summarise_absences(evaluation.sequences))
+    sets = evaluation.settings["data"].get("sets")
+    if sets:
+        document["sets"] = {name: evaluation.set_jf(name) for name in sets}
+    return {**document, "sequences": sequences}
+
+
+def describe_settings(dataset: Dataset, options: TrackerFactory, prompt: str) -> dict[str, Any]:
+    """What a result says of how it came about, in plain JSON."""
+    return {"data": dataset.describe(), "prompt": prompt, "tracker": options.describe()}
+
+
+def what_matters(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that scores depend on: a run may go on with another number of threads."""
+    tracker = {name: value for name, value in settings["tracker"].items() if name != "threads"}
+    return {**settings, "tracker": tracker}
+
+
+def _run(
+    dataset: Dataset, names: list[str], options: TrackerFactory, prompt: str, masks: Unfinished | None,
+    work: Unfinished | None, workers: int, progress: Progress | None,
+) -> dict[str, SequenceResult]:  # fmt: skip
+    """Results by name; what an earlier run finished is read, not done again."""
+    done = [] if work is None else work.finished()
+    results = {name: SequenceResult.from_json(work.load(name)) for name in done if work is not None}
+    folder = None if masks is None else masks.folder / MASKS
+    for left in () if folder is None else folder.rglob(".*.partial.png"):
+        left.unlink()  # a run was killed while it wrote this one
+    jobs = [SequenceJob(dataset, name, options, prompt, folder) for name in names if name not in results]
+    for result in run_jobs(jobs, options, workers):
+        # Round trip: a run in one piece must not differ from one that was taken up again.
+        document = result.to_json()
+        if work is not None:
+            work.save(result.name, document)
+        results[result.name] = SequenceResult.from_json(document)
+        if progress is not None:
+            progress(result.name, len(results), len(names))
+    return results
+
+
+def evaluate_sequence(
+    tracker: VideoTracker, sequence: VideoSequence, prompt: str = "mask", masks: Path | None = None
+) -> SequenceResult:
+    """Follow one sequence and score it.
+
+    Args:
+        tracker: the tracker; it is reset first.
+        sequence: the frames and what is known of them.
+        prompt: how objects are shown.
+        masks: folder to write the masks to, where the dataset wants them.
+
+    Raises:
+        SourceError: a file is missing or unreadable, a mask has another size than its frame, or a mask cannot be
+            written.
+    """
+    try:
+        shown = sequence.shown()
+        prompts = {index: prompts_from_masks(label_map, prompt) for index, label_map in shown.items()}
+        ids = {index: [entry.object_id for entry in entries] for index, entries in prompts.items()}
+        scoring, records = SequenceScoring(ids), []
+        tracker.reset()
+        for frame in sequence.frames():
+            truth = sequence.truth(frame)
+            result = tracker.step(frame.image, prompts.get(frame.index, ()))
+            scoring.add(result.label_map, truth, frame.image)
+            records.append({**frame_record(frame, result), "true_area": _areas(truth)})
+            target = None if masks is None else sequence.mask_file(frame)
+            if masks is not None and target is not None:
+                _write_mask(masks / target, result.label_map)
+        scores, stability = scoring.result()
+    except Sam2LiteError as error:
+        raise type(error)(f"{sequence.name}: {error}") from None
+    return SequenceResult(sequence.name, scores, stability, _timing(records), _frames(records))
+
+
+def _areas(truth: LabelMap | None) -> dict[str, int]:
+    """Pixels of every object of a label map, by id as JSON writes it."""
+    counts = np.bincount(truth.ravel()) if truth is not None else np.zeros(0, np.int64)
+    return {str(object_id): int(counts[object_id]) for object_id in np.flatnonzero(counts) if object_id}
+
+
+def _write_mask(path: Path, label_map: LabelMap) -> None:
+    """Write a mask as servers want it: indexed, as far as a palette reaches."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_label_map(path, label_map, indexed=int(label_map.max()) <= 255)
+
+
+def _timing(records: list[dict[str, Any]]) -> dict[str, Any]:
+    """Times of the steps, and the most memory that this process has held."""
+    # Linux counts in KiB, macOS in bytes.
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+    return {**summarise(records), "peak_resident_mb": round(peak, 1)}
+
+
+def _frames(records: list[dict[str, Any]]) -> dict[str, Any]:
+    """What is worth keeping of every frame, a list each."""
+    lost = ObjectState.LOST.name
+    return {
+        "names": [record["name"] for record in records],
+        "step_ms": [round(record["timings_ms"]["total"], 3) for record in records],
+        "scale": [record["scale"] for record in records],
+        "memory_tokens": [record["memory_tokens_used"] for record in records],
+        "lost": [[o["object_id"] for o in record["objects"] if o["state"] == lost] for record in records],
+        "true_area": [record["true_area"] for record in records],
+    }

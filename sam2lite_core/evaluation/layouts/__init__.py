@@ -1,0 +1,1 @@
+"""Where datasets keep their frames and masks, one module a layout, all behind `base.Dataset`."""

@@ -1,0 +1,80 @@
+"""More objects than a model has slots for, as BDD100K's streets have: several trackers side by side."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sam2lite_core.types import Prompt, StepTimings, TrackResult
+from sam2lite_core.video import VideoTracker
+
+
+class SlottedTracker(VideoTracker, Protocol):
+    """A tracker that follows so many objects at once and no more."""
+
+    @property
+    def max_objects(self) -> int:
+        """Most objects that can be followed at once."""
+
+
+class ManyObjects:
+    """Follows any number of objects: new ones go to the first tracker with a free slot, and to a new one when none has.
+
+    With as many objects as one model holds it is that one tracker. Beyond, a pixel that two trackers claim goes to the
+    earlier one: their objects do not compete, as those of one tracker do.
+    """
+
+    def __init__(self, build: Callable[[], SlottedTracker]) -> None:
+        """Build the first tracker.
+
+        Args:
+            build: builds one more.
+        """
+        self._build = build
+        self._trackers = [build()]
+        self._owner: dict[int, int] = {}
+
+    def reset(self) -> None:
+        """Forget every object and frame."""
+        for tracker in self._trackers:
+            tracker.reset()
+        self._owner.clear()
+
+    def step(self, image: NDArray[np.uint8], prompts: Sequence[Prompt] = ()) -> TrackResult:
+        """Follow the objects into the next frame; see `Tracker.step`. Times and tokens are sums over the trackers."""
+        shares: dict[int, list[Prompt]] = {}
+        for prompt in prompts:
+            shares.setdefault(self._place(prompt.object_id), []).append(prompt)
+        in_use = range(1 + max(self._owner.values(), default=0))
+        results = [self._trackers[index].step(image, shares.get(index, ())) for index in in_use]
+        return results[0] if len(results) == 1 else _merge(results)
+
+    def _place(self, object_id: int) -> int:
+        """The index of the tracker that follows this object."""
+        if object_id not in self._owner:
+            counts = np.bincount(list(self._owner.values()), minlength=len(self._trackers))
+            free = [i for i, tracker in enumerate(self._trackers) if counts[i] < tracker.max_objects]
+            if not free:
+                self._trackers.append(self._build())
+                free = [len(self._trackers) - 1]
+            self._owner[object_id] = free[0]
+        return self._owner[object_id]
+
+
+def _merge(results: Sequence[TrackResult]) -> TrackResult:
+    """One result of several trackers on the same frame."""
+    merged = results[0].label_map
+    for result in results[1:]:
+        merged = np.asarray(np.where(merged == 0, result.label_map, merged))
+    objects = sorted(
+        (entry for result in results for entry in result.objects), key=lambda entry: entry.object_id
+    )
+    timings = StepTimings(
+        **{part.name: sum(getattr(r.timings, part.name) for r in results) for part in fields(StepTimings)}
+    )
+    tokens = sum(result.memory_tokens_used for result in results)
+    return replace(
+        results[0], label_map=merged, objects=tuple(objects), timings=timings, memory_tokens_used=tokens
+    )

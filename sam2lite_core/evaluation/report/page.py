@@ -1,0 +1,73 @@
+"""The page: sections into one HTML file that needs nothing beside it."""
+
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+
+from sam2lite_core import __version__
+from sam2lite_core.errors import ConfigurationError
+from sam2lite_core.evaluation.report.inputs import Inputs, read_inputs
+from sam2lite_core.files import write_atomically
+
+NEEDS = ("jinja2", "matplotlib")
+
+
+def write_report(
+    folders: Sequence[Path], out: Path, title: str = "SAM2-Lite report", deadline_ms: float = 50.0
+) -> Inputs:
+    """Make a report of everything that lies in some folders.
+
+    Args:
+        folders: results of `sam2lite eval` and `bench`, at any depth.
+        out: the HTML file.
+        title: heading of the page.
+        deadline_ms: the line in the latency plot.
+
+    Returns:
+        What was found.
+
+    Raises:
+        ConfigurationError: Jinja2 or matplotlib is not installed, or the deadline is not positive.
+        SourceError: a folder is missing, nothing of use is in there, a result is damaged, or the file cannot be
+            written.
+    """
+    missing = [name for name in NEEDS if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigurationError(f"a report needs {' and '.join(missing)}: pip install 'sam2lite[report]'")
+    if not deadline_ms > 0:
+        raise ConfigurationError(f"deadline {deadline_ms} ms is not positive")
+    inputs = read_inputs(folders)
+    write_atomically(out, render(inputs, title, deadline_ms).encode())
+    return inputs
+
+
+def render(inputs: Inputs, title: str, deadline_ms: float) -> str:
+    """The page as text."""
+    import jinja2
+
+    from sam2lite_core.evaluation.report.sections import make_sections
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    machines = dict.fromkeys(
+        f"{machine['cpu']}, {machine['cores']} cores"
+        for machine in (
+            *(run.evaluation.machine for run in inputs.runs if run.evaluation.machine),
+            *(bench["machine"] for bench in inputs.benches.values()),
+        )
+    )
+    counts = (
+        (len(inputs.runs), "evaluation"),
+        (len(inputs.benches), "measurement of speed"),
+        (len(inputs.policies), "table of policies"),
+    )
+    facts = "; ".join([f"{number} × {what}" for number, what in counts if number] + list(machines))
+    page = environment.get_template("page.html").render(
+        title=title, facts=facts, sections=make_sections(inputs, deadline_ms), version=__version__
+    )
+    return page + "\n"

@@ -1,0 +1,136 @@
+"""A folder that long work fills piece by piece, that outlives a killed run, and that appears whole or not at all."""
+
+import contextlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from sam2lite_core.errors import SourceError
+from sam2lite_core.files import check_output_folder, take_place, write_json
+
+SETTINGS_FILE = "settings.json"
+PIECES = "sequences"
+"""Folder of what is finished, a JSON file a piece."""
+
+
+class Unfinished:
+    """Work under way: the folder, and the pieces that are finished."""
+
+    def __init__(self, folder: Path) -> None:
+        """Work in an existing folder."""
+        self.folder = folder
+
+    def finished(self) -> list[str]:
+        """Names of the finished pieces, sorted."""
+        return sorted(path.stem for path in (self.folder / PIECES).glob("*.json"))
+
+    def load(self, name: str) -> dict[str, Any]:
+        """What a finished piece found.
+
+        Raises:
+            SourceError: the file is damaged.
+        """
+        path = self.folder / PIECES / f"{name}.json"
+        try:
+            document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise SourceError(f"{path}: cannot be read ({error}); remove it to do this piece again") from None
+        return document
+
+    def save(self, name: str, document: dict[str, Any]) -> None:
+        """Mark a piece as finished; its file appears whole or not at all.
+
+        Raises:
+            SourceError: the file cannot be written.
+        """
+        write_json(self.folder / PIECES / f"{name}.json", document)
+
+
+def unfinished_folder(path: Path) -> Path:
+    """Where the work for a result at `path` goes on until it is complete."""
+    path = path.absolute()
+    return path.with_name(path.name + ".unfinished")
+
+
+@contextlib.contextmanager
+def resumable_folder(
+    path: str | Path, *, marker: str, settings: Mapping[str, Any], overwrite: bool = False
+) -> Iterator[Unfinished]:
+    """Fill a folder that takes its place when the block ends; what an interrupted run finished is taken up again.
+
+    Work goes on in `PATH.unfinished`. When the block fails, finished pieces stay there for the next run with the same
+    settings; without any, the folder vanishes.
+
+    Args:
+        path: the folder to make; its parents are made as needed.
+        marker: a file that every complete result holds, as for `files.output_folder`.
+        settings: what was asked for, plain JSON; an unfinished run with others is not continued.
+        overwrite: replace an earlier result, and drop an unfinished run with other settings.
+
+    Yields:
+        The work under way.
+
+    Raises:
+        SourceError: the place is taken, cannot be written, or holds an unfinished run with other settings.
+    """
+    path = Path(path)
+    check_output_folder(path, marker=marker, overwrite=overwrite)
+    folder = unfinished_folder(path)
+    try:
+        _prepare(folder, json.loads(json.dumps(settings)), overwrite)
+    except OSError as error:
+        raise SourceError(f"{folder}: cannot be written: {error.strerror}") from None
+    work = Unfinished(folder)
+    try:
+        yield work
+        take_place(folder, path)
+    except OSError as error:
+        raise SourceError(f"{path}: cannot be written: {error.strerror}") from error
+    finally:
+        if folder.exists() and not work.finished():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _prepare(folder: Path, settings: dict[str, Any], overwrite: bool) -> None:
+    """Make the folder, or check that what lies there was asked for by the same settings."""
+    if folder.exists():
+        try:
+            before = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            before = None
+        if before == settings:
+            return
+        if not overwrite:
+            raise SourceError(
+                f"{folder}: an unfinished run {_difference(before, settings)}; finish that one, choose another "
+                "folder, or allow overwriting it"
+            )
+        if before is None:
+            raise SourceError(f"{folder}: no unfinished run of ours, not overwriting; choose another folder")
+        shutil.rmtree(folder)
+    (folder / PIECES).mkdir(parents=True)
+    write_json(folder / SETTINGS_FILE, settings)
+
+
+def _difference(before: dict[str, Any] | None, now: dict[str, Any]) -> str:
+    """In words: the first setting that differs."""
+    if not isinstance(before, dict):
+        return f"without its {SETTINGS_FILE}"
+    flat_before, flat_now = _flatten(before), _flatten(now)
+    for name in sorted(flat_before.keys() | flat_now.keys()):
+        if flat_before.get(name) != flat_now.get(name):
+            return f"with {name} {flat_before.get(name)!r} instead of {flat_now.get(name)!r}"
+    return "with other settings"
+
+
+def _flatten(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted name."""
+    flat: dict[str, Any] = {}
+    for name, entry in value.items():
+        if isinstance(entry, dict):
+            flat |= _flatten(entry, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = entry
+    return flat

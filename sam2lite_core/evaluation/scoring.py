@@ -1,0 +1,64 @@
+"""Everything that is measured of one sequence's masks, while its frames arrive."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sam2lite_core.evaluation.metrics import LabelMap, SequenceScorer, SequenceScores
+from sam2lite_core.evaluation.stability import FlickerMeter, Stability, summarise_stability
+
+PREDICTION, TRUTH = "prediction", "truth"
+
+
+class SequenceScoring:
+    """J and F and how steady they are, for one sequence."""
+
+    def __init__(self, shown: Mapping[int, Sequence[int]]) -> None:
+        """Start a sequence.
+
+        Args:
+            shown: ids of the objects that appear, by the index of the frame that shows them first.
+        """
+        self._shown = shown
+        self._scorer = SequenceScorer(())
+        self._flicker = FlickerMeter()
+        self._ids: list[int] = []
+        self._frames = 0
+        self._true_frames = 0
+
+    def add(self, prediction: LabelMap, truth: LabelMap | None, image: NDArray[np.uint8] | None) -> None:
+        """Add the next frame.
+
+        Args:
+            prediction: (H, W) label map.
+            truth: (H, W) true label map; None where nobody annotated the frame.
+            image: (H, W, 3) uint8 RGB; None where it is not at hand: nothing is then known of flicker.
+
+        Raises:
+            SourceError: the two label maps differ in size.
+        """
+        fresh = self._shown.get(self._frames, ())
+        self._scorer.show(fresh)
+        self._scorer.add(prediction, truth)
+        self._frames += 1
+        self._true_frames += truth is not None
+        if image is not None:
+            self._flicker.look(image)
+            self._flicker.add(PREDICTION, prediction, self._ids)
+            if truth is not None:
+                self._flicker.add(TRUTH, truth, self._ids)
+        # What was shown is an answer that the tracker was given: steadiness counts from the next frame on.
+        self._ids += fresh
+
+    def result(self) -> tuple[SequenceScores, Stability] | tuple[None, None]:
+        """The scores; None where no frame has a truth.
+
+        Raises:
+            SourceError: no frame counts for any object.
+        """
+        if self._true_frames == 0:
+            return None, None
+        scores = self._scorer.result()
+        flicker = self._flicker.result(PREDICTION)
+        return scores, summarise_stability(scores.objects, flicker, self._flicker.result(TRUTH))

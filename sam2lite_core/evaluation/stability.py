@@ -1,0 +1,117 @@
+"""How steadily an object is followed: what a mean over frames does not show.
+
+Drift and consistency are read from the scores of the frames. Flicker looks at the masks themselves and needs no
+truth.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from sam2lite_core.evaluation.metrics import LabelMap, ObjectScores, boundary_accuracy
+from sam2lite_core.motion import MotionEstimator
+
+DRIFT_FRAMES = 1000
+"""Drift is stated per this many frames."""
+
+FLICKER_SHORT_SIDE = 240
+"""Masks are compared for flicker at most at this short side, px: the tolerance is 4 px there."""
+
+
+@dataclass(frozen=True)
+class Stability:
+    """How steady a sequence was, averaged over its objects.
+
+    Attributes:
+        drift: slope of J&F by least squares over the frames, per 1,000 frames; negative when tracking gets worse.
+            It speaks of long videos: over a hundred frames it says more of the scenes than of the tracker.
+        consistency: standard deviation of J&F across frames, 0 when every frame scores alike.
+        flicker: boundary change that motion does not explain, 0..1; see `FlickerMeter`; None without pictures.
+        flicker_of_truth: the same of the true masks: what the flow itself gets wrong; None without truth.
+    """
+
+    drift: float
+    consistency: float
+    flicker: float | None
+    flicker_of_truth: float | None
+
+
+def drift(frames: Sequence[int], scores: Sequence[float]) -> float:
+    """Slope of the scores over frame indexes by least squares, per 1,000 frames; 0 for a single frame."""
+    if len(scores) < 2:
+        return 0.0
+    x, y = np.asarray(frames, np.float64), np.asarray(scores, np.float64)
+    x = x - x.mean()
+    return float(DRIFT_FRAMES * (x @ (y - y.mean())) / (x @ x))
+
+
+def consistency(scores: Sequence[float]) -> float:
+    """Standard deviation of the scores across frames."""
+    return float(np.std(np.asarray(scores, np.float64)))
+
+
+def summarise_stability(
+    objects: Sequence[ObjectScores], flicker: float | None, flicker_of_truth: float | None
+) -> Stability:
+    """Average drift and consistency over at least one object."""
+    return Stability(
+        drift=float(np.mean([drift(entry.frames, entry.frames_jf) for entry in objects])),
+        consistency=float(np.mean([consistency(entry.frames_jf) for entry in objects])),
+        flicker=flicker,
+        flicker_of_truth=flicker_of_truth,
+    )
+
+
+class FlickerMeter:
+    """Measures the boundary change between successive frames that motion does not explain.
+
+    The previous mask is carried to this frame by optical flow (DIS, as the tracker has it). The change is 1 - F of the
+    carried mask against this frame's mask, with the tolerance of the boundary accuracy F: 0 when the outline moved as
+    the picture did. Flicker is its mean over objects and frames on which either mask has an object.
+    """
+
+    def __init__(self) -> None:
+        self._motion = MotionEstimator()
+        self._grid: NDArray[np.float32] | None = None
+        self._size = (0, 0)
+        self._previous: dict[str, LabelMap] = {}
+        self._changes: dict[str, list[float]] = {}
+
+    def look(self, image: NDArray[np.uint8]) -> None:
+        """Take the next frame, (H, W, 3) uint8 RGB; call before `add`."""
+        height, width = image.shape[:2]
+        factor = min(1.0, FLICKER_SHORT_SIDE / min(height, width))
+        rows, columns = max(1, round(height * factor)), max(1, round(width * factor))
+        flow = self._motion.update(image)
+        self._grid = None if flow is None else flow.sample_grid(rows, columns)
+        if (columns, rows) != self._size:
+            self._previous.clear()
+        self._size = columns, rows
+
+    def add(self, series: str, label_map: LabelMap, object_ids: Sequence[int]) -> None:
+        """Compare this frame's label map with the last one of the same series.
+
+        Args:
+            series: which masks these are: predictions, truth.
+            label_map: (H, W) of the frame that was looked at last.
+            object_ids: the objects to compare.
+        """
+        small = cv2.resize(label_map, self._size, interpolation=cv2.INTER_NEAREST)
+        previous = self._previous.get(series)
+        self._previous[series] = small  # type: ignore[assignment]
+        if previous is None or self._grid is None:
+            return
+        # OpenCV's stubs do not know that the second map may be None.
+        carried = cv2.remap(previous, self._grid, None, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
+        for object_id in object_ids:
+            before, now = carried == object_id, small == object_id
+            if before.any() or now.any():
+                self._changes.setdefault(series, []).append(1.0 - boundary_accuracy(before, now))
+
+    def result(self, series: str) -> float | None:
+        """Flicker of a series, 0..1; None when nothing could be compared."""
+        changes = self._changes.get(series)
+        return float(np.mean(changes)) if changes else None

@@ -1,0 +1,101 @@
+"""Sequences over processes: each process builds one tracker and takes one sequence after the other."""
+
+import multiprocessing
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from functools import lru_cache
+from multiprocessing.synchronize import Event
+from typing import Any, Protocol
+
+from sam2lite_core.errors import BackendError
+from sam2lite_core.evaluation.results import SequenceResult
+from sam2lite_core.video import VideoTracker
+
+PARENT_CHECK_S = 1.0
+
+
+class TrackerFactory(Protocol):
+    """Builds a tracker; hashable and picklable, so that every process builds its own."""
+
+    def __hash__(self) -> int: ...
+
+    def build(self) -> VideoTracker:
+        """Load the model."""
+
+    def describe(self) -> dict[str, Any]:
+        """What a result says of its tracker, in plain JSON."""
+
+
+class Job(Protocol):
+    """One sequence to follow and score; picklable."""
+
+    def run(self, tracker: VideoTracker) -> SequenceResult:
+        """Do it."""
+
+
+def run_jobs(jobs: Sequence[Job], options: TrackerFactory, workers: int = 1) -> Iterator[SequenceResult]:
+    """Run jobs, in this process when one worker is asked for.
+
+    Args:
+        jobs: what to do.
+        options: how to build the tracker; built once in each process, and not at all without jobs.
+        workers: processes.
+
+    Yields:
+        Results as they come: with several workers in any order.
+
+    Raises:
+        Sam2LiteError: what the first job that failed said; the others are given up.
+        BackendError: a process ended without a word.
+    """
+    if not jobs:
+        return
+    if workers == 1 or len(jobs) == 1:
+        tracker = options.build()
+        for job in jobs:
+            yield job.run(tracker)
+        return
+    # Started fresh: a fork would copy locks that the threads of OpenCV and ONNX Runtime may hold.
+    context = multiprocessing.get_context("spawn")
+    stop = context.Event()
+    pool = ProcessPoolExecutor(min(workers, len(jobs)), context, _watch, (stop,))
+    try:
+        pending: list[Future[SequenceResult]] = [pool.submit(_run, options, job) for job in jobs]
+        for future in as_completed(pending):
+            yield future.result()
+    except BrokenProcessPool:
+        raise BackendError(
+            "a worker process was ended from outside, perhaps for want of memory; use fewer workers"
+        ) from None
+    except BaseException:
+        stop.set()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _run(options: TrackerFactory, job: Job) -> SequenceResult:
+    """One job in a worker process."""
+    return job.run(_tracker(options))
+
+
+@lru_cache(maxsize=1)
+def _tracker(options: TrackerFactory) -> VideoTracker:
+    """This worker's tracker."""
+    return options.build()
+
+
+def _watch(stop: Event) -> None:
+    """Make a worker end when it is told to, or when the process that started it is gone."""
+
+    def wait() -> None:
+        parent = multiprocessing.parent_process()
+        while not stop.wait(PARENT_CHECK_S):
+            if parent is not None and not parent.is_alive():
+                break
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()

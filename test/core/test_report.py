@@ -1,0 +1,315 @@
+"""The report: what it shows of results that are known, and that a browser shows it."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from sam2lite_core import cli
+from sam2lite_core.errors import ConfigurationError, SourceError
+from sam2lite_core.evaluation.evaluate import evaluate
+from sam2lite_core.evaluation.layouts.davis import Davis
+from sam2lite_core.evaluation.layouts.registry import find_dataset
+from sam2lite_core.evaluation.layouts.stress import Stress
+from sam2lite_core.evaluation.layouts.vos import Mose, YouTubeVos
+from sam2lite_core.evaluation.policies import evaluate_policies
+from sam2lite_core.evaluation.report.inputs import read_inputs
+from sam2lite_core.evaluation.report.page import write_report
+from sam2lite_core.evaluation.report.plots import time_series
+from sam2lite_core.evaluation.report.worst import worst_frames
+from sam2lite_core.label_map import write_label_map
+from sam2lite_core.types import StepTimings, TrackResult
+
+for needed in ("jinja2", "matplotlib"):
+    pytest.importorskip(needed, reason=f"needs {needed}: pip install 'sam2lite[report]'")
+
+SIZE = 64
+VOID = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
+SECTIONS = [
+    "accuracy",
+    "sequences",
+    "compare",
+    "time",
+    "policies",
+    "stress",
+    "memory",
+    "latency",
+    "tradeoff",
+    "worst",
+]
+
+
+class CopyTracker:
+    """Keeps the first mask: right until the object moves."""
+
+    def reset(self):
+        self.labels = np.zeros((SIZE, SIZE), np.uint8)
+
+    def step(self, image, prompts=()):
+        for prompt in prompts:
+            self.labels[prompt.mask] = prompt.object_id
+        return TrackResult(self.labels.copy(), (), StepTimings(inference_ms=5.0), memory_tokens_used=9)
+
+
+@dataclasses.dataclass(frozen=True)
+class CopyOptions:
+    memory_policy: str = "fifo"
+    memory_budget: int | None = None
+    scale: float | None = 0.5
+    variant: str = "tiny"
+
+    def build(self):
+        return CopyTracker()
+
+    def describe(self):
+        return {**dataclasses.asdict(self), "threads": None}
+
+
+def square(left):
+    mask = np.zeros((SIZE, SIZE), np.uint8)
+    mask[20:36, left : left + 16] = 1
+    return mask
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """`<still>` (a name that HTML must escape) stays; `moving` jumps away after its fourth of eight frames."""
+    root = tmp_path_factory.mktemp("davis")
+    for name, lefts in (("<still>", [8] * 8), ("moving", [8] * 4 + [40] * 4)):
+        for kind in ("JPEGImages", "Annotations"):
+            (root / kind / name).mkdir(parents=True)
+        for index, left in enumerate(lefts):
+            image = np.full((SIZE, SIZE, 3), 90, np.uint8)
+            assert cv2.imwrite(str(root / "JPEGImages" / name / f"{index:05d}.jpg"), image)
+            write_label_map(root / "Annotations" / name / f"{index:05d}.png", square(left))
+    return root
+
+
+BENCH = {
+    "machine": {"cpu": "a processor", "cores": 2},
+    "settings": {},
+    "latency": [
+        {"variant": "tiny", "scale": scale, "objects": 1, "step_ms": {"p50": ms, "p95": 1.5 * ms, "p99": 2 * ms},
+         "inference_ms": ms, "fps": 1000 / ms}
+        for scale, ms in ((0.5, 20.0), (1.0, 60.0))
+    ],
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def results(data, tmp_path_factory):
+    """One of everything that a report can show."""
+    folder = tmp_path_factory.mktemp("results")
+    evaluate(Davis(data), CopyOptions(), out=folder / "first")
+    evaluate(Davis(data), CopyOptions(scale=1.0), out=folder / "second", masks=False)
+    evaluate_policies(Davis(data), CopyOptions(), folder / "table", ["learned", "fifo"], [64, 256])
+    (folder / "bench.json").write_text(json.dumps(BENCH))
+    stress = {"long_occlusion": 0.5, "exit_return": 0.25}
+    document = json.loads((folder / "first" / "davis.json").read_text())
+    (folder / "stress").mkdir()
+    (folder / "stress" / "stress.json").write_text(json.dumps({**document, "sets": stress}))
+    assert cv2.imwrite(str(folder / "memory_timeline.png"), np.zeros((20, 30, 3), np.uint8))
+    return folder
+
+
+class Strict(HTMLParser):
+    """Collects text by section, and fails where tags do not close in order."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.ids, self.images, self.links, self.text = [], [], [], [], {}
+        self.section = None
+
+    def handle_starttag(self, tag, attributes):
+        given = dict(attributes)
+        assert len(given) == len(attributes), f"{tag} repeats an attribute"
+        if "id" in given:
+            self.ids.append(given["id"])
+        if tag == "section":
+            self.section = given["id"]
+        if tag == "img":
+            assert given["alt"]
+            self.images.append((self.section, given["src"]))
+        self.links += [value for name, value in attributes if name in ("href", "src")]
+        assert tag not in ("script", "iframe", "link")
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, text):
+        self.text.setdefault(self.section, []).append(text.strip())
+
+
+def parse(path):
+    parser = Strict()
+    text = path.read_text(encoding="utf-8")
+    assert text.startswith("<!DOCTYPE html>")
+    parser.feed(text)
+    parser.close()
+    assert parser.open == []
+    assert len(parser.ids) == len(set(parser.ids))
+    return parser
+
+
+@pytest.fixture(scope="module")
+def full(results, tmp_path_factory):
+    out = tmp_path_factory.mktemp("page") / "report.html"
+    write_report([results], out, title="Report & more", deadline_ms=33)
+    return out
+
+
+def test_the_page_is_strict_html_and_needs_nothing_beside_it(full):
+    page = parse(full)
+    assert page.ids == SECTIONS
+    assert all(link.startswith(("data:", "#")) for link in page.links)
+    assert "Report & more" in " ".join(page.text[None])
+
+
+def test_every_section_is_filled(full):
+    page = parse(full)
+    shown = {section for section, _ in page.images}
+    assert shown == {"sequences", "time", "policies", "memory", "latency", "tradeoff", "worst"}
+    assert not any("sam2lite eval" in " ".join(page.text[section]) for section in SECTIONS)
+    words = {
+        "accuracy": ["first", "tiny, ρ = 0.5, fifo", "table/learned-64", "DAVIS 2016"],
+        "compare": ["<still>", "moving", "+0.0"],
+        "policies": ["B = 64", "B = 256"],
+        "stress": ["long occlusion", "50.0", "25.0"],
+        "latency": ["a processor", "yes", "no", "A deadline of 33 ms"],
+        "worst": ["moving, frame 00004, object 1: J&F 0.0"],
+    }
+    for section, expected in words.items():
+        text = " ".join(page.text[section])
+        for word in expected:
+            assert word in text, (section, word)
+
+
+def test_sections_without_inputs_say_which_command_makes_them(tmp_path):
+    (tmp_path / "bench").mkdir()
+    (tmp_path / "bench" / "b.json").write_text(json.dumps(BENCH))
+    write_report([tmp_path], tmp_path / "out.html")
+    page = parse(tmp_path / "out.html")
+    for section, command in (
+        ("accuracy", "sam2lite eval davis"),
+        ("compare", "sam2lite eval davis"),
+        ("time", "sam2lite eval policies"),
+        ("policies", "sam2lite eval policies"),
+        ("stress", "sam2lite eval stress"),
+        ("memory", "memory_figures"),
+        ("worst", "sam2lite eval davis"),
+    ):
+        assert command in " ".join(page.text[section]), section
+    assert [section for section, _ in page.images] == ["latency"]
+
+
+def test_worst_frames_are_the_lowest_one_a_sequence(results):
+    run = next(run for run in read_inputs([results]).runs if run.name == "first")
+    worst = worst_frames(run)
+    assert [(entry.sequence, entry.frame, entry.score) for entry in worst] == [
+        ("moving", "00004", 0),
+        ("<still>", "00001", 1),
+    ]
+
+
+def test_time_runs_over_the_share_of_the_video(results):
+    """Frames 1 to 6 of 8 lie at 1/7 to 6/7; the moving object is lost from 4/7 on."""
+    run = read_inputs([results]).runs[0]
+    at, scores = time_series(run)
+    found = {round(float(x), 3): y for x, y in zip(at, scores, strict=True) if not np.isnan(y)}
+    assert found == {0.125: 1, 0.275: 1, 0.425: 1, 0.575: 0.5, 0.725: 0.5, 0.875: 0.5}
+
+
+def test_runs_are_named_by_their_folders(results):
+    inputs = read_inputs([results / "first", results / "table", results / "first"])
+    assert [run.name for run in inputs.runs][:1] == ["first"]
+    assert {"fifo-64", "learned-256", "first (2)"} <= {run.name for run in inputs.runs}
+
+
+def test_runs_that_lost_their_data_show_no_worst_frames(results, tmp_path):
+    document = json.loads((results / "first" / "davis.json").read_text())
+    document["settings"]["data"]["root"] = str(tmp_path / "gone")
+    (tmp_path / "run" / "masks").mkdir(parents=True)
+    (tmp_path / "run" / "davis.json").write_text(json.dumps(document))
+    write_report([tmp_path / "run"], tmp_path / "out.html")
+    assert "no such folder" in " ".join(parse(tmp_path / "out.html").text["worst"])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "no result in there"),
+        ("{", r"x\.json: cannot be read"),
+        ("[1]", "no result in there"),
+        ('{"protocol": 1, "settings": {}, "sequences": [1]}', r"x\.json: a damaged result"),
+    ],
+)
+def test_folders_without_results_are_refused(tmp_path, content, message):
+    if content is not None:
+        (tmp_path / "x.json").write_text(content)
+    with pytest.raises(SourceError, match=message):
+        write_report([tmp_path], tmp_path / "out.html")
+    assert not (tmp_path / "out.html").exists()
+
+
+def test_bad_arguments_are_refused(results, tmp_path):
+    with pytest.raises(SourceError, match="nowhere: no such folder"):
+        write_report([tmp_path / "nowhere"], tmp_path / "out.html")
+    with pytest.raises(ConfigurationError, match="deadline 0 ms is not positive"):
+        write_report([results], tmp_path / "out.html", deadline_ms=0)
+
+
+@pytest.mark.parametrize(
+    "dataset",
+    [
+        Davis(Path("/data"), 2017),
+        YouTubeVos(Path("/data")),
+        Mose(Path("/data")),
+        Stress(("exit_return",), 2),
+    ],
+)
+def test_datasets_are_found_again_from_what_results_say(dataset):
+    assert find_dataset(json.loads(json.dumps(dataset.describe()))) == dataset
+
+
+def test_foreign_descriptions_are_refused():
+    with pytest.raises(SourceError, match="'lvos' is missing or unknown"):
+        find_dataset({"layout": "lvos"})
+
+
+def test_the_command_writes_the_page(results, tmp_path, capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main(["report", str(results), "--out", str(tmp_path / "r.html"), "--title", "Mine"])
+    assert not end.value.code
+    assert "Mine" in parse(tmp_path / "r.html").text[None]
+    assert "7 evaluations and 1 measurements" in capsys.readouterr().out
+
+
+def test_a_browser_shows_the_page(full, tmp_path):
+    pytest.importorskip("PyQt6", reason="needs a browser: pip install PyQt6-WebEngine")
+    browse = Path(__file__).with_name("browse.py")
+    shot = tmp_path / "page.png"
+    run = subprocess.run(
+        [sys.executable, str(browse), str(full), str(shot)], capture_output=True, text=True, timeout=120
+    )
+    if "ImportError" in run.stderr:
+        pytest.skip(f"the browser lacks a library of the system: {run.stderr.splitlines()[-1]}")
+    assert run.returncode == 0, run.stderr
+    found = json.loads(run.stdout)
+    assert found["title"] == "Report & more"
+    assert found["mode"] == "CSS1Compat"
+    assert len(found["headings"]) == len(SECTIONS)
+    assert found["decoded"] == found["images"] == 8
+    assert found["broken"] == 0
+    assert found["content"] <= found["window"]
+    assert (found["console"], found["elsewhere"], found["missing"]) == ([], [], [])
+    picture = cv2.imread(str(shot))
+    assert picture.shape[1] >= 1280
+    assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 50  # something was painted
