@@ -10,7 +10,7 @@ from rich.console import Console
 from sam2lite_core.cli_bench_controller import controller
 from sam2lite_core.cli_bench_parts import objects as bench_objects
 from sam2lite_core.cli_bench_parts import parts
-from sam2lite_core.cli_numbers import numbers
+from sam2lite_core.cli_options import numbers
 from sam2lite_core.files import check_json_path, write_json
 
 app = typer.Typer(help="Measure speed and memory on this machine.")

@@ -4,8 +4,7 @@ from typing import Annotated
 
 import typer
 
-from sam2lite_core.cli_numbers import numbers
-from sam2lite_core.cli_options import JsonOption, ModelOption, ThreadsOption, VariantOption
+from sam2lite_core.cli_options import JsonOption, ModelOption, ThreadsOption, VariantOption, numbers
 from sam2lite_core.errors import ConfigurationError
 from sam2lite_core.files import check_json_path, write_json
 

@@ -8,7 +8,6 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from sam2lite_core.cli_bench import numbers
 from sam2lite_core.cli_options import (
     BackendOption,
     BudgetOption,
@@ -19,6 +18,7 @@ from sam2lite_core.cli_options import (
     ScaleOption,
     ThreadsOption,
     VariantOption,
+    numbers,
     show_progress,
 )
 from sam2lite_core.errors import ConfigurationError

@@ -9,6 +9,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from sam2lite_core.errors import ConfigurationError
+
 VariantOption = Annotated[str, typer.Option(help="Model variant: tiny, small or base.")]
 BackendOption = Annotated[str, typer.Option(help="Runtime; auto takes the best that is installed.")]
 ScaleOption = Annotated[float | None, typer.Option(help="Fix the resolution scale, 0.5..1.")]
@@ -33,3 +35,15 @@ def show_progress(title: str, total: int | None) -> Iterator[Any]:
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(title, total=total)
         yield lambda: bar.advance(task)
+
+
+def numbers(text: str, name: str) -> tuple[float, ...]:
+    """Comma-separated numbers of an option.
+
+    Raises:
+        ConfigurationError: something else; the message names the option.
+    """
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise ConfigurationError(f"{name} {text!r} is not a list of numbers like 0.5,1") from None
