@@ -287,7 +287,7 @@ def test_the_tracker_runs_an_int8_folder_like_the_floating_point_one(tmp_path):
             image[40:88, 30 + 6 * t : 90 + 6 * t] = (230, 220, 40)
             mask = np.zeros((128, 160), bool)
             mask[40:88, 30:90] = True
-            seen.append(tracker.step(image, [Prompt(1, mask=mask)] if t == 0 else []).label_map)
+            seen.append(tracker.step(image, [Prompt(object_id=1, mask=mask)] if t == 0 else []).label_map)
         labels[name] = np.stack(seen)
     assert (labels["float"] > 0).mean() > 0.05
     assert (labels["float"] == labels["int8"]).mean() > 0.99
