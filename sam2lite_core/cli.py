@@ -18,7 +18,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from sam2lite_core import __version__
-from sam2lite_core.cli_bench import bench
+from sam2lite_core.cli_bench import app as bench_app
+from sam2lite_core.cli_export import export
 from sam2lite_core.errors import Sam2LiteError
 from sam2lite_core.files import check_json_path, write_json
 from sam2lite_core.variants import DEFAULT_POLICY
@@ -35,7 +36,8 @@ app = typer.Typer(
 )
 eval_app = typer.Typer(help="Score masks by a dataset's protocol.", no_args_is_help=True)
 app.add_typer(eval_app, name="eval")
-app.command()(bench)
+app.add_typer(bench_app, name="bench")
+app.command()(export)
 
 VariantOption = Annotated[str, typer.Option(help="Model variant: tiny, small or base.")]
 BackendOption = Annotated[str, typer.Option(help="Runtime; auto takes the best that is installed.")]
@@ -116,6 +118,10 @@ def track(
     backend: BackendOption = "auto",
     scale: ScaleOption = None,
     deadline_ms: Annotated[float | None, typer.Option(help="Time that a frame may take.")] = None,
+    controller: Annotated[
+        str | None,
+        typer.Option(help="How the deadline is kept: plain, predictive or off; plain by default."),
+    ] = None,
     budget: BudgetOption = None,
     policy: PolicyOption = DEFAULT_POLICY,
     threads: ThreadsOption = None,
@@ -145,6 +151,7 @@ def track(
             variant,
             backend,
             deadline_ms=deadline_ms,
+            controller=controller,
             scale=scale,
             memory_budget=budget,
             memory_policy=policy,

@@ -7,23 +7,21 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from sam2lite_core.errors import ConfigurationError
+from sam2lite_core.cli_bench_controller import controller
+from sam2lite_core.cli_bench_parts import objects as bench_objects
+from sam2lite_core.cli_bench_parts import parts
+from sam2lite_core.cli_numbers import numbers
 from sam2lite_core.files import check_json_path, write_json
 
-
-def numbers(text: str, name: str) -> tuple[float, ...]:
-    """Comma-separated numbers of an option.
-
-    Raises:
-        ConfigurationError: something else; the message names the option.
-    """
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise ConfigurationError(f"{name} {text!r} is not a list of numbers like 0.5,1") from None
+app = typer.Typer(help="Measure speed and memory on this machine.")
+app.command("controller")(controller)
+app.command("parts")(parts)
+app.command("objects")(bench_objects)
 
 
+@app.callback(invoke_without_command=True)
 def bench(
+    context: typer.Context,
     variant: Annotated[str, typer.Option(help="Model variant: tiny, small or base.")] = "tiny",
     backend: Annotated[str, typer.Option(help="Runtime; auto takes the best that is installed.")] = "auto",
     scales: Annotated[str, typer.Option(help="Resolution scales, comma-separated.")] = "0.5,0.7,1",
@@ -40,6 +38,8 @@ def bench(
 
     With --endurance, the long run comes first, at the first scale, so that its memory is its own.
     """
+    if context.invoked_subcommand is not None:
+        return
     from sam2lite_core.evaluation import bench as measure
 
     check_json_path(json_file)

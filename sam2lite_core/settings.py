@@ -33,6 +33,11 @@ class TrackerSettings:
     def __post_init__(self) -> None:
         if self.scale is not None and not RUNGS[0] <= self.scale <= RUNGS[-1]:
             raise ConfigurationError(f"scale {self.scale} is not in {RUNGS[0]}..{RUNGS[-1]}")
+        if self.scale is not None and self.controller == "predictive":
+            raise ConfigurationError(
+                f"scale {self.scale} is fixed, which leaves controller 'predictive' nothing to choose; "
+                "choose 'off', or limit the scales by min_scale and max_scale"
+            )
         if not 0.0 <= self.presence_threshold <= 1.0:
             raise ConfigurationError(f"presence_threshold {self.presence_threshold} is not in 0..1")
 

@@ -6,6 +6,7 @@ for image in camera:
     result = tracker.step(image)
 """
 
+import copy
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,12 +19,20 @@ from sam2lite_core import postprocess, preprocess, settings
 from sam2lite_core.backends.base import Backend, BackendSettings, StepInputs, StepOutputs
 from sam2lite_core.backends.files import find_model
 from sam2lite_core.backends.registry import open_backend
-from sam2lite_core.controller import Controller, ControllerConfig, ControllerState, make_controller
+from sam2lite_core.control import measuring
+from sam2lite_core.controller import (
+    DEFAULT_CONTROLLER,
+    Controller,
+    ControllerConfig,
+    ControllerState,
+    LatencyTable,
+    make_controller,
+)
 from sam2lite_core.errors import ConfigurationError, InvalidPromptError, UnknownObjectError
 from sam2lite_core.motion import Motion, MotionEstimator
 from sam2lite_core.stopwatch import Stopwatch
 from sam2lite_core.types import ObjectState, Prompt, StepTimings, TrackResult, check_image
-from sam2lite_core.variants import DEFAULT_POLICY, PATCH, get_variant
+from sam2lite_core.variants import DEFAULT_POLICY, PATCH, REFERENCE_SOURCE, get_variant
 
 FloatArray = NDArray[np.float32]
 
@@ -48,6 +57,7 @@ class Tracker:
         model_path: str | Path | None = None,
         presence_threshold: float = 0.5,
         device: str = "auto",
+        controller: str | None = None,
     ) -> None:
         """Load a model.
 
@@ -64,6 +74,8 @@ class Tracker:
             model_path: folder of an exported model instead of the shipped one.
             presence_threshold: an object below it is LOST.
             device: where the backend computes, as it names its devices; auto for the best that it finds.
+            controller: plain, predictive or off: how the deadline is kept; None for plain when there is a deadline. For
+                predictive, loading includes measuring the device, see `measure_latency`.
 
         Raises:
             UnknownVariantError, BackendError, ModelFileError, ConfigurationError: naming the value and what is allowed.
@@ -75,7 +87,7 @@ class Tracker:
         self._policy = settings.check_policy(memory_policy)
         self._short_side = settings.check_short_side(base_short_side)
         self._settings = settings.TrackerSettings(
-            "off" if deadline_ms is None else "plain",
+            controller or ("off" if deadline_ms is None else DEFAULT_CONTROLLER),
             ControllerConfig(deadline_ms=deadline_ms),
             scale,
             presence_threshold,
@@ -93,12 +105,14 @@ class Tracker:
         )
         if self._backend.info.variant != variant:
             raise ConfigurationError(f"{folder} holds variant {self._backend.info.variant}, not {variant}")
-        self._controller: Controller = self._make_controller(self._settings)
-        self._control: ControllerState = self._controller.start()
         self._motion = MotionEstimator()
         self._slot_of: dict[int, int] = {}
         self._masks: dict[int, FloatArray] = {}  # last probability of each object that is not LOST, stride 4
         self._frame = 0
+        self._source = REFERENCE_SOURCE  # height and width of the last frame
+        self._table: LatencyTable | None = None
+        self._controller: Controller = self._make_controller(self._settings)
+        self._control: ControllerState = self._controller.start()
 
     @classmethod
     def from_pretrained(cls, variant: str = "tiny", **options: Any) -> "Tracker":
@@ -166,7 +180,7 @@ class Tracker:
         else:
             # Only a tracker that never had a deadline is switched on: "off" may be the caller's wish.
             fresh = self.deadline_ms is None and self.controller == "off"
-            self.configure(deadline_ms=value, **({"controller": "plain"} if fresh else {}))
+            self.configure(deadline_ms=value, **({"controller": DEFAULT_CONTROLLER} if fresh else {}))
 
     def configure(self, **changes: Any) -> None:
         """Change several settings at once, all or none.
@@ -192,9 +206,57 @@ class Tracker:
         self._settings, self._controller = wanted, controller
         self._control = controller.resume(self._control)
 
-    @staticmethod
-    def _make_controller(wanted: settings.TrackerSettings) -> Controller:
-        return make_controller(wanted.controller, wanted.deadlines)
+    def measure_latency(
+        self, size: tuple[int, int] | None = None, objects: int | None = None
+    ) -> LatencyTable:
+        """Time steps at every resolution rung, for the controller `predictive`; takes seconds on a slow CPU.
+
+        That controller measures by itself when it is chosen for the first time; measure again when the camera or the
+        device's clock has changed. Objects, memory and settings stay as they are.
+
+        Args:
+            size: (height, width) of the frames to come, px; None for the last frame's, or 480x854 before the first.
+            objects: how many objects to time with; None for those that are followed, at least one.
+
+        Returns:
+            The table, which the controller uses from now on.
+
+        Raises:
+            BackendError: the runtime failed.
+        """
+        table = self._timed(size or self._source, objects or max(1, len(self._slot_of)))
+        self._table = table
+        if self.controller == "predictive":
+            self._controller = self._make_controller(self._settings)
+            self._control = self._controller.start()
+        return table
+
+    def _timed(self, size: tuple[int, int], objects: int) -> LatencyTable:
+        """Step a second tracker around the same backend, whose memory is put back afterwards."""
+        restore = self._backend.keep()
+        probe = copy.copy(self)
+        probe._settings = settings.TrackerSettings("off", ControllerConfig())
+        probe._motion, probe._slot_of, probe._masks = MotionEstimator(), {}, {}
+        frames = measuring.moving_frames(*size)
+
+        def step(scale: float, window: int) -> float:
+            probe.configure(scale=scale, min_window=window, max_window=window)
+            return probe.step(next(frames)).timings.total_ms
+
+        try:
+            probe.configure()
+            probe.reset()
+            probe.step(next(frames), measuring.boxes(objects, *size))
+            return measuring.measure_table(step)
+        finally:
+            restore()
+
+    def _make_controller(self, wanted: settings.TrackerSettings) -> Controller:
+        """Build the controller; `predictive` measures the device first, unless that was done."""
+        predicts = wanted.controller == "predictive" and wanted.deadlines.deadline_ms is not None
+        if predicts and self._table is None:
+            self._table = self._timed(self._source, max(1, len(self._slot_of)))
+        return make_controller(wanted.controller, wanted.deadlines, self._table)
 
     # ---- tracking -------------------------------------------------------------------------------------------------
 
@@ -260,10 +322,12 @@ class Tracker:
                 self._masks.clear()
                 raise
         inference_ms = clock.lap()
-        self._slot_of = slots
+        self._slot_of, self._source = slots, (height, width)
         result = self._result(outputs, ids, prompts, height, width)
         timings = StepTimings(preprocess_ms, motion_ms, inference_ms, clock.lap())
-        self._control = self._controller.update(self._control, timings.total_ms + overhead_ms)
+        if ids:
+            # A step without objects runs no model: it says nothing about those that do.
+            self._control = self._controller.update(self._control, timings.total_ms, overhead_ms)
         frame, self._frame = self._frame, self._frame + 1
         return replace(result, timings=timings, scale=scale, window=window, frame_index=frame)
 

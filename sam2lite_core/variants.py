@@ -37,7 +37,9 @@ class Variant:
         heads: attention heads of an encoder block.
         mlp_ratio: hidden width of a block's MLP over its width.
         memory_budget: default budget B of the memory bank in tokens (paper section 4.1).
-        max_objects: objects that the shipped graphs hold at once.
+        max_objects: objects that the graphs hold at once; an export may choose another number.
+        object_queries: how many of the decoder's `queries` the paper's count leaves to objects; the others are the
+            learned background. It does not follow `max_objects`, so that the weights fit any number of objects.
         parameters_m: the paper's parameter total in millions, for comparison (paper table 1).
     """
 
@@ -56,6 +58,7 @@ class Variant:
     decoder_ffn: int = 512
     decoder_heads: int = 8
     queries: int = 100
+    object_queries: int = 16
 
 
 VARIANTS = {

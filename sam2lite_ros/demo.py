@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from sam2lite_core.controller import DEFAULT_CONTROLLER
 from sam2lite_core.errors import Sam2LiteError
 from sam2lite_core.files import output_folder
 from sam2lite_ros.demo_plan import RESULT_FILE, Request, make_plan
@@ -38,13 +39,18 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("demo_out"),
     rate: Annotated[float | None, typer.Option(help="Frames per second; default: the source's.")] = None,
     deadline_ms: Annotated[float | None, typer.Option(help="Default: one period; 0 = none.")] = None,
+    controller: Annotated[
+        str, typer.Option(help="How the deadline is kept: plain, predictive or off.")
+    ] = DEFAULT_CONTROLLER,
     scale: Annotated[float | None, typer.Option(help="Fixed resolution scale, 0.5 to 1.")] = None,
     variant: Annotated[str, typer.Option(help="tiny, small or base.")] = "tiny",
     model: Annotated[Path | None, typer.Option(help="Weights to use instead of those shipped.")] = None,
     frames: Annotated[int | None, typer.Option(help="Play no more than so many frames.")] = None,
 ) -> None:
     """Follow what the mask, point or box shows through SOURCE, with player and tracker as processes over DDS."""
-    request = Request(source, mask, point, box, truth, out, rate, deadline_ms, scale, variant, model, frames)
+    request = Request(
+        source, mask, point, box, truth, out, rate, deadline_ms, scale, variant, model, frames, controller
+    )
     try:
         result = play(request)
     except ProcessError as error:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sam2lite_core.controller import ControllerConfig
+from sam2lite_core.controller import DEFAULT_CONTROLLER, ControllerConfig, check_controller
 from sam2lite_core.errors import ConfigurationError, InvalidPromptError, SourceError
 from sam2lite_core.files import check_output_folder
 from sam2lite_core.types import Prompt
@@ -37,6 +37,7 @@ class Request:
     variant: str = "tiny"
     model: Path | None = None
     frames: int | None = None
+    controller: str = DEFAULT_CONTROLLER
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class Plan:
         rate: frames per second at which the source is played.
         deadline_ms: the tracker's deadline, milliseconds; 0 = none.
         scale: fixed resolution scale, or None for the controller's choice.
+        controller: how the deadline is kept.
         variant: size of the student.
         model: weights to use instead of the shipped ones, or None.
         frames: most frames to play, or None.
@@ -66,6 +68,7 @@ class Plan:
     rate: float
     deadline_ms: float
     scale: float | None
+    controller: str
     variant: str
     model: Path | None
     frames: int | None
@@ -117,6 +120,7 @@ def make_plan(request: Request) -> Plan:
         rate=rate,
         deadline_ms=1000.0 / rate if request.deadline_ms is None else request.deadline_ms,
         scale=request.scale,
+        controller=request.controller if request.scale is None else "off",
         variant=request.variant,
         model=request.model,
         frames=request.frames,
@@ -149,6 +153,7 @@ def _check_options(request: Request) -> str | None:
             ControllerConfig(min_scale=request.scale, max_scale=request.scale)
         except ConfigurationError as error:
             raise ConfigurationError(f"--scale is {request.scale}: {error}") from None
+    check_controller(request.controller)
     get_variant(request.variant)
     if request.model is not None and not request.model.exists():
         raise SourceError(f"--model {request.model}: no such file or folder")

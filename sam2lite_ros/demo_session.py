@@ -38,8 +38,11 @@ QUIET_S = 3.0
 START_DELAY_S = 2.0
 """Pause before the first frame, which carries the prompt: both sides must know each other by then."""
 
-LOG_LINES = 30
+HOLD_FIRST_S = 0.5
+"""Pause after the first frame: on a busy machine, a tracker that comes to it late would take a newer one instead, and
+the prompt would land on a picture it was not made for."""
 
+LOG_LINES = 30
 
 BAD_INPUT = 2
 """Exit code of our executables for input that cannot be used."""
@@ -261,7 +264,7 @@ def _tracker_parameters(plan: Plan, work: Path) -> dict[str, Any]:
         "variant": plan.variant,
         "model_path": "" if plan.model is None else str(plan.model.resolve()),
         "frame_deadline_ms": float(plan.deadline_ms),
-        "controller": "plain" if plan.scale is None and plan.deadline_ms else "off",
+        "controller": plan.controller if plan.deadline_ms else "off",
         "mask_encoding": "mono16" if max(plan.object_ids) > 255 else "mono8",
         # Every mask shall reach the record, even when the demo is slower than the tracker for a moment.
         "qos_overrides./tracker/mask.publisher.depth": 100,
@@ -286,4 +289,5 @@ def _player_parameters(plan: Plan, work: Path) -> dict[str, Any]:
         "max_frames": plan.frames or 0,
         "record_dir": str(work.resolve()),
         "start_delay_s": START_DELAY_S,
+        "hold_first_s": HOLD_FIRST_S,
     }

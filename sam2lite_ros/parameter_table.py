@@ -7,7 +7,7 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 
 from sam2lite_core.backends.base import POLICIES
 from sam2lite_core.backends.registry import BACKENDS
-from sam2lite_core.controller import CONTROLLERS, ControllerConfig
+from sam2lite_core.controller import CONTROLLERS, DEFAULT_CONTROLLER, ControllerConfig
 from sam2lite_core.settings import MAX_BUDGET, PRECISIONS
 from sam2lite_core.types import MAX_OBJECT_ID
 from sam2lite_core.variants import DEFAULT_POLICY, MAX_WINDOW, MIN_WINDOW, RUNGS, VARIANTS
@@ -85,8 +85,10 @@ SPECIFICATIONS: dict[str, Specification] = {
         live=True,
     ),
     "controller": Specification(
-        "plain",
-        "Keeps the deadline by lowering the resolution; off holds max_scale.",
+        DEFAULT_CONTROLLER,
+        "How the deadline is kept: plain lowers the resolution by the paper's PID; predictive chooses it from a "
+        "latency table, measured at configure or, when chosen while active, at once, which holds frames up for "
+        "seconds; off holds max_scale.",
         choices=tuple(CONTROLLERS),
         live=True,
     ),

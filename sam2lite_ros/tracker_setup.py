@@ -11,7 +11,7 @@ WARM_UP_SIZE = (480, 640)
 
 
 def build_tracker(parameters: TrackerParameters) -> Tracker:
-    """Load the model.
+    """Load the model, and measure the device where the controller asks for it.
 
     Raises:
         BackendError: an unknown backend, or a device that it does not have.
@@ -39,6 +39,7 @@ def apply_live(tracker: Tracker, parameters: TrackerParameters) -> None:
 
     Raises:
         ConfigurationError: a setting that the core refuses.
+        BackendError: measuring for the controller `predictive` failed.
     """
     tracker.configure(
         # Without a deadline there is nothing to control for.

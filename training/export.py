@@ -3,19 +3,8 @@
 import argparse
 from pathlib import Path
 
-import torch
-
+from sam2lite_core.export.checkpoint import load_checkpoint
 from sam2lite_core.export.onnx import export_student
-from sam2lite_core.model.student import Student
-from sam2lite_core.variants import get_variant
-
-
-def load_student(path: Path) -> Student:
-    """The averaged weights of a checkpoint, in evaluation mode. Nothing in the file is executed."""
-    state = torch.load(path, weights_only=True)
-    student = Student(get_variant(state["variant"]))
-    student.load_state_dict(state["average"])
-    return student.eval()
 
 
 def main() -> None:
@@ -25,7 +14,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--note", default="")
     args = parser.parse_args()
-    export_student(load_student(args.checkpoint), args.out, args.note)
+    export_student(load_checkpoint(args.checkpoint), args.out, args.note)
 
 
 if __name__ == "__main__":

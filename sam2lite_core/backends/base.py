@@ -1,5 +1,6 @@
 """What every backend does: run one frame, keep the memory bank on its device, hand masks back."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -28,6 +29,7 @@ class BackendSettings:
         precision: auto, fp32 or fp16.
         threads: CPU threads of the runtime; None leaves the choice to it.
         device: auto, or as the backend names its devices: cpu, cuda, cuda:1.
+        profile: where ONNX Runtime writes its own timing of the step graph's nodes; the name gets an ending.
     """
 
     folder: Path
@@ -35,6 +37,7 @@ class BackendSettings:
     precision: str = "auto"
     threads: int | None = None
     device: str = "auto"
+    profile: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -138,6 +141,9 @@ class Backend(Protocol):
         Raises:
             BackendError: the runtime failed; the bank is as before the step.
         """
+
+    def keep(self) -> Callable[[], None]:
+        """Remember the memory bank as it is; calling the result brings it back, whatever was stepped in between."""
 
     def bank(self) -> BankSnapshot:
         """Copy the memory bank to the host."""

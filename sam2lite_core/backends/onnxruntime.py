@@ -1,5 +1,6 @@
 """ONNX Runtime backend. The memory bank stays on the session's device between frames through I/O binding."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -29,8 +30,8 @@ HOST_OUTPUTS = ("logits", "presence", "uncertainty", "tokens_used")
 BANK = ("bank_key", "bank_value", "bank_identity", "bank_known", "bank_meta")
 
 
-def open_session(path: Path, threads: int | None) -> ort.InferenceSession:
-    """Load an ONNX file.
+def open_session(path: Path, threads: int | None, profile: Path | None = None) -> ort.InferenceSession:
+    """Load an ONNX file; with a profile, every node's time is recorded until `end_profiling`.
 
     Raises:
         ModelFileError: the file cannot be loaded.
@@ -39,6 +40,9 @@ def open_session(path: Path, threads: int | None) -> ort.InferenceSession:
     options.log_severity_level = 3
     if threads is not None:
         options.intra_op_num_threads = threads
+    if profile is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile)
     # Idle workers would spin on a core that the camera driver and DDS need.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
@@ -67,13 +71,14 @@ class OnnxRuntimeBackend:
             raise BackendError(f"backend onnxruntime has no device {settings.device!r}; choose auto or cpu")
         step_path, prompt_path = settings.folder / STEP_FILE, settings.folder / PROMPT_FILE
         weights = read_weights_info(settings.folder / WEIGHTS_FILE)
-        self._step = open_session(step_path, settings.threads)
+        self._step = open_session(step_path, settings.threads, settings.profile)
         self.info = parse_info(self._step.get_modelmeta().custom_metadata_map.get(INFO_KEY), step_path)
         check_weights(settings.folder, weights, self.info, STEP_FILE)
         self._prompt = open_session(prompt_path, settings.threads)
         prompt_info = parse_info(self._prompt.get_modelmeta().custom_metadata_map.get(INFO_KEY), prompt_path)
         check_weights(settings.folder, weights, prompt_info, PROMPT_FILE)
         self._slots = settings.slots
+        self._profiled = settings.profile is not None
         self._bank: dict[str, ort.OrtValue] = {}
         self.reset()
 
@@ -111,6 +116,28 @@ class OnnxRuntimeBackend:
         self._bank = {name: outputs[f"new_{name}"] for name in BANK}
         logits, presence, uncertainty, used = (outputs[name].numpy() for name in HOST_OUTPUTS)
         return StepOutputs(logits[0], presence[0], uncertainty[0, 0], int(used[0]))
+
+    def end_profiling(self) -> Path:
+        """Stop timing the step graph's nodes.
+
+        Returns:
+            The file of events, JSON.
+
+        Raises:
+            BackendError: the backend was opened without a profile.
+        """
+        if not self._profiled:
+            raise BackendError("this backend records no profile; open it with BackendSettings(profile=...)")
+        return Path(self._step.end_profiling())
+
+    def keep(self) -> Callable[[], None]:
+        """Remember the memory bank as it is; calling the result brings it back."""
+        bank = self._bank  # every step makes a new one
+
+        def restore() -> None:
+            self._bank = bank
+
+        return restore
 
     def bank(self) -> BankSnapshot:
         """Copy the memory bank to the host."""

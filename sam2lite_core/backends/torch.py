@@ -4,6 +4,7 @@ Slower than ONNX Runtime on a CPU; for workstations, for comparison, and for loo
 frame reads from the memory bank.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -129,6 +130,15 @@ class TorchBackend:
             raise BackendError(f"torch failed on a frame of {inputs.image.shape[:2]}: {error}") from error
         self._bank = Bank(*outputs[4:])
         return StepOutputs(logits[0], presence[0], uncertainty[0, 0], int(used[0]))
+
+    def keep(self) -> Callable[[], None]:
+        """Remember the memory bank as it is; calling the result brings it back."""
+        bank = self._bank  # every step makes a new one
+
+        def restore() -> None:
+            self._bank = bank
+
+        return restore
 
     def bank(self) -> BankSnapshot:
         """Copy the memory bank to the host."""

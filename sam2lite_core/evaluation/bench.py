@@ -59,14 +59,14 @@ def _percentiles(values: list[float]) -> dict[str, float]:
     return {f"p{q}": round(float(np.percentile(values, q)), 3) for q in (50, 95, 99)}
 
 
-def _frames(settings: BenchSettings) -> list[Image]:
+def frames_of(settings: BenchSettings) -> list[Image]:
     """Ten rendered frames at the source's size."""
     clip = render_clip(0, height=240, width=320, frames=10)
     size = (settings.width, settings.height)
     return [np.asarray(cv2.resize(frame, size), dtype=np.uint8) for frame in clip.frames]
 
 
-def _boxes(count: int, settings: BenchSettings) -> list[Prompt]:
+def middle_boxes(count: int, settings: BenchSettings) -> list[Prompt]:
     """Boxes in a grid of cells, one per object."""
     side = int(np.ceil(np.sqrt(count)))
     cell = np.array([settings.width / side, settings.height / side])
@@ -79,7 +79,7 @@ def _boxes(count: int, settings: BenchSettings) -> list[Prompt]:
     ]
 
 
-def _endless(frames: list[Image]) -> Iterator[Image]:
+def endless(frames: list[Image]) -> Iterator[Image]:
     """Frames forward and backward for ever, so that no cut appears."""
     while True:
         yield from frames
@@ -101,15 +101,15 @@ def latency_rows(
         settings: what to measure.
         tell: called with a line before each row is measured.
     """
-    frames = _frames(settings)
+    frames = frames_of(settings)
     rows = []
     for scale in settings.scales:
         tracker = _tracker(settings, scale)
         for count in settings.objects:
             tell(f"{settings.variant}, scale {scale}, {count} objects")
             tracker.reset()
-            source = _endless(frames)
-            tracker.step(next(source), _boxes(count, settings))
+            source = endless(frames)
+            tracker.step(next(source), middle_boxes(count, settings))
             # Random or lost objects cost as much as found ones: a lost one is still looked for.
             results = [tracker.step(next(source)) for _ in range(WARM_UP + settings.frames)][WARM_UP:]
             rows.append({"variant": settings.variant, "scale": scale, "objects": count, **_parts(results)})
@@ -135,8 +135,8 @@ def endurance(
     if steps < 2 * EDGE:
         raise ConfigurationError(f"endurance of {steps} steps; give at least {2 * EDGE}")
     tracker = _tracker(settings, settings.scales[0])
-    source = _endless(_frames(settings))
-    tracker.step(next(source), _boxes(1, settings))
+    source = endless(frames_of(settings))
+    tracker.step(next(source), middle_boxes(1, settings))
     for _ in range(200):  # allocators and caches settle
         tracker.step(next(source))
     before = resident_mb()

@@ -5,10 +5,12 @@ import hashlib
 import io
 import json
 import logging
+import re
 import shutil
 import tempfile
 import warnings
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,7 @@ from sam2lite_core.backends.files import (
     TRANSPOSED,
     WEIGHTS_FILE,
 )
-from sam2lite_core.errors import ModelFileError
+from sam2lite_core.errors import ConfigurationError, ModelFileError
 from sam2lite_core.model import graphs
 from sam2lite_core.model.cost import flops_by_rung, parameters_by_part
 from sam2lite_core.model.deploy import SHARED_BYTES, fold_batch_norms, round_to_half
@@ -36,6 +38,15 @@ from sam2lite_core.model.student import Student
 from sam2lite_core.variants import PATCH
 
 OPSET = 18
+MOST_OBJECTS = 255
+"""Every object costs a share and a flag in each memory token, and its own masks."""
+
+SCOPES = "pkg.torch.onnx.name_scopes"
+"""Where the exporter notes the modules that a node comes from, outermost first."""
+
+PART = re.compile(r"'student\.(encoder\.(?:stem|blocks)|[a-z_]+)")
+"""A module inside the student; the encoder's stem and blocks apart."""
+
 HALF = "_fp16"
 """Ends the name of an initializer that is kept as fp16."""
 
@@ -82,9 +93,33 @@ def trace(graph: graphs.StepGraph, prompt: bool) -> onnx.ModelProto:
         )
     assert program is not None  # dynamo=True always returns a program
     model = program.model_proto
+    name_parts(model)
     strip_traces(model)
     onnx.checker.check_model(model)
     return model
+
+
+def name_parts(model: onnx.ModelProto) -> None:
+    """Put the student's part that a node belongs to before its name, so that profiles can be read by part.
+
+    Runtimes name what they fuse after a node or after its output, so the outputs are renamed alike. What the graphs and
+    the student do between their modules is the memory's and the masks' arithmetic: part "memory".
+    """
+    graph = model.graph
+    fixed = {value.name for value in graph.output}
+    renamed: dict[str, str] = {}
+    for index, node in enumerate(graph.node):
+        scopes = {entry.key: entry.value for entry in node.metadata_props}.get(SCOPES, "")
+        part = max(PART.findall(scopes), key=len, default="memory")
+        node.name = f"{part}/{node.op_type}_{index}"
+        renamed.update(
+            (name, f"{node.name}:{k}") for k, name in enumerate(node.output) if name and name not in fixed
+        )
+        for values in (node.input, node.output):
+            for position, name in enumerate(values):
+                values[position] = renamed.get(name, name)
+    for value in graph.value_info:
+        value.name = renamed.get(value.name, value.name)
 
 
 def strip_traces(model: onnx.ModelProto) -> None:
@@ -203,22 +238,27 @@ def add_casts(model: onnx.ModelProto) -> None:
     model.graph.node.extend(casts + nodes)
 
 
-def export_student(student: Student, folder: Path, note: str = "") -> None:
+def export_student(student: Student, folder: Path, note: str = "", max_objects: int | None = None) -> None:
     """Write `step.onnx`, `prompt.onnx` and `weights.safetensors` of a student.
 
     Args:
         student: any variant, trained or not.
         folder: created or replaced as a whole; on failure it is left as it was.
         note: where the weights come from; kept in the files' metadata.
+        max_objects: objects that the graphs hold at once; the variant's 16 when None. The weights are the same.
 
     Raises:
+        ConfigurationError: fewer objects than one, or more than MOST_OBJECTS.
         ModelFileError: the folder exists and holds something else.
     """
     ours = {STEP_FILE, PROMPT_FILE, WEIGHTS_FILE, "MODEL_CARD.md"}
     foreign = {p.name for p in folder.iterdir()} - ours if folder.is_dir() else set()
     if foreign:
         raise ModelFileError(f"{folder} holds {', '.join(sorted(foreign))}; export into a folder of its own")
+    if max_objects is not None and not 1 <= max_objects <= MOST_OBJECTS:
+        raise ConfigurationError(f"max_objects is {max_objects}; choose 1 to {MOST_OBJECTS}")
     ready = round_to_half(fold_batch_norms(student))
+    ready.variant = replace(student.variant, max_objects=max_objects or student.variant.max_objects)
     models = {
         STEP_FILE: trace(graphs.StepGraph(ready), prompt=False),
         PROMPT_FILE: trace(graphs.PromptGraph(ready), prompt=True),
@@ -226,7 +266,7 @@ def export_student(student: Student, folder: Path, note: str = "") -> None:
     info: dict[str, Any] = {
         "format": FORMAT,
         "variant": student.variant.name,
-        "max_objects": student.variant.max_objects,
+        "max_objects": ready.variant.max_objects,
         "memory_budget": student.variant.memory_budget,
         "parameters": parameters_by_part(student),
         "flops_per_frame": flops_by_rung(student),

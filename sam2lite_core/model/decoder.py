@@ -4,7 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sam2lite_core.model.encoder import Features, attend, pool2
+from sam2lite_core.model.encoder import Features
+from sam2lite_core.model.layers import Linear, attend, pool2
 from sam2lite_core.variants import Variant
 
 MAPS = 7
@@ -22,12 +23,12 @@ class QueryLayer(nn.Module):
         super().__init__()
         self.heads = heads
         self.norm1, self.norm2, self.norm3 = nn.LayerNorm(width), nn.LayerNorm(width), nn.LayerNorm(width)
-        self.self_in = nn.Linear(width, 3 * width)
-        self.self_out = nn.Linear(width, width)
-        self.cross_query = nn.Linear(width, width)
-        self.cross_key_value = nn.Linear(width, 2 * width)
-        self.cross_out = nn.Linear(width, width)
-        self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, width))
+        self.self_in = Linear(width, 3 * width)
+        self.self_out = Linear(width, width)
+        self.cross_query = Linear(width, width)
+        self.cross_key_value = Linear(width, 2 * width)
+        self.cross_out = Linear(width, width)
+        self.mlp = nn.Sequential(Linear(width, hidden), nn.ReLU(), Linear(hidden, width))
 
     def _split(self, tokens: Tensor) -> Tensor:
         batch, count, width = tokens.shape
@@ -57,8 +58,8 @@ class QueryDecoder(nn.Module):
         super().__init__()
         width = variant.decoder_width
         self.object_query = nn.Parameter(torch.randn(width) * 0.02)
-        self.background = nn.Parameter(torch.randn(variant.queries - variant.max_objects, width) * 0.5)
-        self.pool = nn.Linear(width, width)
+        self.background = nn.Parameter(torch.randn(variant.queries - variant.object_queries, width) * 0.5)
+        self.pool = Linear(width, width)
         self.layers = nn.ModuleList(
             QueryLayer(width, variant.decoder_heads, variant.decoder_ffn)
             for _ in range(variant.decoder_layers)
@@ -102,7 +103,7 @@ class MaskHead(nn.Module):
         self.shared16 = nn.Conv2d(width, wide, 1)
         self.maps16 = nn.Conv2d(MAPS, wide, 1)
         self.prompt16 = nn.Conv2d(PROMPT_CHANNELS, wide, 1, bias=False)
-        self.modulate = nn.Linear(width, 2 * wide + middle + narrow)
+        self.modulate = Linear(width, 2 * wide + middle + narrow)
         self.conv16 = nn.Conv2d(wide, wide, 3, 1, 1)
         self.down8 = nn.Conv2d(wide, middle, 1)
         self.shared8 = nn.Conv2d(c8, middle, 1)

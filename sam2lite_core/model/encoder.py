@@ -3,9 +3,9 @@
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sam2lite_core.model.layers import Gelu, Linear, attend, conv_bn, pool2
 from sam2lite_core.variants import Variant
 
 # ImageNet's channel statistics on 0..255; any fixed affine map would do, this one is what the field expects.
@@ -21,45 +21,15 @@ class Features(NamedTuple):
     stride16: Tensor
 
 
-def pool2(tokens: Tensor) -> Tensor:
-    """2x2 mean pooling of (N, C, h, w); an odd last row or column is averaged over what is there.
-
-    Written as pad, pool, divide: runtimes disagree about AveragePool with ceil_mode at the border. One extra row
-    and column are always padded; where the side is even, the pool drops them again.
-    """
-    total = F.avg_pool2d(F.pad(tokens, (0, 1, 0, 1)), 2)
-    ones = F.pad(torch.ones_like(tokens[:1, :1]), (0, 1, 0, 1))
-    return total / F.avg_pool2d(ones, 2)
-
-
-def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Softmax attention over (N, heads, tokens, width).
-
-    Written out: it trains faster than the fused CPU kernel at these sizes (which took a quarter of a step) and exports
-    to plain MatMul and Softmax.
-    """
-    weight = torch.softmax(query @ key.transpose(-2, -1) * query.shape[-1] ** -0.5, dim=-1)
-    return weight.to(value.dtype) @ value
-
-
-def conv_bn(inputs: int, outputs: int, stride: int) -> nn.Sequential:
-    """3x3 convolution, batch norm (folded into the convolution at export) and ReLU."""
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False),
-        nn.BatchNorm2d(outputs),
-        nn.ReLU(inplace=True),
-    )
-
-
 class PooledAttention(nn.Module):
     """Self-attention whose keys and values are 2x2-pooled: a third of the encoder's time less at full resolution."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.query = nn.Linear(width, width)
-        self.key_value = nn.Linear(width, 2 * width)
-        self.out = nn.Linear(width, width)
+        self.query = Linear(width, width)
+        self.key_value = Linear(width, 2 * width)
+        self.out = Linear(width, width)
 
     def forward(self, tokens: Tensor, height: int, width: int) -> Tensor:
         """Attend within a frame. tokens: (N, h*w, C); height, width: h and w. Returns the same shape."""
@@ -84,7 +54,7 @@ class Block(nn.Module):
         self.norm1 = nn.LayerNorm(width)
         self.attention = PooledAttention(width, heads)
         self.norm2 = nn.LayerNorm(width)
-        self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
+        self.mlp = nn.Sequential(Linear(width, hidden), Gelu(), Linear(hidden, width))
 
     def forward(self, grid: Tensor) -> Tensor:
         """Map (N, C, h, w) to the same shape."""

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from sam2lite_core.model.layers import Linear
+
 SCORE_LIMIT = 10.0
 """|s| stays within it, so that fp16 engines and the anchors' bonus of 100 keep their order."""
 
@@ -16,11 +18,11 @@ class Gate(nn.Module):
     def __init__(self, key_width: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Linear(2 * key_width + 3, 128),
+            Linear(2 * key_width + 3, 128),
             nn.ReLU(),
-            nn.Linear(128, 64),
+            Linear(128, 64),
             nn.ReLU(),
-            nn.Linear(64, 1),
+            Linear(64, 1),
         )
 
     def forward(self, key: Tensor, value: Tensor, age: Tensor, motion: Tensor, uncertainty: Tensor) -> Tensor:

@@ -12,6 +12,13 @@ from torch import Tensor
 from sam2lite_core.variants import MAX_WINDOW
 
 ANCHOR_BONUS = 100.0
+ANCHORS_OF_ONE, ANCHORS_OF_ALL = 0.25, 0.5
+"""Largest shares of the budget that one object's anchors, and all anchors, may take."""
+
+SAME_KEY, SAME_PLACE, SAME_SHARE = 0.97, 0.08, 0.2
+"""Cosine of keys from which, distance (share of the frame) and difference of the objects' shares up to which a token
+repeats another."""
+
 TIE_BREAK = 1e-4  # torch and ONNX Runtime choose differently among equal scores
 REJECTED = -1e4  # not -inf: an empty bank would give NaN, and fp16 engines overflow
 POLICIES = ("learned", "fifo", "random", "uniform")
@@ -114,7 +121,10 @@ def readable(bank: Bank, window: Tensor) -> Tensor:
 
 
 def anchor_quota(bank: Bank, affinity: Tensor, budget: Tensor, prompted: Tensor) -> Bank:
-    """Make anchors of the best tokens of a prompt frame, at most B / 2 in all, shared evenly by their objects.
+    """Make anchors of the best tokens of a prompt frame.
+
+    An object gets B / 4 of them at most, so that a still scene with one object leaves most of the bank free, and all
+    objects together B / 2, shared evenly.
 
     Args:
         bank: old slots followed by this frame's tokens; the latter have age 0.
@@ -143,7 +153,8 @@ def anchor_quota(bank: Bank, affinity: Tensor, budget: Tensor, prompted: Tensor)
     rank = (same & better).to(owner.dtype).sum(dim=2)
     slots = torch.arange(1, prompted.shape[1] + 1, device=owner.device, dtype=owner.dtype)
     present = ((owner.unsqueeze(2) - slots).abs() < 0.5).to(owner.dtype).amax(dim=1)
-    quota = torch.floor(budget * 0.5 / present.sum(dim=1).clamp(min=1.0))
+    owners = present.sum(dim=1).clamp(min=1.0)
+    quota = torch.floor(torch.minimum(budget * ANCHORS_OF_ONE, budget * ANCHORS_OF_ALL / owners))
     kept = (rank < quota.unsqueeze(1)) & (owner > 0.5)
     none = torch.zeros_like(owner)
     return bank.with_columns(owner=torch.where(kept, owner, none), affinity=torch.where(kept, worth, none))
@@ -157,7 +168,36 @@ def hash_noise(bank: Bank, frame: Tensor) -> Tensor:
     return wave - torch.floor(wave)
 
 
-def policy_scores(bank: Bank, gate_score: Tensor, frame: Tensor, policy: Tensor) -> Tensor:
+def repeats(bank: Bank, fresh: Bank) -> Tensor:
+    """Which fresh tokens say nothing that the bank does not hold already.
+
+    The gate judges each token by itself and cannot know that; without it a still scene would fill the bank with copies
+    of one frame (ours; the paper has none).
+
+    Args:
+        bank: S kept slots.
+        fresh: S' tokens of this frame.
+
+    Returns:
+        (N, S') float, 1 where some valid slot has nearly the same key, place and shares.
+    """
+
+    def squared_distance(first: Tensor, second: Tensor) -> Tensor:
+        product = first @ second.transpose(1, 2)
+        norms = (first * first).sum(-1, keepdim=True), (second * second).sum(-1).unsqueeze(1)
+        return norms[0] + norms[1] - 2.0 * product
+
+    similar = fresh.key @ bank.key.transpose(1, 2) > SAME_KEY
+    place = squared_distance(fresh.meta[..., :2], bank.meta[..., :2]) < SAME_PLACE**2
+    shares = squared_distance(fresh.identity * fresh.known, bank.identity * bank.known) < SAME_SHARE**2
+    valid = (bank.column("valid") > 0.5).unsqueeze(1)
+    same = (similar & place & shares & valid).to(fresh.key.dtype)
+    return same.amax(dim=2)
+
+
+def policy_scores(
+    bank: Bank, gate_score: Tensor, frame: Tensor, policy: Tensor, repeated: Tensor
+) -> Tensor:
     """Score every token by the chosen policy, before the anchors' bonus.
 
     Args:
@@ -165,13 +205,15 @@ def policy_scores(bank: Bank, gate_score: Tensor, frame: Tensor, policy: Tensor)
         gate_score: (N, S) from the gate, in [-10, 10].
         frame: (N,) float, index of the current frame.
         policy: (N, 4) one-hot over `POLICIES`.
+        repeated: (N, S) float, from `repeats`; 0 for old slots.
 
     Returns:
-        (N, S) scores; a token of the learned policy with p <= .5 (s <= 0) is rejected.
+        (N, S) scores; the learned policy rejects tokens with p <= .5 (s <= 0), and those that repeat others.
     """
     noise = hash_noise(bank, frame)
     age = bank.column("age")
-    learned = torch.where(gate_score > 0.0, gate_score, torch.full_like(gate_score, REJECTED))
+    wanted = (gate_score > 0.0) & (repeated < 0.5)
+    learned = torch.where(wanted, gate_score, torch.full_like(gate_score, REJECTED))
     # Within a frame, fifo and uniform have no preference of their own: a spread that does not change with time.
     still = hash_noise(bank, torch.zeros_like(frame))
     fifo = -age / (age + 1.0) * 8.0 + 1e-3 * still / (age + 1.0) ** 2

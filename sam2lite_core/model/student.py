@@ -11,6 +11,7 @@ from sam2lite_core.model import memory
 from sam2lite_core.model.decoder import MaskHead, QueryDecoder
 from sam2lite_core.model.encoder import Encoder, Features
 from sam2lite_core.model.gate import Gate
+from sam2lite_core.model.layers import Linear
 from sam2lite_core.model.memory import Bank
 from sam2lite_core.variants import Variant
 
@@ -99,19 +100,19 @@ class Student(nn.Module):
         self.variant = variant
         width, key_width = variant.decoder_width, variant.key_width
         self.encoder = Encoder(variant)
-        self.key = nn.Linear(variant.width, key_width)
-        self.value = nn.Linear(variant.width + 2, key_width)
+        self.key = Linear(variant.width, key_width)
+        self.value = Linear(variant.width + 2, key_width)
         self.log_scale = nn.Parameter(torch.tensor(math.log(14.0)))
         self.locality = nn.Parameter(
             torch.tensor([-2.0, 1.0])
         )  # softplus'd: all tokens, extra for young ones
-        self.pixel = nn.Linear(variant.width, width)
-        self.readout = nn.Linear(key_width, width)
+        self.pixel = Linear(variant.width, width)
+        self.readout = Linear(key_width, width)
         self.pixel_norm = nn.LayerNorm(width)
         self.decoder = QueryDecoder(variant)
-        self.similarity = nn.Linear(width, width)
+        self.similarity = Linear(width, width)
         self.head = MaskHead(variant)
-        self.presence = nn.Sequential(nn.Linear(width + 4, 64), nn.ReLU(), nn.Linear(64, 1))
+        self.presence = nn.Sequential(Linear(width + 4, 64), nn.ReLU(), Linear(64, 1))
         self.gate = Gate(key_width)
 
     # ---- encoding and reading -------------------------------------------------------------------------------------

@@ -195,6 +195,23 @@ def test_reset_and_failure(exported, clip, name) -> None:
     assert np.array_equal(backend.step(first).logits, expected.logits)
 
 
+@pytest.mark.parametrize("name", BACKENDS)
+def test_a_kept_bank_comes_back_whatever_happened_since(exported, clip, name) -> None:
+    backend = open_backend(name, BackendSettings(exported.folder, SLOTS, threads=1))
+    first, second = scenario(clip, "learned")[:2]
+    backend.step(first)
+    before, restore = backend.bank(), backend.keep()
+    expected = backend.step(second)
+    for disturb in (backend.reset, lambda: backend.step(first)):
+        disturb()
+        restore()
+        for array, other in zip(
+            dataclasses.astuple(before), dataclasses.astuple(backend.bank()), strict=True
+        ):
+            assert np.array_equal(array, other)
+        assert np.array_equal(backend.step(second).logits, expected.logits)
+
+
 def test_the_bank_s_columns_have_the_same_names_everywhere() -> None:
     memory = pytest.importorskip("sam2lite_core.model.memory", reason="needs torch")
     assert memory.META == META and memory.POLICIES == POLICIES

@@ -207,6 +207,9 @@ def test_a_broken_frame_leaves_no_output(copy_tracker, frames, tmp_path, capsys)
         (["--model", "FOREIGN"], "is not a safetensors file"),
         (["--scale", "0.2"], "scale 0.2"),
         (["--deadline-ms", "-5"], "deadline of -5.0 ms"),
+        (["--deadline-ms", "5", "--controller", "fancy"], "unknown controller 'fancy'"),
+        (["--controller", "predictive"], "'predictive' needs a deadline"),
+        (["--deadline-ms", "5", "--controller", "predictive", "--scale", "0.6"], "scale 0.6 is fixed"),
         (["--budget", "9"], "memory_budget 9"),
         (["--policy", "magic"], "magic"),
     ],
@@ -221,6 +224,12 @@ def test_the_trackers_own_refusals(frames, tmp_path, capsys, monkeypatch, option
     options = [foreign if option == "FOREIGN" else option for option in options]
     assert message in refused(capsys, "track", frames, "--point", "5,6", "--out", tmp_path / "out", *options)
     assert not (tmp_path / "out").exists()
+
+
+def test_bench_measures_by_itself_and_has_commands(capsys):
+    assert "bench needs at least 3 frames" in refused(capsys, "bench", "--frames", "2")
+    assert run("bench", "controller", "--help") == 0
+    assert "--real" in capsys.readouterr().out
 
 
 # --- prompts as typed

@@ -2,15 +2,18 @@
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sam2lite_core.control.predictive import ladder
 from sam2lite_core.controller import (
     ControllerConfig,
     ControllerState,
     DeadlineController,
+    LatencyTable,
     make_controller,
     snap_down,
 )
@@ -179,7 +182,7 @@ def test_settings_outside_their_range_are_refused(settings_, message):
 
 
 def test_unknown_controller_names_the_choices():
-    with pytest.raises(ConfigurationError, match=r"'fancy'.*plain, off"):
+    with pytest.raises(ConfigurationError, match=r"'fancy'.*plain, predictive, off"):
         make_controller("fancy", ControllerConfig())
 
 
@@ -194,3 +197,206 @@ def test_impossible_times_are_refused(name, time):
     controller = make_controller(name, ControllerConfig(deadline_ms=DEADLINE))
     with pytest.raises(ConfigurationError, match="measured step time"):
         controller.update(controller.start(), time)
+
+
+# ---- predictive ---------------------------------------------------------------------------------------------------
+
+
+def quadratic_table(full_ms, saving=0.0, spread=0.05):
+    """A device whose step grows with the square of the scale; the shortest window saves a share of it."""
+    rows = tuple((full_ms * rung**2 * (1 - saving), full_ms * rung**2) for rung in RUNGS)
+    return LatencyTable(RUNGS, (2, 8), rows, spread)
+
+
+def predictive(full_ms=30.0, saving=0.0, spread=0.05, **changes):
+    return make_controller(
+        "predictive",
+        ControllerConfig(deadline_ms=DEADLINE, **changes),
+        quadratic_table(full_ms, saving, spread),
+    )
+
+
+tables = st.builds(
+    lambda times, spread: LatencyTable(RUNGS, (2, 8), tuple(times), spread),
+    st.lists(st.tuples(st.floats(0.1, 500), st.floats(0.1, 500)), min_size=6, max_size=6),
+    st.floats(0, 0.5),
+)
+
+
+def assert_ordered(table):
+    for lower, higher in pairwise(table.times_ms):
+        assert all(low <= high * (1 + 1e-9) for low, high in zip(lower, higher, strict=True))
+    assert all(short <= long * (1 + 1e-9) for short, long in table.times_ms)
+
+
+@settings(max_examples=150, deadline=None)
+@given(configs, tables, st.lists(st.tuples(st.floats(0, 2000), st.floats(0, 100)), max_size=80))
+def test_predictive_stays_within_limits_and_climbs_slowly(config, table, measured):
+    controller = make_controller("predictive", config, table)
+    state = controller.start()
+    last_drop = None
+    for frame, (time, overhead) in enumerate(measured):
+        before, state = state, controller.update(state, time, overhead)
+        assert state.scale in config.rungs and config.min_window <= state.window <= config.max_window
+        assert state.fine_scale <= before.fine_scale + config.max_change + 1e-9
+        assert config.rungs.index(state.scale) <= config.rungs.index(before.scale) + 1
+        assert state.window == config.max_window or state.scale == config.min_scale
+        assert_ordered(state.prediction.table)
+        if state.scale > before.scale or state.window > before.window:
+            assert last_drop is None or frame - last_drop >= config.patience
+            assert before.prediction.room >= config.patience - 1
+        if state.scale < before.scale or state.window < before.window:
+            last_drop = frame
+
+
+@settings(max_examples=60, deadline=None)
+@given(configs, tables, times)
+def test_predictive_gives_the_same_for_the_same(config, table, measured):
+    runs = []
+    for _ in range(2):
+        controller = make_controller("predictive", config, table)
+        state = controller.start()
+        for time in measured:
+            state = controller.update(state, time)
+        runs.append(state)
+    assert runs[0] == runs[1]
+
+
+@pytest.mark.parametrize(
+    ("full_ms", "scale"),
+    [
+        # p95 = full * rung^2 * exp(1.645 * .05) = 1.0857 * full * rung^2 within the setpoint of 32 ms
+        (29.0, 1.0),
+        (30.0, 0.9),
+        (36.0, 0.9),
+        (37.0, 0.8),
+        (80.0, 0.6),
+        (400.0, 0.5),
+    ],
+)
+def test_predictive_starts_where_the_95th_percentile_fits(full_ms, scale):
+    assert predictive(full_ms).start().scale == scale
+
+
+def test_a_doubled_load_is_answered_at_once_when_a_second_step_confirms_it():
+    controller = predictive(29.0)
+    first = controller.update(controller.start(), 58.0)
+    assert first.scale == 1.0
+    second = controller.update(first, 58.0)
+    # 58 ms at full scale: .7 takes 28.4 ms, its p95 is 30.9 ms; .8 takes 37 ms.
+    assert (second.scale, second.window) == (0.7, 8)
+    assert second.prediction.table.time_ms(1.0, 8) == pytest.approx(58.0)
+    assert controller.update(second, 0.49 * 58.0).scale == 0.7
+
+
+@pytest.mark.parametrize("stall_ms", [60.0, 500.0, 1e5])
+def test_a_single_stall_changes_nothing(stall_ms):
+    controller = predictive(26.0)
+    state = controller.start()
+    for _ in range(20):
+        state = controller.update(state, stall_ms)
+        assert state.scale == 1.0
+        for _ in range(15):
+            state = controller.update(state, 26.0)
+            assert state.scale == 1.0
+
+
+def test_climbs_half_a_rung_a_frame_after_thirty_frames_of_room():
+    controller = make_controller("predictive", ControllerConfig(deadline_ms=33.0), quadratic_table(90.0))
+    state = controller.start()
+    for _ in range(5):
+        state = controller.update(state, 90.0 * 0.25)
+        assert state.scale == 0.5
+    for _ in range(2):  # suddenly a fifth of the time: every rung fits
+        state = controller.update(state, 0.25 * 18.0)
+    assert state.prediction.room == 1 and state.scale == 0.5
+    scales = []
+    for _ in range(50):
+        state = controller.update(state, 18.0 * state.scale**2)
+        scales.append(round(state.fine_scale, 2))
+    first = scales.index(0.55)
+    assert first == 28  # the thirtieth frame of room, counting the one before the loop
+    assert scales[first : first + 11] == [0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0, 1.0]
+    assert state.prediction.room == 0
+
+
+@pytest.mark.parametrize(
+    ("deadline_ms", "climb_after", "patience"),
+    [
+        (33.0, 30, 30),
+        (33.4, 30, 30),
+        (50.0, 30, 20),
+        (100.0, 30, 10),
+        (150.0, 30, 8),
+        (150.0, 5, 5),
+        (20.0, 90, 50),
+    ],
+)
+def test_patience_is_thirty_frames_but_no_more_than_a_second(deadline_ms, climb_after, patience):
+    assert ControllerConfig(deadline_ms=deadline_ms, climb_after=climb_after).patience == patience
+
+
+@pytest.mark.parametrize(
+    ("saving", "windows"),
+    [
+        (0.0, [8]),
+        (0.02, [8]),  # not worth it: 2 % over the whole range
+        (0.07, [8, 5, 2]),  # 1.2 % a frame: three frames make 3 %
+        (0.30, [8, 7, 6, 5, 4, 3, 2]),
+    ],
+)
+def test_the_window_gives_way_below_the_lowest_rung_and_only_where_it_pays(saving, windows):
+    config = ControllerConfig(deadline_ms=DEADLINE)
+    levels = ladder(config, quadratic_table(30.0, saving))
+    assert levels[-6:] == tuple((rung, 8) for rung in RUNGS)
+    assert [window for _, window in reversed(levels[:-5])] == windows
+    assert {scale for scale, _ in levels[:-5]} == {0.5}
+
+
+def test_an_overload_shortens_the_window_where_that_pays_and_nowhere_else():
+    for saving, window in ((0.0, 8), (0.3, 2)):
+        controller = predictive(30.0, saving)
+        state = controller.start()
+        for _ in range(10):
+            state = controller.update(state, 10 * DEADLINE)
+        assert (state.scale, state.window) == (0.5, window)
+
+
+def test_what_a_frame_costs_beside_the_step_leaves_less_for_it():
+    controller = predictive(29.0)
+    state = controller.start()
+    for _ in range(40):
+        state = controller.update(state, 29.0 * state.scale**2, 12.0)
+    # 20 ms are left of the setpoint and 24 of what is tolerated: .8 takes 18.6 ms, its p95 is 19.7 ms or less.
+    assert state.scale == 0.8
+    assert state.prediction.overhead_ms == pytest.approx(12.0)
+
+
+def test_plain_counts_what_a_frame_costs_beside_the_step():
+    controller = DeadlineController(ControllerConfig(deadline_ms=DEADLINE))
+    assert controller.update(controller.start(), 20.0, 20.0) == controller.update(controller.start(), 40.0)
+
+
+def test_predictive_keeps_what_it_knows_when_a_setting_changes():
+    controller = predictive(29.0)
+    state = controller.start()
+    for _ in range(3):
+        state = controller.update(state, 58.0 * state.scale**2)
+    other = predictive(29.0, max_scale=0.6)
+    resumed = other.resume(state)
+    assert resumed.scale == 0.6 and resumed.prediction.table == state.prediction.table
+    plain = DeadlineController(ControllerConfig(deadline_ms=DEADLINE)).resume(state)
+    assert plain.prediction is None and plain.scale == state.scale
+    assert other.resume(ControllerState(0.5, 3, 0.52, 3.4)).window == 8
+
+
+@pytest.mark.parametrize(
+    ("deadline_ms", "table", "message"),
+    [
+        (None, quadratic_table(30.0), "'predictive' needs a deadline"),
+        (40.0, None, "'predictive' needs a latency table"),
+    ],
+)
+def test_predictive_says_what_it_needs(deadline_ms, table, message):
+    with pytest.raises(ConfigurationError, match=message):
+        make_controller("predictive", ControllerConfig(deadline_ms=deadline_ms), table)

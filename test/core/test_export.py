@@ -18,9 +18,13 @@ from sam2lite_core.backends.files import (  # noqa: E402
     sha256,
 )
 from sam2lite_core.backends.torch import load_shipped  # noqa: E402
-from sam2lite_core.errors import ModelFileError  # noqa: E402
+from sam2lite_core.errors import ConfigurationError, InvalidPromptError, ModelFileError, Sam2LiteError  # noqa: E402
+from sam2lite_core.evaluation.rendered import render_clip  # noqa: E402
 from sam2lite_core.export import onnx as export  # noqa: E402
+from sam2lite_core.export.checkpoint import load_checkpoint  # noqa: E402
 from sam2lite_core.model.deploy import fold_batch_norms, round_to_half  # noqa: E402
+from sam2lite_core.tracker import Tracker  # noqa: E402
+from sam2lite_core.types import Prompt  # noqa: E402
 
 
 def load(folder: Path, name: str):
@@ -214,3 +218,56 @@ def test_weights_files_that_cannot_be_used_are_refused(tmp_path, content, messag
     (tmp_path / WEIGHTS_FILE).write_bytes(content)
     with pytest.raises(ModelFileError, match=message):
         read_weights_info(tmp_path / WEIGHTS_FILE)
+
+
+@pytest.mark.slow
+def test_a_graph_for_another_number_of_objects_has_the_same_weights(exported, tmp_path) -> None:
+    export.export_student(exported.student, tmp_path / "two", max_objects=2)
+    first, second = (
+        read_weights_info(folder / WEIGHTS_FILE) for folder in (exported.folder, tmp_path / "two")
+    )
+    assert (first.max_objects, second.max_objects) == (16, 2)
+    clip = render_clip(2, height=64, width=96, frames=3, objects=2)
+    prompts = [Prompt(object_id=k, mask=clip.label_maps[0] == k) for k in (1, 2)]
+    trackers = [Tracker(scale=0.5, threads=1, model_path=f) for f in (exported.folder, tmp_path / "two")]
+    for frame in range(3):
+        shown = prompts if frame == 0 else []
+        maps = [tracker.step(clip.frames[frame], shown).label_map for tracker in trackers]
+        assert np.array_equal(*maps)
+    with pytest.raises(InvalidPromptError, match="follows 2 at once"):
+        trackers[1].step(clip.frames[0], [Prompt(object_id=3, mask=clip.label_maps[0] == 1)])
+
+
+@pytest.mark.parametrize("count", [0, 256])
+def test_a_number_of_objects_that_no_graph_holds_is_refused(exported, tmp_path, count) -> None:
+    with pytest.raises(ConfigurationError, match=f"{count}.*1 to 255"):
+        export.export_student(exported.student, tmp_path / "none", max_objects=count)
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_checkpoint_gives_its_averaged_weights(exported, tmp_path) -> None:
+    state = exported.student.state_dict()
+    torch.save({"variant": "tiny", "average": state, "step": 7}, tmp_path / "last.pt")
+    loaded = load_checkpoint(tmp_path / "last.pt")
+    assert all(torch.equal(loaded.state_dict()[name], tensor) for name, tensor in state.items())
+    assert not loaded.training
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "last.pt.*does not exist"),
+        (b"not a checkpoint", "last.pt.*cannot be read"),
+        ({"variant": "tiny"}, "last.pt.*'average'"),
+        ({"variant": "huge", "average": {}}, "huge"),
+        ({"variant": "tiny", "average": {}}, "last.pt.*does not fit"),
+    ],
+)
+def test_checkpoints_that_cannot_be_used_are_refused(tmp_path, content, message) -> None:
+    path = tmp_path / "last.pt"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None:
+        torch.save(content, path)
+    with pytest.raises(Sam2LiteError, match=message):
+        load_checkpoint(path)

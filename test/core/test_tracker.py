@@ -19,6 +19,7 @@ from sam2lite_core.errors import (
 from sam2lite_core.evaluation.rendered import render_clip
 from sam2lite_core.tracker import Tracker
 from sam2lite_core.types import ObjectState, Prompt, TrackResult
+from sam2lite_core.variants import RUNGS
 
 
 @pytest.fixture(scope="module")
@@ -290,6 +291,46 @@ def test_a_deadline_that_cannot_be_met_lowers_the_scale_and_then_the_window(
     scales, windows = [r.scale for r in results], [r.window for r in results]
     assert scales[0] == 1.0 and scales[-1] == 0.5 and scales == sorted(scales, reverse=True)
     assert windows[0] == 8 and windows[-1] == 2
+
+
+def test_predictive_measures_once_and_drops_to_what_fits_at_once(tracker: Tracker, small_clip) -> None:
+    tracker.configure(scale=None, deadline_ms=10_000.0, controller="predictive")
+    assert tracker.controller == "predictive"
+    prompt = [Prompt(object_id=1, mask=mask_of(small_clip, 1))]
+    results = [tracker.step(small_clip.frames[i % 6], prompt if i == 0 else ()) for i in range(4)]
+    assert [r.scale for r in results] == [1.0] * 4
+    tracker.configure(deadline_ms=0.001)
+    scales = [tracker.step(small_clip.frames[i]).scale for i in range(3)]
+    assert scales == [1.0, 0.5, 0.5]
+
+
+def test_measuring_in_mid_stream_changes_nothing_but_the_table(tracker: Tracker, small_clip) -> None:
+    prompts = {0: [Prompt(object_id=k, mask=mask_of(small_clip, k)) for k in (1, 2)]}
+    undisturbed = run(tracker, small_clip.frames, prompts)
+    tracker.reset()
+    before = run(tracker, small_clip.frames[:3], prompts)
+    table = tracker.measure_latency()
+    assert table.rungs == RUNGS and all(time > 0 for row in table.times_ms for time in row)
+    assert tracker.object_ids == (1, 2) and (tracker.controller, tracker.scale) == ("off", 0.5)
+    for one, other in zip(undisturbed, before + run(tracker, small_clip.frames[3:], {}), strict=True):
+        assert np.array_equal(one.label_map, other.label_map)
+        assert (one.frame_index, one.memory_tokens_used) == (other.frame_index, other.memory_tokens_used)
+        assert [o.score for o in one.objects] == [o.score for o in other.objects]
+
+
+def test_frames_without_objects_tell_the_controller_nothing(tracker: Tracker, small_clip) -> None:
+    tracker.configure(scale=None, deadline_ms=0.001, controller="plain")
+    assert [tracker.step(image).scale for image in small_clip.frames] == [1.0] * 6
+
+
+def test_predictive_needs_a_deadline_and_a_free_scale(tracker: Tracker) -> None:
+    with pytest.raises(ConfigurationError, match="'predictive' needs a deadline"):
+        tracker.configure(controller="predictive", scale=None)
+    with pytest.raises(ConfigurationError, match=r"scale 0.5 is fixed.*'predictive'"):
+        tracker.configure(controller="predictive", deadline_ms=50.0)
+    assert tracker.controller == "off" and tracker.deadline_ms is None
+    with pytest.raises(ConfigurationError, match=r"unknown controller 'fancy'.*plain, predictive, off"):
+        Tracker(controller="fancy", deadline_ms=50.0)
 
 
 def test_budget_and_policy_bound_the_bank(small_clip) -> None:

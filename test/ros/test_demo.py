@@ -63,7 +63,7 @@ def test_three_real_frames(shared_data, tmp_path):
         "--frames", 3, "--rate", 0.4, "--scale", 0.5,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    assert written(tmp_path) == ["contact_sheet.png", "masks", "overlay.mp4", "result.json"]
+    assert written(tmp_path) == ["contact_sheet.png", "frames.csv", "masks", "overlay.mp4", "result.json"]
     names = sorted(path.name for path in (tmp_path / "out" / "masks").iterdir())
     assert names == ["00000.png", "00001.png", "00002.png"]
     # The prompt landed on the first frame: its mask is the one that was given.

@@ -24,7 +24,7 @@ def test_autostart_shutdown_and_a_signal(operator, tmp_path):
 @pytest.mark.parametrize(
     ("module", "parameters", "named"),
     [
-        ("tracker_node", {"controller": "predictive"}, "plain, off"),
+        ("tracker_node", {"controller": "fancy"}, "plain, predictive, off"),
         ("tracker_node", {"frame_deadline_ms": 20}, "frame_deadline_ms"),
         ("tracker_node", {"kp": -1.0}, "kp"),
         ("tracker_node", {"initial_prompt.points": [1.0]}, "initial_prompt.points has 1 numbers"),

@@ -260,14 +260,16 @@ def test_live_parameters_take_effect_and_the_others_are_refused_while_active(ope
     status = operator.one("status", stamp)
     assert status.deadline_ms == 250.0
     assert status.scale == pytest.approx(0.6)
-    refused = operator.set(
-        variant="small", image_transport="compressed", controller="predictive", min_scale=0.7
-    )
+    refused = operator.set(variant="small", image_transport="compressed", controller="fancy", min_scale=0.7)
     assert [result.successful for result in refused] == [False] * 4
     for result, named in zip(
-        refused, ("while the tracker is active", "active", "plain, off", "min_scale"), strict=True
+        refused, ("while the tracker is active", "active", "plain, predictive, off", "min_scale"), strict=True
     ):
         assert named in result.reason
+    # The table is measured between two frames.
+    assert operator.set(controller="predictive", frame_deadline_ms=1e4, max_scale=0.5)[0].successful
+    status = operator.one("status", operator.track(frames[0][1]).header.stamp)
+    assert (status.deadline_ms, status.scale) == (1e4, 0.5)
     restored = operator.set(max_scale=1.0, controller="plain", frame_deadline_ms=0.0, presence_threshold=0.5)
     assert all(result.successful for result in restored)
 

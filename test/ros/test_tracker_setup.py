@@ -37,3 +37,5 @@ def test_what_is_read_at_configure_reaches_the_tracker(monkeypatch):
     assert {name: given[name] for name in changes} == changes
     # Without a deadline there is nothing to control for.
     assert (given["deadline_ms"], given["controller"]) == (None, "off")
+    tracker_setup.build_tracker(parameters(controller="predictive"))
+    assert (given["deadline_ms"], given["controller"]) == (33.3, "predictive")

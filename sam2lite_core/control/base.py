@@ -1,0 +1,200 @@
+"""What every controller takes, remembers and answers (paper section 3.4)."""
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+from sam2lite_core.control.latency_table import LatencyTable
+from sam2lite_core.errors import ConfigurationError
+from sam2lite_core.variants import MAX_WINDOW, MIN_WINDOW, RUNGS
+
+ROUNDING = 1e-9
+"""What sums of scales may be off by."""
+
+_FEWEST_FRAMES = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class ControllerConfig:
+    """What a controller aims at and how hard it tries.
+
+    Attributes:
+        deadline_ms: time that a step may take; None when there is no deadline, which only `off` accepts.
+        kp: proportional gain, change of scale per unit of relative error (paper section 3.4).
+        ki: integral gain.
+        kd: derivative gain.
+        min_scale: lowest resolution scale that may be chosen, 0.5..1.
+        max_scale: highest resolution scale that may be chosen, 0.5..1.
+        min_window: shortest memory window, frames, 2..8.
+        max_window: longest memory window, frames, 2..8.
+        setpoint_share: the aim, as a share of the deadline; at 1 a noisy device would miss every other
+            deadline.
+        max_change: largest change of scale per frame, so that quality never jumps.
+        integral_limit: bound of the summed error, so that a long overload is forgotten soon after it ends.
+        derivative_memory: share of the old value that the smoothed derivative keeps per frame, 0..1.
+        climb_after: frames in a row that must leave room before `predictive` raises the scale, as `patience` has it.
+
+    Raises:
+        ConfigurationError: a value is outside its range, or no rung lies between the two scales.
+    """
+
+    deadline_ms: float | None = None
+    kp: float = 0.1
+    ki: float = 0.01
+    kd: float = 0.05
+    min_scale: float = RUNGS[0]
+    max_scale: float = RUNGS[-1]
+    min_window: int = MIN_WINDOW
+    max_window: int = MAX_WINDOW
+    setpoint_share: float = 0.8
+    max_change: float = 0.05
+    integral_limit: float = 2.0
+    derivative_memory: float = 0.7
+    climb_after: int = 30
+
+    def __post_init__(self) -> None:
+        """Check every value."""
+        if self.deadline_ms is not None and not 0 < self.deadline_ms < math.inf:
+            raise ConfigurationError(
+                f"deadline of {self.deadline_ms} ms; give a positive number, or None for no deadline"
+            )
+        for name in ("kp", "ki", "kd"):
+            check_range(name, getattr(self, name), 0, math.inf)
+        for name in ("min_scale", "max_scale"):
+            check_range(name, getattr(self, name), RUNGS[0], RUNGS[-1])
+        for name in ("min_window", "max_window"):
+            check_range(name, getattr(self, name), MIN_WINDOW, MAX_WINDOW)
+        check_range("setpoint_share", self.setpoint_share, 0.1, 1)
+        check_range("max_change", self.max_change, 1e-3, 1)
+        check_range("integral_limit", self.integral_limit, 0, math.inf)
+        check_range("derivative_memory", self.derivative_memory, 0, 0.99)
+        check_range("climb_after", self.climb_after, 1, 10_000)
+        if self.min_window > self.max_window:
+            raise ConfigurationError(f"min_window {self.min_window} exceeds max_window {self.max_window}")
+        if not self.rungs:
+            raise ConfigurationError(
+                f"no resolution rung lies between min_scale {self.min_scale} and max_scale {self.max_scale}; "
+                f"the rungs are {', '.join(map(str, RUNGS))}"
+            )
+
+    @property
+    def rungs(self) -> tuple[float, ...]:
+        """The scales that may be chosen, ascending."""
+        return tuple(rung for rung in RUNGS if self.min_scale - ROUNDING <= rung <= self.max_scale + ROUNDING)
+
+    @property
+    def patience(self) -> int:
+        """Frames of room before the scale may grow: `climb_after`, but no more than fill a second.
+
+        At 10 Hz, 30 frames would be three seconds of needlessly coarse masks; a few frames tell as much as they do at
+        30 Hz, so there are never fewer than eight (or than `climb_after`).
+        """
+        if self.deadline_ms is None:
+            return self.climb_after
+        return min(self.climb_after, max(_FEWEST_FRAMES, math.ceil(1000.0 / self.deadline_ms)))
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the predictive controller knows about the device.
+
+    Attributes:
+        table: step times as they are now.
+        surprise: logarithm of measured over expected time of the latest step, when it lay outside the scatter and
+            waits to be confirmed by the next; 0 otherwise.
+        settled: steps since scale or window last changed.
+        room: frames in a row that left room for a better choice.
+        room_for: the least of what they left room for, as a place on the controller's ladder.
+        overhead_ms: what a frame costs outside the step, smoothed; None before the first.
+        overhead_spread_ms: its mean absolute deviation.
+    """
+
+    table: LatencyTable
+    surprise: float = 0.0
+    settled: int = 0
+    room: int = 0
+    room_for: int = 0
+    overhead_ms: float | None = None
+    overhead_spread_ms: float = 0.0
+
+
+@dataclass(frozen=True)
+class ControllerState:
+    """What a controller remembers between frames, and what it has chosen.
+
+    Attributes:
+        scale: resolution scale rho for the next step; one of the rungs.
+        window: memory window W for the next step, frames.
+        fine_scale: rho before it is snapped down to a rung.
+        fine_window: W before it is rounded down.
+        integral: summed relative error, clamped.
+        derivative: smoothed change of the error per frame.
+        error: relative error of the latest frame; None before the first.
+        prediction: what `predictive` knows; None with the other controllers.
+    """
+
+    scale: float
+    window: int
+    fine_scale: float
+    fine_window: float
+    integral: float = 0.0
+    derivative: float = 0.0
+    error: float | None = None
+    prediction: Prediction | None = None
+
+
+class Controller(Protocol):
+    """Chooses scale and window from measured step times."""
+
+    def start(self) -> ControllerState:
+        """The state before the first frame: full resolution and the longest window, unless more is known."""
+
+    def resume(self, state: ControllerState) -> ControllerState:
+        """Carry another configuration's state over, so that a changed setting takes effect without a jump."""
+
+    def update(self, state: ControllerState, measured_ms: float, overhead_ms: float = 0.0) -> ControllerState:
+        """The state after a step.
+
+        Args:
+            state: the state that chose this step's scale and window.
+            measured_ms: wall clock of the step, ms.
+            overhead_ms: what the frame cost outside the step, which no choice changes, ms.
+
+        Raises:
+            ConfigurationError: a time is negative or not finite.
+        """
+
+
+def snap_down(scale: float, rungs: tuple[float, ...] = RUNGS) -> float:
+    """The highest rung that does not exceed `scale`; the lowest rung when all do."""
+    return max((rung for rung in rungs if rung <= scale + ROUNDING), default=rungs[0])
+
+
+def state_at(config: ControllerConfig, fine_scale: float, fine_window: float) -> ControllerState:
+    """A state with the outputs that belong to these fine values."""
+    return ControllerState(
+        scale=snap_down(fine_scale, config.rungs),
+        window=math.floor(fine_window + ROUNDING),
+        fine_scale=fine_scale,
+        fine_window=fine_window,
+    )
+
+
+def clamp(value: float, low: float, high: float) -> float:
+    """The value, or the limit that it exceeds."""
+    return min(max(value, low), high)
+
+
+def check_range(name: str, value: float, low: float, high: float) -> None:
+    """Raise ConfigurationError, naming the setting, unless the value lies in its range."""
+    if not low <= value <= high:
+        raise ConfigurationError(f"{name} {value} is outside {low}..{high}")
+
+
+def check_times(measured_ms: float, overhead_ms: float) -> None:
+    """Raise ConfigurationError unless both times could have been measured."""
+    for name, time in (("step", measured_ms), ("overhead", overhead_ms)):
+        if not 0 <= time < math.inf:
+            raise ConfigurationError(
+                f"measured {name} time of {time} ms; expected a finite time of at least 0"
+            )

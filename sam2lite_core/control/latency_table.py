@@ -1,0 +1,145 @@
+"""How long a step takes at every resolution scale and memory window: measured once, then corrected by every step."""
+
+import bisect
+import math
+from dataclasses import dataclass, replace
+from itertools import accumulate
+
+from sam2lite_core.errors import ConfigurationError
+
+WORTHWHILE = 0.03
+"""Share of a step that a shorter window must save before it is used (design section 4)."""
+
+STEEPEST_POWER = 3
+"""No step time grows faster than this power of the scale. Most of a step grows with the number of patches, the square;
+a 12-layer ViT-Tiny took 6.3 times as long for twice the scale, the power of 2.7."""
+
+_BEYOND = 0.5
+"""How far beyond the rungs a fitting scale is extrapolated."""
+
+
+@dataclass(frozen=True)
+class LatencyTable:
+    """Typical step times by rung and window, and how much steps scatter around them.
+
+    A higher rung never costs less than a lower one, nor more than `STEEPEST_POWER` allows; a longer window never costs
+    less than a shorter one. Where measurements say otherwise it was noise, and the lower rung is believed.
+
+    Attributes:
+        rungs: resolution scales, ascending.
+        windows: memory windows in frames, ascending; between them the time is interpolated.
+        times_ms: a row for each rung with a time for each window, ms.
+        spread: standard deviation of the logarithm of a step time.
+
+    Raises:
+        ConfigurationError: axes that do not ascend, a row too many or too short, or a time that is not positive.
+    """
+
+    rungs: tuple[float, ...]
+    windows: tuple[int, ...]
+    times_ms: tuple[tuple[float, ...], ...]
+    spread: float = 0.05
+
+    def __post_init__(self) -> None:
+        """Check the shape, then bring the times into order."""
+        for name, axis in (("rungs", self.rungs), ("windows", self.windows)):
+            if not axis or list(axis) != sorted(set(axis)):
+                raise ConfigurationError(f"{name} {axis} of a latency table do not ascend")
+        if len(self.times_ms) != len(self.rungs) or any(
+            len(row) != len(self.windows) for row in self.times_ms
+        ):
+            raise ConfigurationError(
+                f"a latency table of {len(self.rungs)} rungs and {len(self.windows)} windows needs a time for each"
+            )
+        wrong = [time for row in self.times_ms for time in row if not 0 < time < math.inf]
+        if wrong or not 0 <= self.spread < math.inf:
+            raise ConfigurationError(f"step times {wrong} ms, spread {self.spread}: give positive numbers")
+        rows: list[tuple[float, ...]] = []
+        for rung, row in zip(self.rungs, self.times_ms, strict=True):
+            if rows:
+                growth = (rung / self.rungs[len(rows) - 1]) ** STEEPEST_POWER
+                row = tuple(
+                    min(max(time, below), below * growth) for time, below in zip(row, rows[-1], strict=True)
+                )
+            rows.append(tuple(accumulate(row, max)))
+        object.__setattr__(self, "times_ms", tuple(rows))
+
+    def time_ms(self, scale: float, window: int) -> float:
+        """Typical time of a step at a rung, ms; the window may lie between two of the table's.
+
+        Raises:
+            ConfigurationError: the scale is not one of the rungs.
+        """
+        row = self.times_ms[self._rung(scale)]
+        left, right, share = self._between(window)
+        return row[left] + share * (row[right] - row[left])
+
+    def saving(self, scale: float, window: int, shorter: int) -> float:
+        """Share of a step that a shorter window saves at a rung."""
+        return 1.0 - self.time_ms(scale, shorter) / self.time_ms(scale, window)
+
+    def fitting_scale(self, budget_ms: float, window: int, rungs: tuple[float, ...]) -> float:
+        """The scale, between rungs, whose step takes just this long; the outer slopes go on beyond the rungs.
+
+        Args:
+            budget_ms: time that a step may take.
+            window: memory window, frames.
+            rungs: rungs that may be used.
+        """
+        times = [self.time_ms(rung, window) for rung in rungs]
+        if len(rungs) == 1:
+            return rungs[0] + (_BEYOND if times[0] <= budget_ms else -_BEYOND)
+        upper = min(max(bisect.bisect_right(times, budget_ms), 1), len(rungs) - 1)
+        low, high = rungs[upper - 1], rungs[upper]
+        rise = times[upper] - times[upper - 1]
+        if rise <= 0.0:
+            # Equal costs, as of a small camera picture that is never enlarged: all of them fit, or none does.
+            return rungs[-1] + _BEYOND if times[-1] <= budget_ms else rungs[0] - _BEYOND
+        scale = low + (high - low) * (budget_ms - times[upper - 1]) / rise
+        return min(max(scale, rungs[0] - _BEYOND), rungs[-1] + _BEYOND)
+
+    def scaled(
+        self, scale: float, ratio: float, kinship: float, spread: float | None = None
+    ) -> "LatencyTable":
+        """The table after a step said that its cell is off.
+
+        A row changes as one: what a window saves stays as it was measured.
+
+        Args:
+            scale: rung of the step.
+            ratio: what its own times are multiplied by.
+            kinship: how much of that, in logarithms, the next rung takes over; the one after it takes the square.
+            spread: how much steps scatter by now; None for as before.
+        """
+        own = self._rung(scale)
+        times = [
+            tuple(time * ratio ** (kinship ** abs(rung - own)) for time in row)
+            for rung, row in enumerate(self.times_ms)
+        ]
+        # What was just measured is known best, so lower rungs give way to it; higher ones do when the table is made.
+        for rung in range(own):
+            growth = (self.rungs[own] / self.rungs[rung]) ** STEEPEST_POWER
+            times[rung] = tuple(
+                min(max(time, known / growth), known)
+                for time, known in zip(times[rung], times[own], strict=True)
+            )
+        return replace(self, times_ms=tuple(times), spread=self.spread if spread is None else spread)
+
+    def _rung(self, scale: float) -> int:
+        try:
+            return self.rungs.index(scale)
+        except ValueError:
+            raise ConfigurationError(
+                f"scale {scale} is not in the latency table; its rungs are {', '.join(map(str, self.rungs))}"
+            ) from None
+
+    def _between(self, window: int) -> tuple[int, int, float]:
+        """The two columns around a window, and how far it lies towards the second; the ends hold beyond them."""
+        right = bisect.bisect_left(self.windows, window)
+        if right == 0 or right == len(self.windows):
+            end = min(right, len(self.windows) - 1)
+            return end, end, 0.0
+        left = right - 1
+        if self.windows[right] == window:
+            return right, right, 0.0
+        return left, right, (window - self.windows[left]) / (self.windows[right] - self.windows[left])

@@ -1,0 +1,65 @@
+"""Making the latency table: a few steps at every rung, with the longest and the shortest window by turns."""
+
+import math
+import statistics
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sam2lite_core.control.latency_table import LatencyTable
+from sam2lite_core.types import Prompt
+from sam2lite_core.variants import MAX_WINDOW, MIN_WINDOW, RUNGS
+
+REPEATS = 2
+"""Timed steps per rung and window. With a warm-up at each rung that makes 30 steps, 2 to 3 s on two slow cores."""
+
+_SHIFT = 2
+_SMALLEST_SPREAD = 0.02
+
+
+def measure_table(step: Callable[[float, int], float], repeats: int = REPEATS) -> LatencyTable:
+    """Time steps at every rung and window.
+
+    What the shorter window saves is taken to be the same share at every rung, since reading the memory and all else
+    grow with the number of patches alike: so few steps could not tell 3 % from noise at each rung by itself.
+
+    Args:
+        step: takes a scale and a window, runs a step, returns its time in ms.
+        repeats: timed steps per rung and window; medians count.
+
+    Returns:
+        The table; the times of windows in between are interpolated.
+    """
+    laps: list[list[tuple[float, float]]] = []
+    for rung in RUNGS:
+        step(rung, MAX_WINDOW)  # the first step at a size allocates
+        # By turns, so that a load that comes or goes meets both windows.
+        laps.append([(step(rung, MIN_WINDOW), step(rung, MAX_WINDOW)) for _ in range(repeats)])
+    share = min(1.0, statistics.median(short / long for row in laps for short, long in row))
+    steps = [[time for short, long in row for time in (short / share, long)] for row in laps]
+    full = [statistics.median(row) for row in steps]
+    residuals = [math.log(time / usual) for row, usual in zip(steps, full, strict=True) for time in row]
+    # The median took one of each rung's degrees of freedom.
+    spread = math.sqrt(sum(residual**2 for residual in residuals) / (len(residuals) - len(RUNGS)))
+    return LatencyTable(
+        RUNGS,
+        (MIN_WINDOW, MAX_WINDOW),
+        tuple((share * usual, usual) for usual in full),
+        max(spread, _SMALLEST_SPREAD),
+    )
+
+
+def moving_frames(height: int, width: int) -> Iterator[NDArray[np.uint8]]:
+    """Endless (H, W, 3) uint8 frames of a texture that moves, so that optical flow has what it usually has to do."""
+    coarse = np.random.default_rng(0).integers(0, 256, (-(-height // 8), -(-width // 8), 3), dtype=np.uint8)
+    image = coarse.repeat(8, axis=0).repeat(8, axis=1)[:height, :width]
+    while True:
+        yield image
+        image = np.ascontiguousarray(np.roll(image, _SHIFT, axis=1))
+
+
+def boxes(count: int, height: int, width: int) -> list[Prompt]:
+    """Prompts for so many objects: the same box in the middle, since cost does not depend on where they are."""
+    box = np.array([0.3 * width, 0.3 * height, 0.7 * width, 0.7 * height], np.float32)
+    return [Prompt(object_id=index + 1, box=box) for index in range(count)]

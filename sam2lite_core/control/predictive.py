@@ -1,0 +1,238 @@
+"""The predictive controller: a latency table picks the rung, the paper's PID trims it (design section 4)."""
+
+import math
+from dataclasses import replace
+
+from sam2lite_core.control.base import (
+    ROUNDING,
+    ControllerConfig,
+    ControllerState,
+    Prediction,
+    check_times,
+    clamp,
+    snap_down,
+    state_at,
+)
+from sam2lite_core.control.latency_table import WORTHWHILE, LatencyTable
+from sam2lite_core.errors import ConfigurationError
+
+TAIL = 1.645
+"""Standard deviations between the median and the 95th percentile."""
+
+OUTLIER = 3.0
+"""Standard deviations that make a step a surprise; one alone is a stall, two in a row are another load."""
+
+_GAIN = 0.2
+"""Share of an ordinary deviation that a step's own times take over: about ten steps are averaged."""
+
+_KINSHIP, _FRESH_KINSHIP = 0.95, 0.6
+"""How alike neighbouring rungs deviate. A new load meets all of them; what shows just after a change of rung rather
+says that the table was wrong about that rung."""
+
+_FRESH = 3
+"""Steps after a change of rung that count as just after."""
+
+_SMALLEST_SURPRISE = 0.1
+_SPREADS = (0.02, 0.5)
+_SPREAD_GAIN = 0.03
+_OVERHEAD_GAIN = 0.1
+_SHORTEST_MS = 1e-3
+
+Level = tuple[float, int]
+
+
+class PredictiveController:
+    """Chooses the highest rung whose 95th percentile, by the latency table, fits within the setpoint.
+
+    It drops by as many rungs as it takes in one frame, and climbs by `max_change` a frame once `patience` frames in a
+    row left room. A choice is kept until its 95th percentile leaves the middle between setpoint and deadline, so that
+    noise does not make it swing. The window shrinks only on the lowest rung, and only where that saves 3 % of a step.
+    """
+
+    def __init__(self, config: ControllerConfig, table: LatencyTable | None) -> None:
+        """Use a configuration and the times that were measured on this device.
+
+        Raises:
+            ConfigurationError: there is no deadline or no table, or the table lacks a rung.
+        """
+        if config.deadline_ms is None:
+            raise ConfigurationError(
+                "controller 'predictive' needs a deadline; set deadline_ms or choose controller 'off'"
+            )
+        if table is None:
+            raise ConfigurationError(
+                "controller 'predictive' needs a latency table; measure one, or choose controller 'plain'"
+            )
+        self._config = config
+        self._table = table
+        self._setpoint_ms = config.setpoint_share * config.deadline_ms
+        self._keep_ms = (self._setpoint_ms + config.deadline_ms) / 2
+        self._ladder = ladder(config, table)
+
+    def start(self) -> ControllerState:
+        """The best choice that the table as measured allows."""
+        prediction = Prediction(self._table)
+        return self._at(self._fitting(prediction, self._setpoint_ms, 0.0), prediction)
+
+    def resume(self, state: ControllerState) -> ControllerState:
+        """The state moved inside this configuration's limits; what is known about the device is kept."""
+        affordable = [
+            place
+            for place, (scale, window) in enumerate(self._ladder)
+            if scale <= state.scale + ROUNDING and window <= state.window
+        ]
+        known = state.prediction or Prediction(self._table)
+        return self._at(max(affordable, default=0), replace(known, room=0, room_for=0))
+
+    def update(self, state: ControllerState, measured_ms: float, overhead_ms: float = 0.0) -> ControllerState:
+        """The state after a step that took `measured_ms` of wall clock.
+
+        Raises:
+            ConfigurationError: a time is negative or not finite.
+        """
+        check_times(measured_ms, overhead_ms)
+        before = state.prediction or Prediction(self._table)
+        deviation = _deviation(before.table, state, measured_ms)
+        known = _with_overhead(learn(before, state.scale, deviation), overhead_ms)
+        confirmed = before.surprise != 0.0 and known.surprise == 0.0
+        error, integral, derivative = self._errors(state, deviation, before.table.spread, forget=confirmed)
+        config = self._config
+        trim = config.kp * error + config.ki * integral + config.kd * derivative
+        trim = clamp(trim, -config.max_change, config.max_change)
+        chosen = self._choose(state, known, trim)
+        return replace(chosen, integral=integral, derivative=derivative, error=error)
+
+    def _errors(
+        self, state: ControllerState, deviation: float, spread: float, forget: bool
+    ) -> tuple[float, float, float]:
+        """Error, its sum and its smoothed change (equations 11 and 12), against the table instead of the setpoint.
+
+        Against the setpoint the sum would grow for as long as a rung leaves room, and push towards the next one. After
+        another load was confirmed the table knows what was summed.
+        """
+        config = self._config
+        limit = _surprise_limit(spread)
+        error = 1.0 - math.exp(clamp(deviation, -limit, limit))
+        if forget:
+            return error, 0.0, 0.0
+        jump = 0.0 if state.error is None else error - state.error
+        derivative = config.derivative_memory * state.derivative + (1 - config.derivative_memory) * jump
+        return error, clamp(state.integral + error, -config.integral_limit, config.integral_limit), derivative
+
+    def _choose(self, state: ControllerState, known: Prediction, trim: float) -> ControllerState:
+        """Drop, climb or stay."""
+        place = self._place(state)
+        wanted = self._fitting(known, self._setpoint_ms, trim)
+        if self._fitting(known, self._keep_ms, trim) < place:
+            return self._at(wanted, replace(known, settled=0, room=0))
+        known = replace(known, settled=known.settled + 1)
+        if wanted <= place:
+            return self._at(place, replace(known, room=0))
+        room_for = wanted if known.room == 0 else min(wanted, known.room_for)
+        known = replace(known, room=known.room + 1, room_for=room_for)
+        if known.room < self._config.patience:
+            return self._at(place, known)
+        return self._climb(state.fine_scale, place, known)
+
+    def _climb(self, fine_scale: float, place: int, known: Prediction) -> ControllerState:
+        """A step towards the next place on the ladder; done when the one that there was room for is reached."""
+        scale, window = self._ladder[place]
+        above, longer = self._ladder[place + 1]
+        fine_scale = max(fine_scale, scale) + self._config.max_change
+        if longer == window and fine_scale < above - ROUNDING:
+            return replace(self._at(place, known), fine_scale=fine_scale)
+        arrived = place + 1 >= known.room_for
+        return self._at(place + 1, replace(known, settled=0, room=0 if arrived else known.room))
+
+    def _fitting(self, known: Prediction, limit_ms: float, trim: float) -> int:
+        """The best place on the ladder whose 95th percentile stays within a limit; the lowest when none does."""
+        overhead_ms = (known.overhead_ms or 0.0) + 2.0 * known.overhead_spread_ms
+        budget_ms = max(limit_ms - overhead_ms, 0.0) / math.exp(TAIL * known.table.spread)
+        config = self._config
+        scale = known.table.fitting_scale(budget_ms, config.max_window, config.rungs) + trim
+        if scale >= config.rungs[0] - ROUNDING:
+            return self._ladder.index((snap_down(scale, config.rungs), config.max_window))
+        shorter = [place for place, level in enumerate(self._ladder) if level[1] < config.max_window]
+        return max((p for p in shorter if known.table.time_ms(*self._ladder[p]) <= budget_ms), default=0)
+
+    def _place(self, state: ControllerState) -> int:
+        """Where a state stands on the ladder."""
+        return self._ladder.index((state.scale, state.window))
+
+    def _at(self, place: int, prediction: Prediction) -> ControllerState:
+        scale, window = self._ladder[place]
+        return replace(state_at(self._config, scale, float(window)), prediction=prediction)
+
+
+def ladder(config: ControllerConfig, table: LatencyTable) -> tuple[Level, ...]:
+    """Every (scale, window) that may be chosen, from the cheapest to the best.
+
+    Shorter windows come below the lowest rung, and only those that save enough over the one above them.
+    """
+    lowest = config.rungs[0]
+    windows = [config.max_window]
+    for window in range(config.max_window - 1, config.min_window - 1, -1):
+        if table.saving(lowest, windows[-1], window) >= WORTHWHILE:
+            windows.append(window)
+    shorter = [(lowest, window) for window in reversed(windows[1:])]
+    return (*shorter, *((rung, config.max_window) for rung in config.rungs))
+
+
+def learn(known: Prediction, scale: float, deviation: float) -> Prediction:
+    """Correct the table by one step.
+
+    An ordinary deviation moves the table a little; a surprise moves nothing until the next step confirms it, and then
+    everything at once, by the smaller of the two.
+
+    Args:
+        known: what was known before the step.
+        scale: the step's rung.
+        deviation: logarithm of measured over expected time.
+    """
+    spread = known.table.spread
+    limit = _surprise_limit(spread)
+    fresh = known.settled < _FRESH
+    kinship = _FRESH_KINSHIP if fresh else _KINSHIP
+    surprise = 0.0
+    if abs(deviation) > limit and known.surprise * deviation > 0:
+        shift = math.copysign(min(abs(known.surprise), abs(deviation)), deviation)
+        kinship = _FRESH_KINSHIP if fresh else 1.0
+    else:
+        if known.surprise:
+            # It was a stall after all: those belong to the scatter, a change of load does not.
+            spread = _scattered(spread, limit)
+        if abs(deviation) <= limit:
+            shift, spread = _GAIN * deviation, _scattered(spread, abs(deviation))
+        else:
+            shift, surprise = 0.0, deviation
+    table = known.table.scaled(scale, math.exp(shift), kinship, spread)
+    return replace(known, table=table, surprise=surprise)
+
+
+def _scattered(spread: float, deviation: float) -> float:
+    """The spread after a step; a normal distribution's mean absolute deviation is sqrt(2 / pi) of its standard one."""
+    return clamp(spread + _SPREAD_GAIN * (math.sqrt(math.pi / 2) * deviation - spread), *_SPREADS)
+
+
+def _with_overhead(known: Prediction, overhead_ms: float) -> Prediction:
+    """Take in what this frame cost outside the step; a lone peak counts as little more than the usual."""
+    if known.overhead_ms is None:
+        return replace(known, overhead_ms=overhead_ms)
+    usual, spread = known.overhead_ms, known.overhead_spread_ms
+    off = min(overhead_ms - usual, 1.0 + 4.0 * spread)
+    return replace(
+        known,
+        overhead_ms=usual + _OVERHEAD_GAIN * off,
+        overhead_spread_ms=spread + _OVERHEAD_GAIN * (abs(off) - spread),
+    )
+
+
+def _deviation(table: LatencyTable, state: ControllerState, measured_ms: float) -> float:
+    """Logarithm of measured over expected time, at most a factor of 50 either way."""
+    expected = table.time_ms(state.scale, state.window)
+    return clamp(math.log(max(measured_ms, _SHORTEST_MS) / expected), -4.0, 4.0)
+
+
+def _surprise_limit(spread: float) -> float:
+    """Deviation beyond which a step is a surprise."""
+    return max(OUTLIER * spread, _SMALLEST_SURPRISE)
