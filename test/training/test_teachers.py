@@ -207,8 +207,8 @@ def test_opening_teachers_by_name(tmp_path):
         ("sam3", "here", TeacherError, "oracle, student, sam2, edgetam"),
         ("oracle", "here", TeacherError, "leave its path"),
         ("student", None, TeacherError, "needs the path"),
-        ("student", "nowhere.pt", TeacherError, "nowhere.pt"),
-        ("student", "damaged.pt", TeacherError, "damaged.pt"),
+        ("student", "nowhere.pt", ModelFileError, "nowhere.pt"),
+        ("student", "damaged.pt", ModelFileError, "damaged.pt"),
         ("student", ".", ModelFileError, "weights.safetensors"),
     ],
 )

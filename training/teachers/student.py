@@ -8,30 +8,24 @@ from torch import Tensor
 
 from sam2lite_core.backends.files import WEIGHTS_FILE
 from sam2lite_core.backends.torch import load_shipped
+from sam2lite_core.export.checkpoint import load_checkpoint
 from sam2lite_core.model import memory
 from sam2lite_core.model.memory import Bank
 from sam2lite_core.model.student import Student
 from training.attention_bins import CELLS, cell_of, into_bins, occupied
 from training.clip_tensors import frame_features, one_hot, token_pool, warp
-from training.export import load_student
-from training.teachers.base import TeacherError, TeacherTargets
+from training.teachers.base import TeacherTargets
 
 
 def load(path: Path) -> Student:
     """A student in evaluation mode from a checkpoint of a training run or a folder of shipped weights.
 
     Raises:
-        TeacherError: there is nothing at the path, or it is not one of our checkpoints.
-        ModelFileError: the folder's weights cannot be read.
+        ModelFileError: there is nothing at the path, or it is neither of the two.
     """
     if path.is_dir():
         return load_shipped(path / WEIGHTS_FILE)[0]
-    if not path.is_file():
-        raise TeacherError(f"there is no checkpoint at {path}")
-    try:
-        return load_student(path)
-    except Exception as error:  # a damaged file fails in as many ways as pickle and zip have
-        raise TeacherError(f"{path} is not a checkpoint of a student: {error}") from error
+    return load_checkpoint(path)
 
 
 class StudentTeacher:
