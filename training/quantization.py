@@ -148,9 +148,11 @@ def prepare(student: Student, config: QuantizationConfig | None = None) -> Stude
     for name, layer in list(copied.named_modules()):
         if any(name == kept or name.startswith(f"{kept}.") for kept in config.keep):
             continue
-        if type(layer) is nn.Linear:
+        if isinstance(layer, _Simulated):
+            continue
+        if isinstance(layer, nn.Linear):
             copied.set_submodule(name, SimulatedLinear(layer, config.coverage))
-        elif type(layer) is nn.Conv2d:
+        elif isinstance(layer, nn.Conv2d):
             copied.set_submodule(name, SimulatedConv2d(layer, config.coverage))
     return copied
 

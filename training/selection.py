@@ -63,7 +63,8 @@ def by_rule(bank: Bank, frame: Tensor, selection: str) -> Ranking:
     policy = "fifo" if selection == "unbounded" else selection
     one_hot = torch.zeros(len(frame), len(memory.POLICIES), device=frame.device)
     one_hot[:, memory.POLICIES.index(policy)] = 1.0
-    score = memory.policy_scores(bank, torch.zeros_like(bank.column("age")), frame, one_hot)
+    nothing = torch.zeros_like(bank.column("age"))
+    score = memory.policy_scores(bank, nothing, frame, one_hot, nothing)
     return Ranking(score, torch.ones_like(score, dtype=torch.bool), None, None)
 
 
