@@ -170,7 +170,7 @@ class StageConfig:
         schedule: exponential or cosine, from `rate` down to `final` of it.
         final: share of the rate that is left at the end.
         warmup: steps of linear warm-up.
-        gate: whether the gate decides what memory keeps.
+        prune: whether memory is pruned, as `unroll.selection` says; else it keeps every token.
         int8: simulate INT8 in convolutions and linear layers (section 3.5, stage 3).
         phases: shapes of the clips, in order.
     """
@@ -182,7 +182,7 @@ class StageConfig:
     schedule: Literal["exponential", "cosine"] = "exponential"
     final: float = 0.1
     warmup: int = 0
-    gate: bool = True
+    prune: bool = True
     int8: bool = False
     phases: tuple[Phase, ...] = (Phase(),)
 

@@ -28,6 +28,9 @@ from training.synthesis import Clip, SynthesisConfig, render_clip
 TRIES = 20
 """Bad samples in a row after which skipping them is given up."""
 
+TRAINING, VALIDATION, NOISE = 0, 1, 2
+"""What random numbers are for: part of every key, so that no clip of validation is ever trained on."""
+
 ERROR, SKIPPED = "error", "skipped"
 """Keys of a batch beside the clip's: why there is none, and how many samples were skipped for it."""
 
@@ -205,3 +208,14 @@ def batches(
         pin_memory=pin,
         worker_init_fn=_start_worker,
     )
+
+
+def checked(batch: dict[str, Any]) -> tuple[dict[str, Any], int]:
+    """The clip of a batch, and how many samples were skipped for it.
+
+    Raises:
+        SourceError: there is no clip, because a sample was bad.
+    """
+    if ERROR in batch:
+        raise SourceError(batch[ERROR])
+    return {name: value for name, value in batch.items() if name != SKIPPED}, int(batch[SKIPPED])
