@@ -20,9 +20,10 @@ from sam2lite_core.model.memory import Bank
 from sam2lite_core.model.student import Student
 from sam2lite_core.variants import get_variant
 from training.checkpoint import save
+from training.clip_tensors import frame_features, one_hot, token_pool
 from training.data import load_stills, loader
+from training.later_attention import keep_targets, oldest_duplicate
 from training.synthesis import SynthesisConfig
-from training.unroll import frame_features, one_hot, token_pool
 
 
 @dataclass(frozen=True)
@@ -42,35 +43,6 @@ class GateConfig:
     similarity: float = 1.01
     reach: float = 1.5
     background: float = 1.0
-
-
-def oldest_duplicate(bank: Bank, rows: int, config: GateConfig) -> Tensor:
-    """For every token the index of the oldest token that says the same, itself if none does. (N, S) int64."""
-    cosine = bank.key @ bank.key.transpose(1, 2)
-    place = torch.stack([bank.column("x"), bank.column("y")], dim=-1)
-    near = torch.cdist(place, place) < config.reach / rows
-    same = (bank.identity.unsqueeze(2) - bank.identity.unsqueeze(1)).abs().amax(-1) < 0.25
-    birth = bank.column("birth")
-    older = birth.unsqueeze(1) <= birth.unsqueeze(2)
-    duplicate = (cosine > config.similarity) & near & same & older
-    index = torch.arange(birth.shape[1], device=birth.device)
-    # The first token in writing order is the oldest; a token always duplicates itself.
-    first = torch.where(duplicate, index, birth.shape[1]).amin(dim=2)
-    return torch.minimum(first, index)
-
-
-def keep_targets(later: Tensor, valid: Tensor, config: GateConfig) -> Tensor:
-    """Which tokens are worth keeping: the most read, unless hardly read at all.
-
-    Args:
-        later: (N, S) attention that later frames pay.
-        valid: (N, S) bool, tokens that exist at the time of the decision.
-    """
-    later = torch.where(valid, later, torch.zeros_like(later))
-    count = min(config.budget, later.shape[1])
-    best = later.topk(count, dim=1).values
-    threshold = torch.maximum(best[:, -1:], config.floor * best.mean(dim=1, keepdim=True)).clamp(min=1e-9)
-    return ((later >= threshold) & valid).float()
 
 
 @torch.no_grad()
@@ -119,7 +91,7 @@ def watch(student: Student, clip: dict[str, Tensor], config: GateConfig) -> tupl
     total = bank.key.shape[1]
     attention = torch.stack([F.pad(row, (0, total - row.shape[1])) for row in paid])
     rows = (key.shape[-2] + 1) // 2
-    first = oldest_duplicate(bank, rows, config)
+    first = oldest_duplicate(bank, config.similarity, config.reach / rows)
     credited = torch.zeros_like(attention).scatter_add(2, first.expand_as(attention), attention)
     return bank, credited
 
@@ -131,7 +103,7 @@ def gate_loss(student: Student, bank: Bank, credited: Tensor, config: GateConfig
     for now in range(frames - 1):
         age = now - bank.column("birth")
         valid = age >= 0
-        target = keep_targets(credited[now + 1 :].mean(dim=0), valid, config)
+        target = keep_targets(credited[now + 1 :].mean(dim=0), valid, config.budget, config.floor)
         score = student.gate_scores(bank.with_columns(age=age.clamp(min=0.0)))
         wanted, useless = target.sum(), (valid * (1.0 - target)).sum()
         # Balanced, so that p = .5 lies between the tokens worth keeping and the others, however many there are.

@@ -1,30 +1,56 @@
 """A clip through the student with its bounded memory, and the loss of what it predicts."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from sam2lite_core.model.decoder import PROMPT_CHANNELS
+from sam2lite_core.model import memory
 from sam2lite_core.model.encoder import Features
-from sam2lite_core.model.student import Prediction, Student
-from sam2lite_core.preprocess import averaging_matrix, spot
-from training import losses
+from sam2lite_core.model.memory import Bank
+from sam2lite_core.model.student import Prediction, Readout, Student
+from training import losses, selection
+from training.clip_tensors import frame_features, one_hot, token_pool, warp
+from training.distillation import frame_distillation
+from training.disturbances import corrupt, random_prompts
 from training.gated_memory import GatedMemory
+from training.later_attention import KeepConfig
+from training.teachers.base import Teacher, TeacherError, TeacherTargets
 
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Weights of the loss terms (equation 13; correspondence, share and presence are ours)."""
+    """Weights of the loss terms of `training.losses`; 0 leaves a term out.
+
+    Equation 13 is mask = iou = 1, attention = 1, readout = .5, edge = .3, budget = .2; methodology section 1.3 is
+    mask = iou = 1, edge = .5, attention = .3, readout = .2.
+
+    Attributes:
+        mask: cross-entropy of the masks, hard pixels twice.
+        iou: of the masks.
+        edge: gradient matching.
+        attention: KL to the teacher's attention in common bins (equation 4); needs a teacher.
+        readout: distance to the teacher's readout (equation 7); needs a teacher that has one.
+        output: distance to the teacher's masks (equation 1); needs a teacher that has them.
+        correspondence: InfoNCE on keys with true correspondence; counts on rendered clips.
+        share: memory's opinion of each object's share.
+        presence: whether an object is in sight.
+        budget: of the gate (equation 10).
+        gate: supervision of the gate by what an unbounded memory reads later.
+    """
 
     mask: float = 1.0
     iou: float = 1.0
     edge: float = 0.15
+    attention: float = 1.0
+    readout: float = 0.5
+    output: float = 0.0
     correspondence: float = 0.5
     share: float = 0.3
     presence: float = 0.1
     budget: float = 0.2
+    gate: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -42,9 +68,13 @@ class UnrollConfig:
         shown_again: probability per frame that a followed object is prompted again.
         edge_from: share of the run after which the edge loss counts; before, it teaches flat masks.
         hard_share: share of pixels that the cross-entropy counts as hardest.
+        selection: how it is decided what stays in memory, see `training.selection`: straight_through,
+            log_probability or softmax (the gate learns), fifo, random or unbounded (fixed rules).
         gated: probability that the gate decides what a batch remembers; otherwise chance does, which prefers patches
-            near objects, so that the other policies stay fair to compare with.
+            near objects, so that the other policies stay fair to compare with. Fixed rules always decide.
         temperature: of the gate's relaxation, at the start and at the end of the run (methodology section 2.4).
+        keep: what the gate is told was worth keeping, where weights.gate is above 0.
+        weights: of the losses.
     """
 
     budgets: tuple[int, ...] = (48, 96, 160)
@@ -56,102 +86,11 @@ class UnrollConfig:
     shown_again: float = 0.05
     edge_from: float = 0.3
     hard_share: float = 0.25
+    selection: str = "straight_through"
     gated: float = 0.75
     temperature: tuple[float, float] = (1.0, 0.1)
+    keep: KeepConfig = field(default_factory=KeepConfig)
     weights: LossWeights = LossWeights()
-
-
-def one_hot(labels: Tensor, count: int) -> Tensor:
-    """(…, H, W) uint8 labels to (…, count, H, W) float masks of labels 1..count."""
-    numbers = torch.arange(1, count + 1, device=labels.device, dtype=labels.dtype).view(-1, 1, 1)
-    return (labels.unsqueeze(-3) == numbers).float()
-
-
-def token_pool(rows: int, columns: int, pooled: bool) -> tuple[Tensor, Tensor]:
-    """Weights from patches to tokens: 2x2 patches a token as at scale 1, or a token per patch."""
-    step = 2 if pooled else 1
-    row_weights, column_weights = (
-        torch.from_numpy(averaging_matrix(n, -(-n // step))) for n in (rows, columns)
-    )
-    return row_weights, column_weights
-
-
-def warp(previous: Tensor, flow: Tensor) -> Tensor:
-    """Carry (N, K, h, w) along backward flow (N, h, w, 2) in units of width and height; the edges repeat."""
-    height, width = previous.shape[-2:]
-    x = (torch.arange(width, device=flow.device) + 0.5) / width
-    y = (torch.arange(height, device=flow.device) + 0.5) / height
-    grid = torch.stack([x.expand(height, width), y.unsqueeze(1).expand(height, width)], dim=-1) + flow
-    return F.grid_sample(previous, grid * 2.0 - 1.0, padding_mode="border", align_corners=False)
-
-
-def random_prompts(truth: Tensor, generator: torch.Generator) -> Tensor:
-    """Box or point rasters for frame 0, at stride 4.
-
-    Half of the objects get their box (corners jittered), the others one to three points inside, a third of them with a
-    point outside as well.
-
-    Args:
-        truth: (N, K, h, w) true shares at stride 4.
-
-    Returns:
-        (N, K, 3, h, w) rasters: box, positive, negative.
-    """
-    batch, count, height, width = truth.shape
-    out = torch.zeros(batch, count, PROMPT_CHANNELS, height, width)
-
-    def uniform(low: float, high: float) -> float:
-        return low + (high - low) * float(torch.rand((), generator=generator))
-
-    for n in range(batch):
-        for k in range(count):
-            mask = truth[n, k] > 0.5
-            if not mask.any():
-                continue
-            rows, columns = mask.any(1).nonzero().flatten(), mask.any(0).nonzero().flatten()
-            if uniform(0, 1) < 0.5:
-                y0, y1, x0, x1 = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
-                jitter = [round(uniform(-0.05, 0.05) * (y1 - y0)), round(uniform(-0.05, 0.05) * (x1 - x0))]
-                out[
-                    n, k, 0, max(y0 + jitter[0], 0) : y1 + jitter[0], max(x0 + jitter[1], 0) : x1 + jitter[1]
-                ] = 1.0
-                continue
-            inner = -F.max_pool2d(-truth[n, k][None, None], 5, 1, 2)[0, 0] > 0.5
-            inside = (inner if inner.any() else mask).nonzero()
-            for _ in range(int(uniform(1, 3.99)) if uniform(0, 1) < 0.4 else 1):
-                y, x = inside[int(uniform(0, len(inside) - 0.01))].tolist()
-                out[n, k, 1] = torch.maximum(out[n, k, 1], torch.from_numpy(spot(height, width, x, y)))
-            if uniform(0, 1) < 0.3:
-                outside = (~mask).nonzero()
-                if len(outside):
-                    y, x = outside[int(uniform(0, len(outside) - 0.01))].tolist()
-                    out[n, k, 2] = torch.from_numpy(spot(height, width, x, y))
-    return out
-
-
-def corrupt(warped: Tensor, generator: torch.Generator, probability: float) -> Tensor:
-    """Damage some warped masks as real ones are: shifted, eroded, dilated or with a block missing. (N, K, h, w)."""
-    out = warped.clone()
-    for n in range(len(out)):
-        if float(torch.rand((), generator=generator)) >= probability:
-            continue
-        kind = int(torch.randint(4, (), generator=generator))
-        if kind == 0:
-            shift = torch.randint(-6, 7, (2,), generator=generator).tolist()
-            out[n] = torch.roll(out[n], shift, (-2, -1))
-        elif kind == 1:
-            out[n] = F.max_pool2d(out[n], 5, 1, 2)
-        elif kind == 2:
-            out[n] = -F.max_pool2d(-out[n], 5, 1, 2)
-        else:
-            y, x = (torch.rand(2, generator=generator) * torch.tensor(out.shape[-2:]) * 0.7).long().tolist()
-            out[n, :, y : y + out.shape[-2] // 3, x : x + out.shape[-1] // 3] = 0.0
-    return out
-
-
-def frame_features(features: Features, batch: int, t: int) -> Features:
-    """Features of frame t out of those of N * T frames encoded together."""
-    return Features(*(f.reshape(batch, -1, *f.shape[1:])[:, t] for f in features))
 
 
 def frame_loss(
@@ -187,37 +126,75 @@ def frame_loss(
 class Unroller:
     """Runs clips through the student frame by frame and adds up the losses."""
 
-    def __init__(self, student: Student, config: UnrollConfig, generator: torch.Generator) -> None:
+    def __init__(
+        self,
+        student: Student,
+        config: UnrollConfig,
+        generator: torch.Generator,
+        teacher: Teacher | None = None,
+        projection: nn.Module | None = None,
+    ) -> None:
+        """Set up.
+
+        Args:
+            student: to train.
+            config: how.
+            generator: on the CPU, so that a run is the same on every device.
+            teacher: who shows where to look; None leaves the terms that need one out.
+            projection: from the student's readout to the teacher's width, see `readout_projection`.
+
+        Raises:
+            ConfigurationError: the selection does not exist.
+            TeacherError: the teacher has a readout to match, and there is no projection.
+        """
+        wanted = teacher is not None and teacher.readout_width > 0 and config.weights.readout > 0
+        if wanted and projection is None:
+            raise TeacherError(
+                "the teacher's readout needs a projection of the student's; make one, or set the weight readout to 0"
+            )
+        selection.check(config.selection)
         self.student = student
         self.config = config
         self.generator = generator
+        self.teacher = teacher
+        self.projection = projection
 
     def _chance(self, *shape: int) -> Tensor:
         return torch.rand(shape, generator=self.generator)
 
     def _gate(self, budget: int, progress: float) -> GatedMemory:
-        """What remembers this batch: the gate, or chance."""
-        start, end = self.config.temperature
+        """What remembers this batch: the gate, chance or a fixed rule."""
+        config = self.config
+        start, end = config.temperature
         temperature = start * (end / start) ** min(1.0, progress)
-        learned = float(self._chance()) < self.config.gated
-        return GatedMemory(self.student if learned else None, budget, temperature, self.generator)
+        learned = float(self._chance()) < config.gated
+        student = self.student if learned else None
+        keep = config.keep if config.weights.gate > 0 else None
+        return GatedMemory(student, budget, temperature, self.generator, config.selection, keep)
 
     def __call__(self, clip: dict[str, Tensor], progress: float) -> tuple[Tensor, dict[str, float]]:
-        """Loss of a batch of clips as `training.data` makes them, and its parts; progress of the run: 0..1."""
+        """Loss of a batch of clips, and its parts.
+
+        Args:
+            clip: as `training.data` makes them, on the student's device.
+            progress: of the run, 0..1.
+        """
         student, config = self.student, self.config
         images = clip["images"].permute(0, 1, 4, 2, 3).float()
         batch, frames = images.shape[:2]
+        device = images.device
         count = int(clip["count"].max())
-        exists = (torch.arange(count) < clip["count"].unsqueeze(1)).float()
+        exists = (torch.arange(count, device=device) < clip["count"].unsqueeze(1)).float()
         features, key = student.encode(images.flatten(0, 1).contiguous(memory_format=torch.channels_last))
         key = key.reshape(batch, frames, *key.shape[1:])
         truth = one_hot(clip["labels"], count)
-        slots = torch.eye(count).expand(batch, -1, -1)
+        slots = torch.eye(count, device=device).expand(batch, -1, -1)
         budget = config.budgets[int(torch.randint(len(config.budgets), (), generator=self.generator))]
         remembered = self._gate(budget, progress)
+        targets = None if self.teacher is None else self.teacher.targets(clip)
 
         first = self._first_frames(truth, exists)
-        total = torch.zeros(())
+        total = torch.zeros((), device=device)
         parts: dict[str, list[Tensor]] = {}
         previous = torch.zeros_like(F.avg_pool2d(truth[:, 0], 4))
         trusted = torch.zeros_like(exists)
@@ -225,13 +202,7 @@ class Unroller:
             current = frame_features(features, batch, t)
             followed, new = exists * (first <= t), exists * (first == t)
             true = truth[:, t] * followed.unsqueeze(-1).unsqueeze(-1)
-            # Operators also show again what is followed already.
-            shown = torch.maximum(new, followed * (self._chance(batch, count) < config.shown_again) * (t > 0))
-            prompts = None
-            if shown.any():
-                prompts = random_prompts(
-                    F.avg_pool2d(true, 4) * shown.unsqueeze(-1).unsqueeze(-1), self.generator
-                )
+            prompts = self._prompts(true, followed, new, t)
             warped = torch.zeros_like(previous)
             bank = remembered.begin_frame(exists, student.variant.key_width)
             if t > 0:
@@ -239,14 +210,19 @@ class Unroller:
                 warped = self._warped(previous, clip["flow"][:, t], progress) * trusted.unsqueeze(
                     -1
                 ).unsqueeze(-1)
-            window = torch.full((batch,), 8.0)
-            logits = student.attention_logits(key[:, t], bank, window) + remembered.log_kept().unsqueeze(1)
-            readout = student.read(key[:, t], bank, slots, logits)
+            window = torch.full((batch,), 8.0, device=device)
+            logits = student.attention_logits(key[:, t], bank, window)
+            remembered.watch(logits)
+            readout = student.read(key[:, t], bank, slots, logits + remembered.log_kept().unsqueeze(1))
             prediction = student.decode(current, readout, warped, prompts)
             loss, named = frame_loss(prediction, true, followed, config, progress)
             if t > 0:
                 named["share"] = losses.share_loss(readout.share, readout.evidence, F.avg_pool2d(true, 16))
                 loss = loss + config.weights.share * named["share"]
+            if t > 0 and targets is not None:
+                held = remembered.kept() & memory.readable(bank, window)
+                taught = self._distil(targets, t, bank, held, readout, prediction, followed)
+                loss, named = loss + taught[0], named | taught[1]
             total = total + loss * (0.75 if t == 0 else 1.0)
             for name, value in named.items():
                 parts.setdefault(name if t else f"prompt_{name}", []).append(value.detach())
@@ -254,31 +230,56 @@ class Unroller:
             self._write(
                 remembered, current, key[:, t], previous, trusted, slots, clip["motion"][:, t], t, new
             )
-        flat = key.flatten(3).transpose(2, 3)
-        pairs = [(t, 0) for t in range(1, frames)] + [(t, t - 1) for t in range(2, frames)]
-        match = losses.correspondence(flat, clip["places"].flatten(2, 3), pairs)
-        spent = remembered.budget_loss()
-        total = total / frames + config.weights.correspondence * match + config.weights.budget * spent
+        extra = {
+            "correspondence": self._correspondence(key, clip["places"]),
+            "budget": remembered.budget_loss(),
+        }
+        if config.weights.gate > 0:
+            extra["gate"] = remembered.supervision_loss()
+        total = total / frames
+        for name, value in extra.items():
+            total = total + getattr(config.weights, name) * value
         values = {name: float(torch.stack(seen).mean()) for name, seen in parts.items()}
-        values |= {"correspondence": float(match.detach()), "budget": float(spent.detach())}
+        values |= {name: float(value.detach()) for name, value in extra.items()}
         return total, {**values, **remembered.statistics()}
+
+    def _correspondence(self, key: Tensor, places: Tensor) -> Tensor:
+        """InfoNCE of every frame's keys with the first frame's and the one before. key: (N, T, C, h, w)."""
+        frames = key.shape[1]
+        pairs = [(t, 0) for t in range(1, frames)] + [(t, t - 1) for t in range(2, frames)]
+        return losses.correspondence(key.flatten(3).transpose(2, 3), places.flatten(2, 3), pairs)
+
+    def _distil(
+        self, targets: TeacherTargets, t: int, bank: Bank, held: Tensor, readout: Readout, prediction: Prediction,
+        followed: Tensor,
+    ) -> tuple[Tensor, dict[str, Tensor]]:  # fmt: skip
+        """What the teacher says of a frame: the weighted sum, and its parts."""
+        weights = self.config.weights
+        parts = frame_distillation(targets, t, bank, held, readout, prediction, followed, self.projection)
+        weighted = [getattr(weights, name) * value for name, value in parts.items() if hasattr(weights, name)]
+        return torch.stack(weighted).sum(), parts
+
+    def _prompts(self, true: Tensor, followed: Tensor, new: Tensor, t: int) -> Tensor | None:
+        """Rasters of the objects shown on this frame, None where none is; operators also show followed ones again."""
+        again = (self._chance(*followed.shape) < self.config.shown_again).to(followed.device)
+        shown = torch.maximum(new, followed * again * (t > 0))
+        if not shown.any():
+            return None
+        return random_prompts(F.avg_pool2d(true, 4) * shown.unsqueeze(-1).unsqueeze(-1), self.generator)
 
     def _first_frames(self, truth: Tensor, exists: Tensor) -> Tensor:
         """The frame on which each object is shown, (N, K): 0 for most, later for some that are visible then."""
         frames = truth.shape[1]
         visible = truth.flatten(3).sum(-1) > 0  # (N, T, K)
-        when = torch.randint(frames, exists.shape, generator=self.generator)
+        when = torch.randint(frames, exists.shape, generator=self.generator).to(exists.device)
         seen = torch.gather(visible, 1, when.unsqueeze(1)).squeeze(1)
-        late = (self._chance(*exists.shape) < self.config.joins_late) & seen
+        late = (self._chance(*exists.shape) < self.config.joins_late).to(exists.device) & seen
         return when * late
 
     def _warped(self, previous: Tensor, flow: Tensor, progress: float) -> Tensor:
         warped = warp(corrupt(previous, self.generator, self.config.corrupt_warp), flow) * 2.0 - 1.0
-        kept = (
-            (self._chance(len(previous)) >= self.config.drop_warp[int(progress >= 0.4)])
-            .float()
-            .view(-1, 1, 1, 1)
-        )
+        kept = self._chance(len(previous)) >= self.config.drop_warp[int(progress >= 0.4)]
+        kept = kept.float().view(-1, 1, 1, 1).to(warped.device)
         return warped * kept
 
     def _remembered(
@@ -288,7 +289,7 @@ class Unroller:
         pooled = F.avg_pool2d(truth, 4)
         own = prediction.probability.detach() * followed.unsqueeze(-1).unsqueeze(-1)
         # A new object is remembered as the operator meant it: a misread click would punish faithful tracking.
-        pick = (self._chance(len(truth), 1) < self.config.own_masks).float() * (1.0 - new)
+        pick = (self._chance(len(truth), 1) < self.config.own_masks).to(new.device).float() * (1.0 - new)
         pick = pick.unsqueeze(-1).unsqueeze(-1)
         masks = pick * own + (1.0 - pick) * pooled
         present = (truth.flatten(2).sum(-1) > 0).float() * followed
@@ -298,7 +299,7 @@ class Unroller:
         self, remembered: GatedMemory, current: Features, key: Tensor, masks: Tensor, trusted: Tensor, slots: Tensor,
         motion: Tensor, t: int, new: Tensor,
     ) -> None:  # fmt: skip
-        frame = torch.full((len(masks),), float(t))
-        pool = token_pool(key.shape[-2], key.shape[-1], self.config.pooled)
+        frame = torch.full((len(masks),), float(t), device=masks.device)
+        pool = token_pool(key.shape[-2], key.shape[-1], self.config.pooled, masks.device)
         fresh = self.student.tokens(current, key, masks, trusted, slots, motion.unsqueeze(1), frame, pool)
         remembered.write(fresh, self.student.affinity(masks, slots, pool), new)

@@ -1,14 +1,19 @@
 """The bank as training sees it: forward what the robot does, backward what the gate needs to learn."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
 
+from sam2lite_core.errors import ConfigurationError
 from sam2lite_core.model import memory
 from sam2lite_core.model.student import Student
 from sam2lite_core.variants import get_variant
 from training import losses
 from training.gated_memory import GatedMemory
+from training.later_attention import KeepConfig
+from training.selection import LEARNED
 
 TOKENS, WIDTH, BATCH = 24, 256, 2
 
@@ -22,14 +27,15 @@ def tokens(generator, frame=0, useful=None):
     share = torch.rand(BATCH, TOKENS, 1, generator=generator)
     bank = memory.Bank(key, value, share, torch.ones_like(share), torch.zeros(BATCH, TOKENS, 9))
     birth = torch.full((BATCH, TOKENS), float(frame))
-    return bank.with_columns(valid=torch.ones(BATCH, TOKENS), birth=birth)
+    x = ((torch.arange(TOKENS) + 0.5) / TOKENS).expand(BATCH, -1)
+    return bank.with_columns(x=x, y=x, valid=torch.ones(BATCH, TOKENS), birth=birth)
 
 
-def written(learned, budget=16, frames=3, prompted=True, seed=0):
+def written(learned, budget=16, frames=3, prompted=True, seed=0, rule="straight_through"):
     torch.manual_seed(seed)
     student = Student(get_variant("tiny")) if learned else None
     generator = torch.Generator().manual_seed(seed)
-    remembered = GatedMemory(student, budget, 0.5, generator)
+    remembered = GatedMemory(student, budget, 0.5, generator, rule)
     for t in range(frames):
         remembered.begin_frame(torch.ones(BATCH, 1), WIDTH)
         fresh = tokens(generator, t)
@@ -38,10 +44,13 @@ def written(learned, budget=16, frames=3, prompted=True, seed=0):
     return student, remembered
 
 
-@pytest.mark.parametrize("learned", [False, True], ids=["chance", "gate"])
-def test_never_more_than_the_budget_is_kept(learned):
-    _, remembered = written(learned)
-    kept = remembered.log_kept().exp() > 0.5
+@pytest.mark.parametrize(
+    ("learned", "rule"),
+    [(False, "straight_through"), *((True, rule) for rule in LEARNED), (True, "fifo"), (True, "random")],
+)
+def test_never_more_than_the_budget_is_kept(learned, rule):
+    _, remembered = written(learned, rule=rule)
+    kept = remembered.kept()
     assert kept.sum(1).max() <= 16
     assert kept.shape == (BATCH, 1 + 3 * TOKENS)
 
@@ -67,11 +76,12 @@ def test_anchors_are_kept_and_take_half_of_the_budget():
     assert (remembered.log_kept().exp()[anchors] > 0.5).all()
 
 
-def test_a_dropped_token_weighs_nothing_forward_but_teaches_backward():
-    student, remembered = written(learned=True)
+@pytest.mark.parametrize("rule", LEARNED)
+def test_a_dropped_token_weighs_nothing_forward_but_teaches_backward(rule):
+    student, remembered = written(learned=True, rule=rule)
     logits = remembered.log_kept()
     weights = torch.softmax(logits, dim=1)
-    dropped = logits.exp() < 0.5
+    dropped = ~remembered.kept()
     assert weights[dropped].max() < 1e-4
     value = torch.where(dropped, torch.ones_like(weights), torch.zeros_like(weights))
     (weights * value).sum().backward()
@@ -87,30 +97,144 @@ def test_an_empty_memory_is_read_like_any_other():
     assert float(remembered.budget_loss()) == 0.0
 
 
-def test_the_gate_learns_to_keep_what_matters():
-    """A toy rule: later frames ask for the tokens whose value is marked. FIFO keeps others as gladly."""
+def test_what_each_fixed_rule_keeps():
+    kept = {
+        rule: written(True, prompted=False, rule=rule)[1].kept() for rule in ("fifo", "random", "unbounded")
+    }
+    frame = torch.arange(3).repeat_interleave(TOKENS)
+    assert (frame[kept["fifo"][0, 1:]] == 2).all() and kept["fifo"][0].sum() == 16
+    assert kept["random"].sum(1).tolist() == [16, 16] and len(frame[kept["random"][0, 1:]].unique()) > 1
+    assert kept["unbounded"][:, 1:].all() and not kept["unbounded"][:, 0].any()  # slot 0 is not in use
+
+
+def test_an_unknown_rule_is_refused():
+    with pytest.raises(ConfigurationError, match="straight_through, log_probability, softmax"):
+        GatedMemory(None, 8, 1.0, torch.Generator(), "gumbel")
+
+
+def test_log_probability_weighs_kept_tokens_by_their_probability():
+    """The noise can be drawn again: p = sigmoid((s + noise) / tau), and log p is what the logits get."""
+    torch.manual_seed(0)
+    student = Student(get_variant("tiny"))
+    remembered = GatedMemory(student, 64, 0.5, torch.Generator().manual_seed(3), "log_probability")
+    remembered.begin_frame(torch.ones(BATCH, 1), WIDTH)
+    fresh = tokens(torch.Generator().manual_seed(1))
+    remembered.write(fresh, fresh.identity, torch.zeros(BATCH, 1))
+    noise = torch.logit(torch.rand(BATCH, 1 + TOKENS, generator=torch.Generator().manual_seed(3)))[:, 1:]
+    probability = torch.sigmoid((student.gate_scores(fresh) + noise) / 0.5)
+    expected = torch.where(probability > 0.5, probability, torch.zeros(()))
+    assert torch.allclose(remembered.log_kept()[:, 1:].exp(), expected + 1e-4, atol=1e-5)
+    assert torch.equal(remembered.kept()[:, 1:], probability > 0.5)
+
+
+def test_the_papers_softmax_fills_its_budget_and_is_never_told_of_it():
+    student, remembered = written(True, prompted=False, rule="softmax")
+    assert remembered.kept().sum(1).tolist() == [16, 16]
+    loss = remembered.budget_loss()
+    # No frame exceeds B: what is left of equation 10 is .01 times the sum of the scores.
+    assert abs(float(loss.detach())) < 0.01 * 10 * 3 * TOKENS
+    loss.backward()
+    assert student.gate.layers[0].weight.grad.abs().sum() > 0
+
+
+TOY = [*LEARNED, "supervised"]
+
+
+@pytest.mark.parametrize("rule", TOY)
+def test_the_gate_learns_to_keep_what_matters(rule):
+    """A toy rule: later frames ask for the tokens whose value is marked. The newest are no better than others."""
     torch.manual_seed(1)
     student = Student(get_variant("tiny"))
     optimizer = torch.optim.Adam(student.gate.parameters(), lr=3e-3)
     generator = torch.Generator().manual_seed(1)
 
-    def share_kept(learned):
-        useful = (torch.rand(BATCH, TOKENS, generator=generator) < 0.25).float()
-        remembered = GatedMemory(student if learned else None, 6, 0.5, generator)
-        remembered.begin_frame(torch.ones(BATCH, 1), WIDTH)
-        remembered.write(tokens(generator, 0, useful), torch.zeros(BATCH, TOKENS, 1), torch.zeros(BATCH, 1))
+    def share_kept(name):
+        useful = (torch.rand(BATCH, 2 * TOKENS, generator=generator) < 0.125).float()
+        supervised = name == "supervised"
+        keep = KeepConfig() if supervised else None
+        remembered = GatedMemory(student, 6, 0.5, generator, "straight_through" if supervised else name, keep)
+        for t in range(2):
+            remembered.begin_frame(torch.ones(BATCH, 1), WIDTH)
+            marks = useful[:, t * TOKENS : (t + 1) * TOKENS]
+            fresh = tokens(generator, t, marks)
+            remembered.write(fresh, fresh.identity * 0.0, torch.zeros(BATCH, 1))
+            wanted = torch.nn.functional.pad(useful[:, : (t + 1) * TOKENS], (1, 0))
+            remembered.watch((wanted * 20.0 - 10.0).unsqueeze(1))
         weights = torch.softmax(remembered.log_kept(), dim=1)[:, 1:]
-        return (weights * useful).sum(1).mean(), remembered.budget_loss()
+        found = (weights * useful).sum(1).mean()
+        if supervised:
+            return found.detach(), remembered.supervision_loss()
+        return found, remembered.budget_loss() * 0.1 - found
 
-    before = torch.stack([share_kept(False)[0] for _ in range(40)]).mean()
+    newest = torch.stack([share_kept("fifo")[0] for _ in range(40)]).mean()
     for _ in range(150):
-        found, spent = share_kept(True)
+        _, loss = share_kept(rule)
         optimizer.zero_grad()
-        (spent * 0.1 - found).backward()
+        loss.backward()
         optimizer.step()
-    after = torch.stack([share_kept(True)[0].detach() for _ in range(40)]).mean()
-    assert before < 0.45
-    assert after > 0.75
+    learned = torch.stack([share_kept(rule)[0].detach() for _ in range(40)]).mean()
+    assert newest < 0.25
+    assert learned > 2.0 * newest + 0.1
+
+
+def test_a_static_clip_is_worth_few_tokens():
+    """What repeats itself is credited to the oldest token: the gate learns to spend nothing on later copies of it."""
+    torch.manual_seed(2)
+    student = Student(get_variant("tiny"))
+    optimizer = torch.optim.Adam(student.gate.parameters(), lr=3e-3)
+    generator = torch.Generator().manual_seed(2)
+
+    def run(static):
+        """Four frames; each is read by its successor, which in a static clip asks for the same again."""
+        remembered = GatedMemory(student, 2 * TOKENS, 0.2, generator, supervision=KeepConfig())
+        first = tokens(generator)
+        for t in range(4):
+            fresh = first if static else tokens(generator, t)
+            birth = torch.full((BATCH, TOKENS), float(t))
+            fresh = fresh.with_columns(
+                birth=birth, motion=torch.full((BATCH, TOKENS), 0.0 if static else 1.0)
+            )
+            bank = remembered.begin_frame(torch.ones(BATCH, 1), WIDTH)
+            if t > 0:
+                previous = bank.key[:, -TOKENS:]
+                remembered.watch(14.0 * previous @ bank.key.transpose(1, 2))
+            remembered.write(fresh, fresh.identity, torch.full((BATCH, 1), float(t == 0)))
+        return remembered
+
+    for _ in range(80):
+        loss = sum(run(static).supervision_loss() for static in (True, False))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    used = {
+        static: torch.stack([run(static).kept().float().sum(1).mean() for _ in range(5)]).mean()
+        for static in (True, False)
+    }
+    # The prompt frame's anchors, half of the budget, stay in both; they are all that a static clip needs.
+    assert used[True] < TOKENS + 4
+    assert used[False] > 2 * TOKENS - 4
+
+
+def test_supervision_by_hand():
+    """A gate whose scores are all 1; two frames of two tokens, each read by its successor: only the first token is."""
+    student = Student(get_variant("tiny"))
+    torch.nn.init.zeros_(student.gate.layers[-1].weight)
+    torch.nn.init.ones_(student.gate.layers[-1].bias)
+    generator = torch.Generator().manual_seed(0)
+    remembered = GatedMemory(student, 1, 0.5, generator, supervision=KeepConfig())
+    for t in range(3):
+        bank = remembered.begin_frame(torch.ones(BATCH, 1), WIDTH)
+        logits = torch.full((BATCH, 1, bank.key.shape[1]), -1e4)
+        logits[..., min(1, t)] = 0.0
+        remembered.watch(logits)
+        fresh = memory.Bank(*(tensor[:, :2] for tensor in tokens(generator, t)))
+        remembered.write(fresh, fresh.identity, torch.zeros(BATCH, 1))
+    wanted, useless = (
+        -math.log(torch.sigmoid(torch.tensor(1.0))),
+        -math.log(torch.sigmoid(torch.tensor(-1.0))),
+    )
+    # Wanted and useless tokens weigh one half each, at both decisions that a reading followed.
+    assert float(remembered.supervision_loss().detach()) == pytest.approx((wanted + useless) / 2, rel=1e-5)
 
 
 def test_budget_loss_by_hand():

@@ -1,0 +1,92 @@
+"""Ways to decide which memory tokens are kept in training (design section 4, "differentiable top-B")."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sam2lite_core.errors import ConfigurationError
+from sam2lite_core.model import memory
+from sam2lite_core.model.memory import Bank
+from sam2lite_core.model.student import Student
+
+LEARNED = ("straight_through", "log_probability", "softmax")
+"""What the gate learns by: straight-through top-B with logistic noise; the same with log p in the attention logits;
+the paper's softmax over tokens with Gumbel noise (equation 9)."""
+
+FIXED = ("fifo", "random", "unbounded")
+"""Rules to compare with: the newest tokens; tokens at random; all tokens, whatever the budget."""
+
+SELECTIONS = (*LEARNED, *FIXED)
+
+
+class Ranking(NamedTuple):
+    """What a decision on S tokens rests on.
+
+    Attributes:
+        score: (N, S) the B best are kept.
+        worthy: (N, S) bool, tokens that may be kept even when there is room.
+        probability: (N, S) keep probability with a gradient to the gate; None for a fixed rule.
+        plain: (N, S) gate scores without noise; None for a fixed rule.
+    """
+
+    score: Tensor
+    worthy: Tensor
+    probability: Tensor | None
+    plain: Tensor | None
+
+
+def check(selection: str) -> str:
+    """Return the name of a selection.
+
+    Raises:
+        ConfigurationError: there is none of that name.
+    """
+    if selection not in SELECTIONS:
+        raise ConfigurationError(f"unknown selection {selection!r}; choose one of {', '.join(SELECTIONS)}")
+    return selection
+
+
+def _uniform(bank: Bank, generator: torch.Generator) -> Tensor:
+    # Drawn on the CPU, so that a run is the same on every device.
+    return torch.rand(bank.key.shape[:2], generator=generator).clamp(1e-6, 1.0 - 1e-6).to(bank.key.device)
+
+
+def by_chance(bank: Bank, generator: torch.Generator) -> Ranking:
+    """Chance decides, preferring patches near objects."""
+    score = _uniform(bank, generator) * 8.0 + 4.0 * bank.identity.amax(-1).detach()
+    return Ranking(score, torch.ones_like(score, dtype=torch.bool), None, None)
+
+
+def by_rule(bank: Bank, frame: Tensor, selection: str) -> Ranking:
+    """The robot's own fixed policies. frame: (N,) index of the current frame."""
+    policy = "fifo" if selection == "unbounded" else selection
+    one_hot = torch.zeros(len(frame), len(memory.POLICIES), device=frame.device)
+    one_hot[:, memory.POLICIES.index(policy)] = 1.0
+    score = memory.policy_scores(bank, torch.zeros_like(bank.column("age")), frame, one_hot)
+    return Ranking(score, torch.ones_like(score, dtype=torch.bool), None, None)
+
+
+def by_gate(
+    student: Student, bank: Bank, alive: Tensor, temperature: float, generator: torch.Generator, selection: str
+) -> Ranking:  # fmt: skip
+    """The gate decides.
+
+    Args:
+        student: whose gate.
+        bank: S tokens; the gate judges them, it does not reshape them.
+        alive: (N, S) bool, tokens to choose among; the softmax runs over these.
+        temperature: of the relaxation; small values make keep probabilities sharp.
+        generator: source of the noise.
+        selection: one of `LEARNED`.
+    """
+    detached = Bank(*(tensor.detach() for tensor in bank))
+    uniform = _uniform(bank, generator)
+    plain = student.gate_scores(detached).float()
+    if selection == "softmax":
+        noisy = plain - torch.log(-torch.log(uniform))
+        masked = torch.where(alive, noisy / temperature, torch.full_like(noisy, memory.REJECTED))
+        # A softmax sums to 1 over all tokens: it ranks them, and says of none that it is not worth its place.
+        return Ranking(noisy, torch.ones_like(alive), torch.softmax(masked, dim=1), plain)
+    noisy = plain + torch.logit(uniform)
+    return Ranking(noisy, noisy > 0.0, torch.sigmoid(noisy / temperature), plain)

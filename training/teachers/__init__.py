@@ -1,0 +1,56 @@
+"""Teachers by name: who shows the student where to look and what to read (paper section 3.2)."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from sam2lite_core.model.student import Student
+from training.teachers.base import Teacher, TeacherError, TeacherTargets
+from training.teachers.oracle import OracleTeacher
+
+__all__ = ["TEACHERS", "Teacher", "TeacherError", "TeacherTargets", "open_teacher", "readout_projection"]
+
+
+def _student(path: Path, device: torch.device | str) -> Teacher:
+    from training.teachers.student import StudentTeacher, load
+
+    return StudentTeacher(load(path).to(device))
+
+
+_FROM_PATH: dict[str, Callable[[Path, torch.device | str], Teacher]] = {
+    "student": _student,
+}
+
+TEACHERS = ("oracle", *_FROM_PATH)
+"""Names that `open_teacher` knows."""
+
+
+def open_teacher(name: str, path: Path | None, device: torch.device | str) -> Teacher:
+    """Open a teacher.
+
+    Args:
+        name: one of `TEACHERS`.
+        path: of the checkpoint or folder; None for the oracle, which needs none.
+        device: that clips will be on.
+
+    Raises:
+        TeacherError: the name is unknown, or the path is missing, needless, or not what the teacher needs.
+    """
+    if name not in TEACHERS:
+        raise TeacherError(f"unknown teacher {name!r}; choose one of {', '.join(TEACHERS)}")
+    if name == "oracle":
+        if path is not None:
+            raise TeacherError(f"the teacher oracle has no weights; leave its path {path} out")
+        return OracleTeacher()
+    if path is None:
+        raise TeacherError(f"the teacher {name} needs the path of its weights")
+    return _FROM_PATH[name](path, device)
+
+
+def readout_projection(student: Student, teacher: Teacher) -> nn.Linear | None:
+    """The learned projection of the student's readout to the teacher's width; None for a teacher without readout."""
+    if not teacher.readout_width:
+        return None
+    return nn.Linear(student.variant.key_width, teacher.readout_width)
