@@ -204,7 +204,7 @@ def test_opening_teachers_by_name(tmp_path):
 @pytest.mark.parametrize(
     ("name", "path", "error", "message"),
     [
-        ("sam3", "here", TeacherError, "oracle, student"),
+        ("sam3", "here", TeacherError, "oracle, student, sam2, edgetam"),
         ("oracle", "here", TeacherError, "leave its path"),
         ("student", None, TeacherError, "needs the path"),
         ("student", "nowhere.pt", TeacherError, "nowhere.pt"),

@@ -19,8 +19,23 @@ def _student(path: Path, device: torch.device | str) -> Teacher:
     return StudentTeacher(load(path).to(device))
 
 
+def _sam2(path: Path, device: torch.device | str) -> Teacher:
+    # transformers takes seconds to import; only who asks for these teachers pays.
+    from training.teachers.sam2 import Sam2Teacher, load
+
+    return Sam2Teacher("sam2", load("sam2", path, device))
+
+
+def _edgetam(path: Path, device: torch.device | str) -> Teacher:
+    from training.teachers.sam2 import Sam2Teacher, load
+
+    return Sam2Teacher("edgetam", load("edgetam", path, device))
+
+
 _FROM_PATH: dict[str, Callable[[Path, torch.device | str], Teacher]] = {
     "student": _student,
+    "sam2": _sam2,
+    "edgetam": _edgetam,
 }
 
 TEACHERS = ("oracle", *_FROM_PATH)

@@ -1,0 +1,197 @@
+"""Streaming through a SAM 2 or EdgeTAM video model: what its memory attention reads, and forgetting what it will not.
+
+Works on transformers' Sam2VideoModel and EdgeTamVideoModel with eager attention; others return no attention weights.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from training.attention_bins import grid_cells
+from training.teachers.base import TeacherError
+
+LAYERS = 2
+"""Attention is averaged over so many of the last layers (design section 4)."""
+
+NOWHERE = -1
+"""Source frame of a key that comes from no single frame, and cell of a key that has no place."""
+
+
+class Reading(NamedTuple):
+    """What one object's queries read on one frame; P queries, S keys.
+
+    Attributes:
+        attention: (P, S) mean over heads and the last layers, rows sum to 1.
+        readout: (P, D) attention times values of the last layer, heads side by side (equation 6).
+        source: (S,) int64, frame that each key was written on; NOWHERE for object pointers.
+        cell: (S,) int64, cell that it shows; NOWHERE for pointers and latents without a place.
+    """
+
+    attention: Tensor
+    readout: Tensor
+    source: Tensor
+    cell: Tensor
+
+
+def key_cells(model: Any) -> Tensor:
+    """Cells of the keys that one remembered frame has, in their order, (S',) int64.
+
+    SAM 2 keeps every patch. EdgeTAM keeps latents: first those that look at the whole frame, then a grid of them.
+    """
+    config = model.config
+    if hasattr(config, "perceiver_resampler_num_latents"):
+        side = round(config.perceiver_resampler_num_latents_2d**0.5)
+        anywhere = torch.full((config.perceiver_resampler_num_latents,), NOWHERE)
+        return torch.cat([anywhere, grid_cells(side, side)])
+    rows, columns = model.backbone_feature_sizes[-1]
+    return grid_cells(int(rows), int(columns))
+
+
+class Tap:
+    """Hooks on a model's memory attention; every pass through it leaves one entry until `take`."""
+
+    def __init__(self, model: Any) -> None:
+        """Set the hooks; `rows` (P,) may name the queries that are wanted, None: all."""
+        self.rows: Tensor | None = None
+        self._weights: list[Tensor] = []
+        self._readout: Tensor | None = None
+        self._done: list[tuple[Tensor, Tensor, int]] = []
+        attention = model.memory_attention
+        layers = list(attention.layers)
+        for layer in layers[-LAYERS:]:
+            layer.cross_attn_image.register_forward_hook(self._on_attention)
+        layers[-1].cross_attn_image.o_proj.register_forward_pre_hook(self._on_readout)
+        attention.register_forward_hook(self._on_frame, with_kwargs=True)
+
+    def _pick(self, queries: Tensor) -> Tensor:
+        return queries if self.rows is None else queries[self.rows.to(queries.device)]
+
+    def _on_attention(self, module: nn.Module, args: object, output: tuple[Tensor, Tensor | None]) -> None:
+        if output[1] is None:
+            raise TeacherError(
+                "the model returns no attention weights; load it with attn_implementation='eager'"
+            )
+        self._weights.append(self._pick(output[1][0].float().mean(dim=0)))
+
+    def _on_readout(self, module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        self._readout = self._pick(args[0].float().flatten(0, -3)[0])
+
+    def _on_frame(self, module: nn.Module, args: object, kwargs: Mapping[str, Any], output: Tensor) -> None:
+        assert self._readout is not None, "the last layer ran before its module ended"
+        mean = torch.stack(self._weights).mean(dim=0)
+        self._done.append((mean, self._readout, int(kwargs["num_object_pointer_tokens"])))
+        self._weights, self._readout = [], None
+
+    def take(self) -> list[tuple[Tensor, Tensor, int]]:
+        """Attention (P, S), readout (P, D) and number of pointer keys of every pass since the last call."""
+        done, self._done = self._done, []
+        return done
+
+
+class Stream:
+    """One video, frame by frame, with sessions that stay small.
+
+    Every object has a session of its own and shares the frame's features: in a common one EdgeTAM fails (transformers
+    5.23) when an object joins the others later, and SAM 2 then hardens the masks that it remembers of all of them.
+    """
+
+    def __init__(self, model: Any, new_session: Callable[[], Any], tap: Tap) -> None:
+        """Start.
+
+        Args:
+            model: Sam2VideoModel or EdgeTamVideoModel in evaluation mode.
+            new_session: makes an inference session of its kind, without a video.
+            tap: on the model.
+        """
+        self.sessions: dict[int, Any] = {}
+        self._model = model
+        self._new_session = new_session
+        self._tap = tap
+        self._cells = key_cells(model)
+
+    def step(
+        self, t: int, pixels: Tensor, new: Mapping[int, Tensor]
+    ) -> tuple[dict[int, Reading], dict[int, Tensor]]:
+        """Run a frame.
+
+        Args:
+            t: its index; one more than the last.
+            pixels: (3, S, S) normalised.
+            new: masks (S, S) 0 or 1 of the objects that this frame shows for the first time, by object id.
+
+        Returns:
+            What each object read that was shown before, and the mask logits (h, w) of all objects, by object id.
+
+        Raises:
+            TeacherError: the model's keys are not those that its session says.
+        """
+        readings: dict[int, Reading] = {}
+        masks: dict[int, Tensor] = {}
+        features = None
+        for number in [*self.sessions, *new]:
+            if number in new:
+                session = self.sessions[number] = self._new_session()
+                session.add_mask_inputs(session.obj_id_to_idx(number), t, new[number][None, None])
+                session.obj_with_new_inputs.append(number)
+                sources = []
+            else:
+                session = self.sessions[number]
+                sources = self._sources(session, t)
+            if features is not None:
+                session.cache.cache_vision_features(t, features)
+            self._tap.take()
+            masks[number] = self._model(inference_session=session, frame=pixels, frame_idx=t).pred_masks[0, 0]
+            features = session.cache.get_vision_features(t)
+            for attention, readout, pointers in self._tap.take():
+                readings[number] = self._reading(sources, attention, readout, pointers)
+            self._forget(session, t)
+        return readings, masks
+
+    def _sources(self, session: Any, t: int) -> list[int]:
+        """Frames whose memories a session's object will read on frame t, in the order of its keys."""
+        stored = session.output_dict_per_obj[0]
+        frame_of = {
+            id(entry): frame
+            for kind in ("cond_frame_outputs", "non_cond_frame_outputs")
+            for frame, entry in stored[kind].items()
+        }
+        # The model's own choice, so that its order is ours whatever it is.
+        gathered = self._model._gather_memory_frame_outputs(session, 0, t)
+        return [frame_of[id(entry)] for _, entry in gathered if entry is not None]
+
+    def _reading(self, sources: list[int], attention: Tensor, readout: Tensor, pointers: int) -> Reading:
+        """Name the keys: every frame's in turn, then the pointers."""
+        tail = torch.full((pointers,), NOWHERE)
+        frames = torch.tensor(sources).repeat_interleave(len(self._cells))
+        source, cell = (
+            torch.cat([part, tail]).to(attention.device)
+            for part in (frames, self._cells.repeat(len(sources)))
+        )
+        if len(source) != attention.shape[1]:
+            raise TeacherError(
+                f"the model attends to {attention.shape[1]} keys where its session holds {len(source)}; "
+                "this version of transformers builds its memory in another way"
+            )
+        return Reading(attention, readout, source, cell)
+
+    def _forget(self, session: Any, t: int) -> None:
+        """Drop what no later frame can read: the session itself keeps everything, 12 MB a frame."""
+        session.processed_frames.clear()
+        session.mask_inputs_per_obj[0].clear()
+        session.frames_tracked_per_obj[0].clear()
+        stored = session.output_dict_per_obj[0]
+        recent = stored["non_cond_frame_outputs"]
+        for frame in [f for f in recent if t + 1 - f >= self._model.config.max_object_pointers_in_encoder]:
+            del recent[frame]
+        for frame, entry in recent.items():
+            if t + 1 - frame >= self._model.num_maskmem:
+                _keep(entry, ("object_pointer",))
+        for entry in (*recent.values(), *stored["cond_frame_outputs"].values()):
+            _keep(entry, ("object_pointer", "maskmem_features", "maskmem_pos_enc"))
+
+
+def _keep(entry: dict[str, Any], names: tuple[str, ...]) -> None:
+    for name in [name for name in entry if name not in names]:
+        del entry[name]
