@@ -98,6 +98,7 @@ class DataConfig:
         sources: drawn by weight.
         clips_per_epoch: what counts as an epoch; clips are drawn at random, so no source has an end.
         objects: most objects that are followed in a clip.
+        distinct: a phase goes round this many clips, for trials that are to overfit; none draws new ones for ever.
         workers: processes that prepare clips; 0 prepares them in the training process.
         prefetch: batches that each worker prepares ahead.
         skip_bad: count and replace samples that cannot be read, instead of stopping.
@@ -107,6 +108,7 @@ class DataConfig:
     sources: tuple[SourceConfig, ...] = (SourceConfig("rendered"),)
     clips_per_epoch: int = 4000
     objects: int = 3
+    distinct: int | None = None
     workers: int = 1
     prefetch: int = 4
     skip_bad: bool = False
@@ -117,6 +119,8 @@ class DataConfig:
             raise ConfigurationError("sources is empty; name at least one")
         _at_least("clips_per_epoch", self.clips_per_epoch, 1)
         _within("objects", self.objects, 1, 16)
+        if self.distinct is not None:
+            _at_least("distinct", self.distinct, 1)
         _at_least("workers", self.workers, 0)
         _at_least("prefetch", self.prefetch, 1)
 

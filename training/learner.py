@@ -45,9 +45,11 @@ def clip_gradients(model: ClipLoss, largest: float) -> tuple[Tensor, Tensor]:
     The gate's, estimated from what it dropped, are tens of times the others: clipped together, they would leave
     nothing of those.
     """
-    gate = set(model.student.gate.parameters())
-    rest = [parameter for parameter in model.parameters() if parameter not in gate]
-    return nn.utils.clip_grad_norm_(rest, largest), nn.utils.clip_grad_norm_(list(gate), largest)
+    gate = list(model.student.gate.parameters())
+    # In a fixed order: sums of floats depend on it, and runs are to be repeatable.
+    mine = {id(parameter) for parameter in gate}
+    rest = [parameter for parameter in model.parameters() if id(parameter) not in mine]
+    return nn.utils.clip_grad_norm_(rest, largest), nn.utils.clip_grad_norm_(gate, largest)
 
 
 class Average:

@@ -19,7 +19,7 @@ from training.datasets.stream import Mixture
 from training.device_rate import DTYPES, matrix_rate
 from training.journal import Journal, Throughput
 from training.position import Position, stage_steps
-from training.stage import StageTraining
+from training.stage import Outcome, StageTraining
 
 CONFIG_FILE = "config.yaml"
 CHECKPOINTS = "checkpoints"
@@ -98,6 +98,7 @@ class Runner:
         self.folder = config.folder
         self.checkpoints = config.folder / CHECKPOINTS
         self._resumed = self._find_resumed(resume)
+        self._saved: tuple[int, int] | None = None
 
     def run(self) -> int:
         """Train. Returns the exit code: 0, or 128 and the signal's number.
@@ -175,10 +176,11 @@ class Runner:
             started = time.perf_counter()
             outcome = training.step(position, total, self.stop.wanted(), throughput)
             if outcome is None:
-                self._save(training, position, journal, "last")
+                if self._saved != (position.stage, position.step):
+                    self._save(training, position, journal, "last")
                 return False
             if outcome.bad_batch is not None:
-                self._give_up(training, position, outcome.bad_batch)
+                self._give_up(training, position, outcome)
             self.stop.longest = max(self.stop.longest, time.perf_counter() - started)
             row = {"step": position.total_step, "stage": position.stage, **outcome.row}
             row |= throughput.end(outcome.clips)
@@ -195,6 +197,7 @@ class Runner:
     def _save(self, training: StageTraining, position: Position, journal: Journal, kind: str) -> None:
         """Write a checkpoint; validate it, and keep it as the best one where it is."""
         accelerator = training.accelerator
+        self._saved = (position.stage, position.step)
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
             loss = training.validate(position)
@@ -214,8 +217,8 @@ class Runner:
             journal.say(f"{path}{said}")
         accelerator.wait_for_everyone()
 
-    def _give_up(self, training: StageTraining, position: Position, batch: dict[str, Any]) -> None:
-        """Save what led to a loss that is not finite, and stop.
+    def _give_up(self, training: StageTraining, position: Position, outcome: Outcome) -> None:
+        """Save what led to a loss that is not finite, or to an error, and stop.
 
         Raises:
             TrainingError: always.
@@ -223,10 +226,10 @@ class Runner:
         rank = training.accelerator.process_index
         path = self.folder / f"bad_batch_{position.total_step:08d}_{rank}.pt"
         weights = {name: value.cpu() for name, value in training.student.state_dict().items()}
-        content = {"variant": self.config.variant, "clip": batch, "student": weights}
+        content = {"variant": self.config.variant, "clip": outcome.bad_batch, "student": weights}
         checkpoint.save(path, {**content, "position": position.state()})
         raise TrainingError(
-            f"the loss is not finite at step {position.step} of stage {position.stage}; the batch and the weights "
+            f"step {position.step} of stage {position.stage} went wrong: {outcome.wrong}; the batch and the weights "
             f"are in {path}; lower the rate, or look at the clip"
         )
 

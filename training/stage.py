@@ -32,12 +32,14 @@ class Outcome:
     Attributes:
         row: numbers for the log.
         clips: that all processes trained on.
-        bad_batch: this process's part of the batch whose loss was not finite; nothing was learned from it.
+        bad_batch: this process's part of the batch that went wrong; nothing was learned from it.
+        wrong: what went wrong.
     """
 
     row: dict[str, float]
     clips: int
     bad_batch: dict[str, Any] | None = None
+    wrong: str = ""
 
 
 class StageTraining:
@@ -114,8 +116,8 @@ class StageTraining:
                 clip, skipped = self._next_batch()
             with self.accelerator.accumulate(self._model):
                 row = self._learn(clip, skipped, progress, position, throughput)
-            if row is None:
-                return Outcome({}, 0, clip)
+            if isinstance(row, str):
+                return Outcome({}, 0, clip, row)
             rows.append(row)
             position.skipped += int(row.pop("skipped"))
             position.clips += len(clip["count"]) * self.accelerator.num_processes
@@ -184,11 +186,11 @@ class StageTraining:
 
     def _learn(
         self, clip: dict[str, Any], skipped: int, progress: float, position: Position, throughput: Throughput
-    ) -> dict[str, float] | None:
+    ) -> dict[str, float] | str:
         """Forward and backward of one batch, and the optimiser where enough batches came together.
 
         Returns:
-            Its numbers; None where the loss or its gradient is not finite on any process.
+            Its numbers; or what went wrong, such as a loss or gradient that is not finite on any process.
         """
         number = position.next_batch + self.accelerator.process_index
         key = (self.config.seed, TRAINING, position.stage, position.phase, NOISE, number)
@@ -202,11 +204,15 @@ class StageTraining:
         if self._operations is None:
             self._operations = self._count(forward)
         throughput.operations += self._operations
-        loss, parts = forward()
+        try:
+            loss, parts = forward()
+        except RuntimeError as error:
+            # Some operations refuse a NaN before it reaches the loss.
+            return str(error)
         told = torch.stack([loss.detach().float(), torch.tensor(float(skipped), device=loss.device)])
         told = self.accelerator.gather(told.unsqueeze(0))
         if not torch.isfinite(told).all():
-            return None
+            return f"the loss is {float(told[:, 0].sum())}"
         self.accelerator.backward(loss)
         row = {"loss": float(told[:, 0].mean()), "skipped": float(told[:, 1].sum()), **parts}
         if self.accelerator.sync_gradients:
@@ -214,7 +220,7 @@ class StageTraining:
             norm, gate_norm = clip_gradients(self.loss, self.config.optimizer.clip)
             # A scaler expects this now and then, and leaves such a step out.
             if self.accelerator.scaler is None and not torch.isfinite(norm + gate_norm):
-                return None
+                return f"the gradient's norm is {float(norm + gate_norm)}"
             row |= {"norm": float(norm), "gate_norm": float(gate_norm)}
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)

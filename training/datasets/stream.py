@@ -139,7 +139,8 @@ class SampleStream(Dataset[dict[str, Any]]):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Sample `index`: tensors of a clip; or `ERROR` and the message, since workers garble exceptions."""
-        rng = np.random.default_rng([*self._key, index])
+        distinct = self._mixture.data.distinct
+        rng = np.random.default_rng([*self._key, index if distinct is None else index % distinct])
         try:
             clip, skipped = self._mixture.draw(rng, self._shape)
         except SourceError as error:
