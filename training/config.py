@@ -176,6 +176,7 @@ class StageConfig:
         warmup: steps of linear warm-up.
         prune: whether memory is pruned, as `unroll.selection` says; else it keeps every token.
         int8: simulate INT8 in convolutions and linear layers (section 3.5, stage 3).
+        calibration_batches: of clips that INT8's ranges are first set by.
         phases: shapes of the clips, in order.
     """
 
@@ -188,6 +189,7 @@ class StageConfig:
     warmup: int = 0
     prune: bool = True
     int8: bool = False
+    calibration_batches: int = 4
     phases: tuple[Phase, ...] = (Phase(),)
 
     def __post_init__(self) -> None:
@@ -203,6 +205,7 @@ class StageConfig:
             raise ConfigurationError(f"rate is {self.rate}, expected more than 0")
         _within("final", self.final, 1e-6, 1.0)
         _at_least("warmup", self.warmup, 0)
+        _at_least("calibration_batches", self.calibration_batches, 1)
         ends = [phase.until for phase in self.phases]
         if not ends or ends[-1] != 1.0 or any(a >= b for a, b in itertools.pairwise(ends)):
             raise ConfigurationError(f"phases end at {ends}; `until` must grow and end at 1.0")

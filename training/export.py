@@ -10,30 +10,55 @@ from sam2lite_core.variants import get_variant
 from training import checkpoint
 
 
-def load_student(path: Path) -> Student:
+def load_averaged(path: Path) -> tuple[Student, bool]:
     """The averaged weights of a checkpoint, in evaluation mode. Nothing in the file is executed.
 
+    Returns:
+        The student, and whether it simulates INT8.
+
     Raises:
-        ModelFileError: the file is missing, cut short, no checkpoint, or of a stage that simulates INT8.
+        ModelFileError: the file is missing, cut short or no checkpoint.
     """
     state = checkpoint.load(path)
-    if state.get("int8", False):
-        raise ModelFileError(f"{path}: simulates INT8; export it with training.quantization")
-    student = Student(get_variant(state["variant"]))
+    student, int8 = Student(get_variant(state["variant"])), bool(state.get("int8", False))
+    if int8:
+        from training.quantization import prepare
+
+        student = prepare(student)
     try:
         student.load_state_dict(state["average"])
     except (KeyError, RuntimeError) as error:
         raise ModelFileError(f"{path}: holds no student of variant {state['variant']}: {error}") from None
-    return student.eval()
+    return student.eval(), int8
+
+
+def load_student(path: Path) -> Student:
+    """The averaged weights of a checkpoint in floating point, in evaluation mode.
+
+    Raises:
+        ModelFileError: the file is missing, cut short or no checkpoint.
+    """
+    student, int8 = load_averaged(path)
+    if not int8:
+        return student
+    from training.quantization import in_floating_point
+
+    return in_floating_point(student)
 
 
 def export_checkpoint(path: Path, folder: Path, note: str = "") -> None:
-    """Write the files that the tracker loads; see `export_student`.
+    """Write the files that the tracker loads: INT8 graphs for a checkpoint of stage 3, else floating point.
 
     Raises:
         ModelFileError: the checkpoint cannot be read, or the folder holds something else.
     """
-    export_student(load_student(path), folder, note)
+    student, int8 = load_averaged(path)
+    if not int8:
+        export_student(student, folder, note)
+        return
+    from training.quantization import export_int8
+
+    export_int8(student, folder, note)
 
 
 def main() -> None:

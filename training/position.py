@@ -76,4 +76,6 @@ def stage_steps(stage: StageConfig, clips_per_epoch: int, batches_per_step: int)
 
 def seed_of(*key: int) -> int:
     """One seed out of several numbers, below 2**63."""
-    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    # numpy takes (1,) and (1, 0) for the same entropy; the length at the end tells them apart.
+    sequence = np.random.SeedSequence((*key, len(key)))
+    return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))

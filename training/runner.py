@@ -110,6 +110,7 @@ class Runner:
         config = self.config
         if config.threads is not None:
             torch.set_num_threads(config.threads)
+        mixture = Mixture(config.data, config.seed)
         accelerator = Accelerator(
             mixed_precision=config.precision,
             gradient_accumulation_steps=config.accumulate,
@@ -117,7 +118,6 @@ class Runner:
             # A batch whose memory chance decides leaves the gate without gradients.
             kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
         )
-        mixture = Mixture(config.data, config.seed)
         if accelerator.is_main_process:
             self._prepare_folder()
         accelerator.wait_for_everyone()
@@ -187,7 +187,9 @@ class Runner:
             position.spent += training.largest(row["seconds"]) if total is None else row["seconds"]
             journal.record(row, position.step % self.config.log_every == 0)
             due = checks.every_steps > 0 and position.step % checks.every_steps == 0
-            if training.agree(due or time.monotonic() - saved > 60.0 * checks.every_minutes):
+            due = due or time.monotonic() - saved > 60.0 * checks.every_minutes
+            # The stage's own checkpoint comes at its end.
+            if position.progress(stage, total) < 1.0 and training.agree(due):
                 self._save(training, position, journal, "last")
                 saved = time.monotonic()
         self._save(training, position, journal, "stage")
@@ -200,7 +202,7 @@ class Runner:
         self._saved = (position.stage, position.step)
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
-            loss = training.validate(position)
+            loss = training.validate()
             better = loss is not None and (position.best is None or loss < position.best)
             if better:
                 position.best = loss

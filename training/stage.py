@@ -15,7 +15,16 @@ from sam2lite_core.model.student import Student
 from sam2lite_core.variants import get_variant
 from training import checkpoint
 from training.config import Phase, RunConfig, StageConfig
-from training.datasets.stream import NOISE, TRAINING, VALIDATION, Mixture, batches, checked, collate
+from training.datasets.stream import (
+    CALIBRATION,
+    NOISE,
+    TRAINING,
+    VALIDATION,
+    Mixture,
+    batches,
+    checked,
+    collate,
+)
 from training.device_rate import count_operations
 from training.journal import Throughput
 from training.learner import Average, ClipLoss, clip_gradients, parameter_groups
@@ -69,6 +78,8 @@ class StageTraining:
         # Matrices and images lie channels last: convolutions on a CPU take half the time.
         self.loss = ClipLoss(student.to(memory_format=torch.channels_last), teacher, projection)  # type: ignore[call-overload]
         self.loss.to(accelerator.device)
+        if stage.int8 and state is None:
+            self._calibrate()
         self.average = Average(student, config.optimizer.average)
         optimizer = torch.optim.AdamW(
             parameter_groups(self.loss, config.optimizer.decay), lr=stage.rate, betas=config.optimizer.betas
@@ -137,7 +148,7 @@ class StageTraining:
         return float(self.accelerator.gather(values).max())
 
     @torch.no_grad()
-    def validate(self, position: Position) -> float | None:
+    def validate(self) -> float | None:
         """Mean loss of the averaged weights on clips that are never trained on; None where none are wanted.
 
         What a teacher says does not count: it shows where to look, and here it counts how well the student tracks.
@@ -149,14 +160,8 @@ class StageTraining:
         student.load_state_dict(self.average.state)
         model = ClipLoss(student.eval())
         phase = self.stage.phases[-1]
-        key = (self.config.seed, VALIDATION, position.stage)
-        stream = batches(self.mixture, phase, key).dataset
         losses = []
-        for number in range(wanted):
-            samples = [stream[number * phase.batch + index] for index in range(phase.batch)]
-            clip, _ = checked(collate(samples))
-            clip = {name: value.to(self.accelerator.device) for name, value in clip.items()}
-            generator = torch.Generator().manual_seed(seed_of(*key, NOISE, number))
+        for clip, generator in self._held_out(VALIDATION, phase, wanted):
             with self.accelerator.autocast():
                 loss, _ = model(clip, self._unroll(phase), 1.0, generator)
             losses.append(float(loss))
@@ -181,6 +186,27 @@ class StageTraining:
         """Let workers and prepared parts go, before another stage builds its own."""
         self._batches = None
         self.accelerator.free_memory()
+
+    @torch.no_grad()
+    def _calibrate(self) -> None:
+        """Let the layers that simulate INT8 see what they will have to hold; every process sees the same."""
+        from training.quantization import calibrating
+
+        phase, count = self.stage.phases[0], self.stage.calibration_batches
+        with calibrating(self.student), self.accelerator.autocast():
+            for clip, generator in self._held_out(CALIBRATION, phase, count):
+                self.loss(clip, self._unroll(phase), 1.0, generator)
+
+    def _held_out(
+        self, purpose: int, phase: Phase, count: int
+    ) -> Iterator[tuple[dict[str, Tensor], torch.Generator]]:
+        """Batches that are never trained on, always the same ones, each with its random numbers."""
+        key = (self.config.seed, purpose)
+        stream = batches(self.mixture, phase, key).dataset
+        for number in range(count):
+            clip, _ = checked(collate([stream[number * phase.batch + index] for index in range(phase.batch)]))
+            moved = {name: value.to(self.accelerator.device) for name, value in clip.items()}
+            yield moved, torch.Generator().manual_seed(seed_of(*key, NOISE, number))
 
     # ---- parts of a step --------------------------------------------------------------------------------------------
 

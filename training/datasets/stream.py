@@ -28,7 +28,7 @@ from training.synthesis import Clip, SynthesisConfig, render_clip
 TRIES = 20
 """Bad samples in a row after which skipping them is given up."""
 
-TRAINING, VALIDATION, NOISE = 0, 1, 2
+TRAINING, VALIDATION, CALIBRATION, NOISE = range(4)
 """What random numbers are for: part of every key, so that no clip of validation is ever trained on."""
 
 ERROR, SKIPPED = "error", "skipped"
