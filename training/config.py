@@ -14,6 +14,9 @@ from sam2lite_core.variants import PATCH, get_variant
 from training.unroll import UnrollConfig
 
 SourceKind = Literal["davis", "youtube_vos", "mose", "bdd100k", "stills", "clips", "synthetic", "rendered"]
+RENDERING = ("stills", "synthetic", "rendered")
+"""Sources whose clips are rendered from stills alone."""
+
 TeacherName = Literal["none", "oracle", "student", "sam2", "edgetam"]
 
 
@@ -101,6 +104,8 @@ class DataConfig:
         distinct: a phase goes round this many clips, for trials that are to overfit; none draws new ones for ever.
         workers: processes that prepare clips; 0 prepares them in the training process.
         prefetch: batches that each worker prepares ahead.
+        render_on: workers render clips whole; with device they compose the scenes, and the device that trains draws
+            them in batches, which wants sources that render (stills, synthetic, rendered).
         skip_bad: count and replace samples that cannot be read, instead of stopping.
         augmentation: of filmed clips.
     """
@@ -111,6 +116,7 @@ class DataConfig:
     distinct: int | None = None
     workers: int = 1
     prefetch: int = 4
+    render_on: Literal["workers", "device"] = "workers"
     skip_bad: bool = False
     augmentation: Augmentation = Augmentation()
 
@@ -123,6 +129,11 @@ class DataConfig:
             _at_least("distinct", self.distinct, 1)
         _at_least("workers", self.workers, 0)
         _at_least("prefetch", self.prefetch, 1)
+        filmed = [source.kind for source in self.sources if source.kind not in RENDERING]
+        if self.render_on == "device" and filmed:
+            raise ConfigurationError(
+                f"render_on is device, but source {filmed[0]} is filmed; leave it out or render on workers"
+            )
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sam2lite_core.errors import ConfigurationError, SourceError
+from sam2lite_core.errors import ConfigurationError
 from sam2lite_core.files import write_atomically
 from sam2lite_core.visualization import object_colour
 from training.config import RunConfig
-from training.datasets.stream import ERROR, TRAINING, Mixture, batches
+from training.datasets.stream import TRAINING, Mixture, batches, checked, clip_shape, collate, rendered
 
 FRAMES = 8
 """Most frames that are drawn of a clip; the others are left out evenly."""
@@ -45,13 +45,14 @@ def draw_samples(config: RunConfig, stage: int, phase: int, clips: int, out: Pat
     if out.suffix.lower() != ".png":
         raise ConfigurationError(f"--out {out}: name a .png file")
     key = (config.seed, TRAINING, stage, phase - 1)
-    stream = batches(Mixture(config.data, config.seed), phases[phase - 1], key).dataset
+    mixture = Mixture(config.data, config.seed)
+    stream = batches(mixture, phases[phase - 1], key).dataset
+    shape = clip_shape(mixture, phases[phase - 1])
     rows = []
     for index in range(clips):
-        sample = stream[index]
-        if ERROR in sample:
-            raise SourceError(sample[ERROR])
-        rows.append(draw_clip(sample))
+        batch, _ = checked(collate([stream[index]]))
+        clip = rendered(batch, shape, *key, index)
+        rows.append(draw_clip({name: value[0] for name, value in clip.items()}))
     picture = cv2.cvtColor(np.concatenate(rows), cv2.COLOR_RGB2BGR)
     write_atomically(out, cv2.imencode(".png", picture)[1].tobytes())
     return len(rows)

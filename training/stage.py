@@ -23,7 +23,9 @@ from training.datasets.stream import (
     Mixture,
     batches,
     checked,
+    clip_shape,
     collate,
+    rendered,
 )
 from training.device_rate import count_operations
 from training.journal import Throughput
@@ -124,7 +126,7 @@ class StageTraining:
         rows: list[dict[str, float]] = []
         for _ in range(self.config.accumulate):
             with throughput.waiting():
-                clip, skipped = self._next_batch()
+                clip, skipped = self._next_batch(position)
             with self.accelerator.accumulate(self._model):
                 row = self._learn(clip, skipped, progress, position, throughput)
             if isinstance(row, str):
@@ -206,6 +208,7 @@ class StageTraining:
         for number in range(count):
             clip, _ = checked(collate([stream[number * phase.batch + index] for index in range(phase.batch)]))
             moved = {name: value.to(self.accelerator.device) for name, value in clip.items()}
+            moved = rendered(moved, clip_shape(self.mixture, phase), *key, number)
             yield moved, torch.Generator().manual_seed(seed_of(*key, NOISE, number))
 
     # ---- parts of a step --------------------------------------------------------------------------------------------
@@ -259,9 +262,12 @@ class StageTraining:
         # A backward pass takes twice what the forward pass takes: one product for each factor's gradient.
         return 3 * count_operations(forward)
 
-    def _next_batch(self) -> tuple[dict[str, Any], int]:
+    def _next_batch(self, position: Position) -> tuple[dict[str, Any], int]:
         assert self._batches is not None, "a phase is entered first"
-        return checked(next(self._batches))
+        batch, skipped = checked(next(self._batches))
+        shape = clip_shape(self.mixture, self.stage.phases[position.phase])
+        number = position.next_batch + self.accelerator.process_index
+        return rendered(batch, shape, self.config.seed, position.stage, position.phase, number), skipped
 
     def _enter_phase(self, position: Position, phase: int) -> None:
         """Open the data of a phase where it is not open yet."""

@@ -336,13 +336,62 @@ def flows(images: NDArray[np.uint8]) -> tuple[FloatArray, FloatArray]:
     return flow, magnitude
 
 
+@dataclass(frozen=True)
+class Scene:
+    """What a clip is rendered from.
+
+    Attributes:
+        layers: bottom first; the first is the background unless that is filmed.
+        followed: numbers of the objects that are followed, in the order of their labels.
+    """
+
+    layers: list[_Layer]
+    followed: list[int]
+
+
+def compose_scene(
+    rng: np.random.Generator,
+    stills: Stills,
+    config: SynthesisConfig,
+    filmed: NDArray[np.uint8] | None = None,
+) -> Scene:
+    """Draw a scene whose frame 0 shows at least one followed object of at least `SMALLEST_SHARE` of the frame."""
+    while True:
+        layers, followed = _compose_layers(rng, stills, config, filmed is not None)
+        if rng.random() < config.absence:
+            _hide(rng, layers, followed, config)
+        _, first, _ = _render_frame(layers, 0, _grid(config), config, filmed)
+        seen = [n for n in sorted(followed) if (first == n).mean() > SMALLEST_SHARE][: config.objects]
+        if seen:
+            return Scene(layers, seen)
+
+
+def render_scene(
+    scene: Scene, config: SynthesisConfig, filmed: NDArray[np.uint8] | None = None
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8], FloatArray]:
+    """Images, labels and places of all frames, before the camera has its effect; see `Clip`."""
+    table = np.zeros(256, np.uint8)
+    table[scene.followed] = np.arange(1, len(scene.followed) + 1)
+    grid = _grid(config)
+    frames = [_render_frame(scene.layers, t, grid, config, filmed) for t in range(config.frames)]
+    images, numbers, places = (np.stack(part) for part in zip(*frames, strict=True))
+    return images, table[numbers], places
+
+
+def _grid(config: SynthesisConfig) -> FloatArray:
+    """(H, W, 2) float32 pixel coordinates (x, y)."""
+    columns = np.arange(config.width, dtype=np.float32)
+    rows = np.arange(config.height, dtype=np.float32)
+    return np.stack(np.meshgrid(columns, rows), axis=-1)
+
+
 def render_clip(
     rng: np.random.Generator,
     stills: Stills,
     config: SynthesisConfig,
     filmed: NDArray[np.uint8] | None = None,
 ) -> Clip:
-    """Render one clip whose frame 0 shows at least one followed object of at least `SMALLEST_SHARE` of the frame.
+    """Render one clip; see `compose_scene`.
 
     Args:
         rng: the same state gives the same clip.
@@ -350,21 +399,8 @@ def render_clip(
         config: shape and difficulty.
         filmed: (T, H, W, 3) uint8 frames to paste over, in place of a photograph.
     """
-    columns = np.arange(config.width, dtype=np.float32)
-    rows = np.arange(config.height, dtype=np.float32)
-    grid = np.stack(np.meshgrid(columns, rows), axis=-1)
-    while True:
-        layers, followed = _compose_layers(rng, stills, config, filmed is not None)
-        if rng.random() < config.absence:
-            _hide(rng, layers, followed, config)
-        _, first, _ = _render_frame(layers, 0, grid, config, filmed)
-        seen = [n for n in sorted(followed) if (first == n).mean() > SMALLEST_SHARE][: config.objects]
-        if seen:
-            break
-    table = np.zeros(256, np.uint8)
-    table[seen] = np.arange(1, len(seen) + 1)
-    frames = [_render_frame(layers, t, grid, config, filmed) for t in range(config.frames)]
-    images = _camera(rng, np.stack([frame[0] for frame in frames]))
-    labels = table[np.stack([frame[1] for frame in frames])]
+    scene = compose_scene(rng, stills, config, filmed)
+    images, labels, places = render_scene(scene, config, filmed)
+    images = _camera(rng, images)
     flow, motion = flows(images)
-    return Clip(images, labels, len(seen), flow, motion, np.stack([frame[2] for frame in frames]))
+    return Clip(images, labels, len(scene.followed), flow, motion, places)

@@ -18,7 +18,7 @@ from sam2lite_core.errors import ConfigurationError, ModelFileError, SourceError
 from sam2lite_core.files import output_folder, write_atomically
 from training import checkpoint
 from training.config import RunConfig
-from training.datasets.stream import SKIPPED, TRAINING, Mixture, batches, checked
+from training.datasets.stream import SKIPPED, TRAINING, Mixture, batches, checked, clip_shape, rendered
 
 CACHE_FILE = "cache.json"
 PREFIX = "teacher."
@@ -162,9 +162,12 @@ def fill_cache(config: RunConfig, stages: tuple[int, ...], count: int, out: Path
         for stage in stages:
             for phase, shape in enumerate(config.stages.numbered()[stage].phases):
                 loader = iter(batches(mixture, shape, (config.seed, TRAINING, stage, phase)))
+                size = clip_shape(mixture, shape)
                 for number in tqdm(range(count), desc=f"stage {stage}, phase {phase + 1}", disable=None):
-                    clip, _ = checked(next(loader))
-                    targets = teacher.targets({name: value.to(place) for name, value in clip.items()})
+                    batch, _ = checked(next(loader))
+                    batch = {name: value.to(place) for name, value in batch.items()}
+                    clip = rendered(batch, size, config.seed, stage, phase, number)
+                    targets = teacher.targets(clip)
                     write_batch(batch_file(folder, stage, phase, number), clip, targets, config.variant)
                     written += 1
         write_header(folder, teacher.name, teacher.readout_width)

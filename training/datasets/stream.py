@@ -16,20 +16,25 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from sam2lite_core.errors import SourceError
+from training.batch_synthesis import render_scenes, scene_tensors, stack_scenes
 from training.config import DataConfig, Phase, SourceConfig
 from training.data import to_tensors
 from training.datasets.filmed import FilmedClips
 from training.datasets.layouts import LAYOUTS
 from training.datasets.unlabelled import PastedClips
+from training.position import seed_of
 from training.rendered_stills import rendered_stills
 from training.stills import Stills
-from training.synthesis import Clip, SynthesisConfig, render_clip
+from training.synthesis import Clip, Scene, SynthesisConfig, compose_scene, render_clip
 
 TRIES = 20
 """Bad samples in a row after which skipping them is given up."""
 
-TRAINING, VALIDATION, CALIBRATION, NOISE = range(4)
+TRAINING, VALIDATION, CALIBRATION, NOISE, CAMERA = range(5)
 """What random numbers are for: part of every key, so that no clip of validation is ever trained on."""
+
+PICTURES = "pictures"
+"""A key that scenes have and clips have not."""
 
 ERROR, SKIPPED = "error", "skipped"
 """Keys of a batch beside the clip's: why there is none, and how many samples were skipped for it."""
@@ -62,9 +67,14 @@ class SynthesisedClips:
 
     def clip(self, rng: np.random.Generator, shape: SynthesisConfig) -> Clip:
         """Render one."""
-        if self._pasted is not None:
-            shape = replace(shape, pasted=self._pasted)
-        return render_clip(rng, self.stills, shape)
+        return render_clip(rng, self.stills, self._shape(shape))
+
+    def scene(self, rng: np.random.Generator, shape: SynthesisConfig) -> Scene:
+        """Compose one, to be rendered elsewhere."""
+        return compose_scene(rng, self.stills, self._shape(shape))
+
+    def _shape(self, shape: SynthesisConfig) -> SynthesisConfig:
+        return shape if self._pasted is None else replace(shape, pasted=self._pasted)
 
 
 def open_source(config: SourceConfig, data: DataConfig, seed: int) -> ClipSource:
@@ -109,8 +119,8 @@ class Mixture:
         weights = np.array([config.weight for config in data.sources])
         self._weights = weights / weights.sum()
 
-    def draw(self, rng: np.random.Generator, shape: SynthesisConfig) -> tuple[Clip, int]:
-        """A clip, and how many bad samples were skipped on the way.
+    def draw(self, rng: np.random.Generator, shape: SynthesisConfig) -> tuple[Clip | Scene, int]:
+        """A clip, or a scene where the device renders, and how many bad samples were skipped on the way.
 
         Raises:
             SourceError: a bad sample that may not be skipped, or too many of them in a row.
@@ -118,12 +128,22 @@ class Mixture:
         for skipped in range(TRIES):
             source = self.sources[int(rng.choice(len(self.sources), p=self._weights))]
             try:
+                if self.data.render_on == "device":
+                    assert isinstance(source, SynthesisedClips)  # DataConfig sees to it
+                    return source.scene(rng, shape), skipped
                 return source.clip(rng, shape), skipped
             except SourceError as error:
                 if not self.data.skip_bad:
                     raise
                 last = error
         raise SourceError(f"{TRIES} bad samples in a row; the last one: {last}")
+
+
+def clip_shape(mixture: Mixture, phase: Phase) -> SynthesisConfig:
+    """Shape and difficulty of a phase's clips."""
+    return SynthesisConfig(
+        phase.height, phase.width, phase.frames, mixture.data.objects, smallest=phase.smallest
+    )
 
 
 class SampleStream(Dataset[dict[str, Any]]):
@@ -133,19 +153,18 @@ class SampleStream(Dataset[dict[str, Any]]):
         """Keep what sample i depends on: `key` holds the run's seed and what tells its parts apart."""
         self._mixture = mixture
         self._key = key
-        self._shape = SynthesisConfig(
-            phase.height, phase.width, phase.frames, mixture.data.objects, smallest=phase.smallest
-        )
+        self._shape = clip_shape(mixture, phase)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Sample `index`: tensors of a clip; or `ERROR` and the message, since workers garble exceptions."""
         distinct = self._mixture.data.distinct
         rng = np.random.default_rng([*self._key, index if distinct is None else index % distinct])
         try:
-            clip, skipped = self._mixture.draw(rng, self._shape)
+            drawn, skipped = self._mixture.draw(rng, self._shape)
         except SourceError as error:
             return {ERROR: str(error)}
-        return {**to_tensors(clip), SKIPPED: torch.tensor(skipped)}
+        tensors = scene_tensors(drawn) if isinstance(drawn, Scene) else to_tensors(drawn)
+        return {**tensors, SKIPPED: torch.tensor(skipped)}
 
 
 class BatchNumbers:
@@ -172,12 +191,24 @@ def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
     for sample in samples:
         if ERROR in sample:
             return {ERROR: sample[ERROR]}
-    return {name: _stack(name, [sample[name] for sample in samples]) for name in samples[0]}
+    skipped = torch.stack([sample.pop(SKIPPED) for sample in samples]).sum()
+    # Scenes have as many layers as they happen to have.
+    stacked = stack_scenes(samples) if PICTURES in samples[0] else default_collate(samples)
+    return {**stacked, SKIPPED: skipped}
 
 
-def _stack(name: str, tensors: list[Tensor]) -> Tensor:
-    out: Tensor = default_collate(tensors)
-    return out.sum() if name == SKIPPED else out
+def rendered(batch: dict[str, Tensor], shape: SynthesisConfig, *key: int) -> dict[str, Tensor]:
+    """The clips of a batch: rendered here and now where they are scenes, untouched where they are clips.
+
+    Args:
+        batch: on the device that is to render.
+        shape: of the clips.
+        key: what the camera's effects depend on.
+    """
+    if PICTURES not in batch:
+        return batch
+    with torch.no_grad(), torch.autocast(batch[PICTURES].device.type, enabled=False):
+        return render_scenes(batch, shape, torch.Generator().manual_seed(seed_of(*key, CAMERA)))
 
 
 def _start_worker(_: int) -> None:
