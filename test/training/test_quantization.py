@@ -18,7 +18,7 @@ from sam2lite_core.model.student import Student
 from sam2lite_core.tracker import Tracker
 from sam2lite_core.types import Prompt
 from sam2lite_core.variants import get_variant
-from training import quantization
+from training import quantization, quantized_export
 from training.unroll import UnrollConfig, Unroller
 
 SHIPPED = Path(__file__).parents[2] / "sam2lite_core" / "weights" / "tiny"
@@ -146,7 +146,7 @@ def test_a_layer_that_was_never_calibrated_cannot_be_used():
     with torch.no_grad():
         assert prepared.encode(pictures())[0].stride16.isnan().all()
     with pytest.raises(ConfigurationError, match="has no range"):
-        quantization.deployed(prepared)
+        quantized_export.deployed(prepared)
     with (
         pytest.raises(ConfigurationError, match=r"head\.prompt4"),
         torch.no_grad(),
@@ -160,6 +160,13 @@ def test_a_calibrated_student_is_restored_from_its_state(calibrated):
     restored.load_state_dict(calibrated.state_dict())
     with torch.no_grad():
         assert torch.equal(restored.encode(pictures())[1], calibrated.encode(pictures())[1])
+
+
+def test_the_weights_without_the_simulation_are_the_student_s(calibrated):
+    plain = quantized_export.in_floating_point(calibrated)
+    with torch.no_grad():
+        expected = fold_batch_norms(small()).encode(pictures())[1]
+        assert torch.equal(plain.encode(pictures())[1], expected)
 
 
 def test_weights_and_ranges_learn_through_the_rounding(calibrated):
@@ -225,7 +232,7 @@ def test_a_layer_is_exported_as_it_was_simulated(layer, shape):
     simulated = (quantization.SimulatedLinear if linear else quantization.SimulatedConv2d)(layer, 1.0)
     with torch.no_grad():
         simulated.input_log_scale.fill_(math.log(2.0 / 127))  # clips some of the values
-    kind = quantization.DeployedLinear if linear else quantization.DeployedConv2d
+    kind = quantized_export.DeployedLinear if linear else quantized_export.DeployedConv2d
     model = export(kind(simulated), values)
     operators = {node.op_type for node in model.graph.node}
     assert {"QuantizeLinear", "DequantizeLinear"} <= operators
@@ -250,7 +257,7 @@ def test_the_exported_encoder_agrees_with_the_simulated_one(calibrated):
             return features.stride4, features.stride16, key
 
     image = pictures(seed=3)
-    model = export(Maps(quantization.deployed(calibrated)), image)
+    model = export(Maps(quantized_export.deployed(calibrated)), image)
     with torch.no_grad():
         simulated = Maps(calibrated)(image)
         plain = Maps(fold_batch_norms(small()))(image)
@@ -270,7 +277,7 @@ def test_the_tracker_runs_an_int8_folder_like_the_floating_point_one(tmp_path):
     prepared = quantization.prepare(shipped)
     with torch.no_grad(), quantization.calibrating(prepared):
         unroll(prepared)
-    quantization.export_int8(prepared, tmp_path / "int8", "a test")
+    quantized_export.export_int8(prepared, tmp_path / "int8", "a test")
     labels = {}
     for name, folder in (("float", SHIPPED), ("int8", tmp_path / "int8")):
         tracker = Tracker("tiny", backend="onnxruntime", model_path=folder, scale=1.0, base_short_side=128)
@@ -280,7 +287,7 @@ def test_the_tracker_runs_an_int8_folder_like_the_floating_point_one(tmp_path):
             image[40:88, 30 + 6 * t : 90 + 6 * t] = (230, 220, 40)
             mask = np.zeros((128, 160), bool)
             mask[40:88, 30:90] = True
-            seen.append(tracker.step(image, [Prompt(1, mask=mask)] if t == 0 else []).label_map)
+            seen.append(tracker.step(image, [Prompt(object_id=1, mask=mask)] if t == 0 else []).label_map)
         labels[name] = np.stack(seen)
     assert (labels["float"] > 0).mean() > 0.05
     assert (labels["float"] == labels["int8"]).mean() > 0.99
