@@ -41,7 +41,7 @@ def load_student(path: Path) -> Student:
     student, int8 = load_averaged(path)
     if not int8:
         return student
-    from training.quantization import in_floating_point
+    from training.quantized_export import in_floating_point
 
     return in_floating_point(student)
 
@@ -56,7 +56,7 @@ def export_checkpoint(path: Path, folder: Path, note: str = "") -> None:
     if not int8:
         export_student(student, folder, note)
         return
-    from training.quantization import export_int8
+    from training.quantized_export import export_int8
 
     export_int8(student, folder, note)
 
