@@ -2,18 +2,16 @@
 
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import Tensor
 
-from sam2lite_core.errors import ModelFileError
 from sam2lite_core.model.student import Student
-from sam2lite_core.variants import get_variant
-from training import checkpoint
+from training.assembly import build_student, open_teacher, phase_unroll
 from training.config import Phase, RunConfig, StageConfig
 from training.datasets.stream import (
     CALIBRATION,
@@ -32,7 +30,7 @@ from training.journal import Throughput
 from training.learner import Average, ClipLoss, clip_gradients, parameter_groups
 from training.position import Position, phase_at, seed_of
 from training.schedule import learning_rate
-from training.teacher_cache import CachedTeacher, cached_batches
+from training.teacher_cache import cached_batches
 from training.unroll import UnrollConfig
 
 
@@ -294,60 +292,6 @@ class StageTraining:
             self.loss.projection.load_state_dict(state["projection"])
         if self.accelerator.scaler is not None and state["scaler"] is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
-
-
-def phase_unroll(config: RunConfig, stage: StageConfig, phase: Phase) -> UnrollConfig:
-    """How clips of a phase run through the student."""
-    unroll = config.unroll
-    if phase.budgets is not None:
-        unroll = replace(unroll, budgets=phase.budgets)
-    if phase.pooled is not None:
-        unroll = replace(unroll, pooled=phase.pooled)
-    return unroll if stage.prune else replace(unroll, selection="unbounded")
-
-
-def build_student(config: RunConfig, stage: StageConfig, start: Path | None) -> Student:
-    """The student that a stage trains, with the averaged weights of `start`, or with the seed's.
-
-    Raises:
-        ModelFileError: the checkpoint cannot be read or is of another variant.
-    """
-    torch.manual_seed(seed_of(config.seed))
-    student = Student(get_variant(config.variant))
-    if start is not None:
-        state = checkpoint.load(start)
-        if state["variant"] != config.variant:
-            raise ModelFileError(f"{start}: is of variant {state['variant']}, the run of {config.variant}")
-        try:
-            # Parts that are newer than the checkpoint keep their initial values.
-            missing, unknown = student.load_state_dict(state["average"], strict=False)
-        except RuntimeError as error:
-            raise ModelFileError(f"{start}: does not fit variant {config.variant}: {error}") from None
-        if unknown or len(missing) == len(student.state_dict()):
-            raise ModelFileError(f"{start}: holds {(unknown or ['nothing'])[0]}, which the student has not")
-    if stage.int8:
-        # Only this stage pays for the import.
-        from training.quantization import prepare
-
-        student = prepare(student)
-    return student
-
-
-def open_teacher(config: RunConfig, student: Student, device: torch.device) -> tuple[Any, nn.Module | None]:
-    """The teacher of a run, and the projection of the student's readout to its; none where the run has none.
-
-    Raises:
-        TeacherError: naming what is missing.
-    """
-    if config.teacher.name == "none":
-        return None, None
-    from training import teachers
-
-    if config.teacher.cache is not None:
-        teacher: Any = CachedTeacher(config.teacher.cache)
-    else:
-        teacher = teachers.open_teacher(config.teacher.name, config.teacher.path, device)
-    return teacher, teachers.readout_projection(student, teacher)
 
 
 def _means(rows: list[dict[str, float]]) -> dict[str, float]:
