@@ -1,12 +1,83 @@
-"""Checkpoints on disk."""
+"""Checkpoints on disk: whole or not at all, the newest few and the best one."""
 
+import io
+import pickle
+import re
+import zipfile
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from sam2lite_core.errors import ModelFileError
+from sam2lite_core.files import write_atomically
 
-def save(path: Path, content: dict[str, object]) -> None:
-    """Write a checkpoint under another name first, so that a crash leaves the old one."""
-    partial = path.with_suffix(".partial")
-    torch.save(content, partial)
-    partial.replace(path)
+BEST = "best.pt"
+_NUMBERED = re.compile(r"step_(\d+)\.pt")
+
+
+def save(path: Path, content: dict[str, Any]) -> None:
+    """Write a checkpoint so that a crash or a full disk leaves the old one.
+
+    Raises:
+        SourceError: the disk is full, or the folder cannot be written.
+    """
+    # In memory first: torch reports a full disk as an error of its zip writer, without a reason.
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    write_atomically(path, buffer.getvalue())
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read a checkpoint onto the CPU. Nothing in the file is executed.
+
+    Raises:
+        ModelFileError: it is missing, cut short, damaged or not a checkpoint.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise ModelFileError(f"{path}: no such checkpoint") from None
+    except (
+        OSError,
+        RuntimeError,
+        EOFError,
+        ValueError,
+        KeyError,
+        pickle.UnpicklingError,
+        zipfile.BadZipFile,
+    ):
+        raise ModelFileError(
+            f"{path}: cut short, damaged or not a checkpoint; delete it to go on from the one before it"
+        ) from None
+    if not isinstance(content, dict) or "variant" not in content:
+        raise ModelFileError(f"{path}: not a checkpoint of a student: it does not say which variant")
+    return content
+
+
+def numbered(folder: Path, step: int) -> Path:
+    """The file of a step's checkpoint."""
+    return folder / f"step_{step:08d}.pt"
+
+
+def newest(folder: Path) -> Path | None:
+    """The numbered checkpoint of the highest step; None where there is none."""
+    found = _all(folder)
+    return found[-1] if found else None
+
+
+def prune(folder: Path, keep: int) -> None:
+    """Delete numbered checkpoints but the newest `keep`."""
+    for path in _all(folder)[:-keep]:
+        path.unlink(missing_ok=True)
+
+
+def stage_file(folder: Path, stage: int) -> Path:
+    """The file that a finished stage leaves behind."""
+    return folder / f"stage{stage}.pt"
+
+
+def _all(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if _NUMBERED.fullmatch(path.name))

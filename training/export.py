@@ -3,8 +3,63 @@
 import argparse
 from pathlib import Path
 
+from sam2lite_core.errors import ModelFileError
 from sam2lite_core.export.checkpoint import load_checkpoint
 from sam2lite_core.export.onnx import export_student
+from sam2lite_core.model.student import Student
+from sam2lite_core.variants import get_variant
+from training import checkpoint
+
+
+def load_averaged(path: Path) -> tuple[Student, bool]:
+    """The averaged weights of a checkpoint, in evaluation mode. Nothing in the file is executed.
+
+    Returns:
+        The student, and whether it simulates INT8.
+
+    Raises:
+        ModelFileError: the file is missing, cut short or no checkpoint.
+    """
+    state = checkpoint.load(path)
+    if not state.get("int8", False):
+        return load_checkpoint(path), False
+    from training.quantization import prepare
+
+    student = prepare(Student(get_variant(state["variant"])))
+    try:
+        student.load_state_dict(state["average"])
+    except (KeyError, RuntimeError) as error:
+        raise ModelFileError(f"{path}: holds no student of variant {state['variant']}: {error}") from None
+    return student.eval(), True
+
+
+def load_student(path: Path) -> Student:
+    """The averaged weights of a checkpoint in floating point, in evaluation mode.
+
+    Raises:
+        ModelFileError: the file is missing, cut short or no checkpoint.
+    """
+    student, int8 = load_averaged(path)
+    if not int8:
+        return student
+    from training.quantized_export import in_floating_point
+
+    return in_floating_point(student)
+
+
+def export_checkpoint(path: Path, folder: Path, note: str = "") -> None:
+    """Write the files that the tracker loads: INT8 graphs for a checkpoint of stage 3, else floating point.
+
+    Raises:
+        ModelFileError: the checkpoint cannot be read, or the folder holds something else.
+    """
+    student, int8 = load_averaged(path)
+    if not int8:
+        export_student(student, folder, note)
+        return
+    from training.quantized_export import export_int8
+
+    export_int8(student, folder, note)
 
 
 def main() -> None:
@@ -14,7 +69,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--note", default="")
     args = parser.parse_args()
-    export_student(load_checkpoint(args.checkpoint), args.out, args.note)
+    export_checkpoint(args.checkpoint, args.out, args.note)
 
 
 if __name__ == "__main__":

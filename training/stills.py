@@ -8,11 +8,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from sam2lite_core.errors import SourceError
+
 KINDS = {"parts": 0.2, "object": 0.15, "instances": 0.35, "regions": 0.3}
 """How often each kind is drawn. The set is heavy in people; drawing by image would train a person segmenter."""
 
 
-class StillsError(Exception):
+class StillsError(SourceError):
     """A still that cannot be read; the message names the file."""
 
 
@@ -33,7 +35,7 @@ class Still:
     kind: str
 
 
-def _usable(labels: NDArray[np.uint8], label: int) -> bool:
+def usable(labels: NDArray[np.uint8], label: int) -> bool:
     """Large enough to follow, not most of the picture, and not touching three borders (then it is background)."""
     mask = labels == label
     share = float(mask.mean())
@@ -59,7 +61,7 @@ def load_still(root: Path, entry: dict[str, object]) -> Still | None:
     if kind == "parts":
         labels = (labels > 0).astype(np.uint8)
     present = [int(value) for value in np.unique(labels) if value]
-    objects = tuple(value for value in present if _usable(labels, value))
+    objects = tuple(value for value in present if usable(labels, value))
     if not objects:
         return None
     return Still(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), labels, objects, kind)
@@ -68,8 +70,15 @@ def load_still(root: Path, entry: dict[str, object]) -> Still | None:
 class Stills:
     """All usable stills in memory, drawn by kind."""
 
-    def __init__(self, root: Path, limit: int | None = None) -> None:
+    skipped = 0
+
+    def __init__(self, root: Path, limit: int | None = None, skip_bad: bool = False) -> None:
         """Read the manifest under root and every still in it (all of them take about 0.7 GB).
+
+        Args:
+            root: the folder.
+            limit: read about this many, spread over the manifest.
+            skip_bad: leave out stills that cannot be read and count them in `skipped`, instead of raising.
 
         Raises:
             StillsError: the folder, the manifest or a file is missing or unreadable.
@@ -77,19 +86,41 @@ class Stills:
         manifest = root / "manifest.json"
         if not manifest.is_file():
             raise StillsError(f"{manifest} does not exist; give the folder of stills as data.stills")
-        entries = json.loads(manifest.read_text())
+        try:
+            entries = json.loads(manifest.read_text())
+        except ValueError as error:
+            raise StillsError(f"{manifest}: not JSON: {error}") from None
         if limit is not None:
             entries = entries[:: max(1, len(entries) // limit)]
-        self.by_kind: dict[str, list[Still]] = {kind: [] for kind in KINDS}
+        usable_stills: list[Still] = []
         for entry in entries:
-            still = load_still(root, entry)
+            try:
+                still = load_still(root, entry)
+            except StillsError:
+                if not skip_bad:
+                    raise
+                self.skipped += 1
+                continue
             if still is not None:
-                self.by_kind[still.kind].append(still)
-        self._kinds = [kind for kind in KINDS if self.by_kind[kind]]
+                usable_stills.append(still)
+        self._sort(usable_stills)
         if not self._kinds:
             raise StillsError(f"{manifest} lists no usable still")
+
+    @classmethod
+    def of(cls, stills: list[Still]) -> "Stills":
+        """Stills that are in memory already; at least one."""
+        made = cls.__new__(cls)
+        made._sort(stills)
+        return made
+
+    def _sort(self, stills: list[Still]) -> None:
+        self.by_kind: dict[str, list[Still]] = {kind: [] for kind in KINDS}
+        for still in stills:
+            self.by_kind[still.kind].append(still)
+        self._kinds = [kind for kind in KINDS if self.by_kind[kind]]
         weights = np.array([KINDS[kind] for kind in self._kinds])
-        self._weights = weights / weights.sum()
+        self._weights = weights / max(weights.sum(), 1e-9)
 
     def __len__(self) -> int:
         return sum(len(stills) for stills in self.by_kind.values())

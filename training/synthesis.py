@@ -16,6 +16,9 @@ from training.stills import Still, Stills
 
 FloatArray = NDArray[np.float32]
 
+SMALLEST_SHARE = 0.003
+"""Share of frame 0 from which an object is followed; smaller ones are a few patches of noise."""
+
 
 @dataclass(frozen=True)
 class SynthesisConfig:
@@ -28,6 +31,7 @@ class SynthesisConfig:
         absence: share of clips in which one object is out of sight for a while.
         lookalike: share of pasted objects that get a rival with the same picture.
         smallest: smallest side of a pasted object as a share of the frame's; sizes are log-uniform up to 0.65.
+        pasted: most objects that are pasted; with 0 a photograph moves as a whole, and its own objects are followed.
     """
 
     height: int = 224
@@ -37,11 +41,16 @@ class SynthesisConfig:
     absence: float = 0.2
     lookalike: float = 0.25
     smallest: float = 0.12
+    pasted: int = 3
+
+
+UNKNOWN = -1.0
+"""Layer of a place whose correspondence nobody knows, as in filmed frames."""
 
 
 @dataclass(frozen=True)
 class Clip:
-    """A rendered clip of T frames.
+    """A clip of T frames.
 
     Attributes:
         images: (T, H, W, 3) uint8 RGB.
@@ -50,7 +59,7 @@ class Clip:
         flow: (T, H/4, W/4, 2) float32 backward DIS flow in units of width and height, zeros for frame 0.
         motion: (T, H/16, W/16) float32 relative magnitude in patch widths.
         places: (T, H/16, W/16, 3) float32 (layer, x, y): which layer shows at a patch's centre, and which point of it
-            in frame-0 pixels; two patches that show the same point correspond.
+            in frame-0 pixels; two patches that show the same point correspond, unless their layer is UNKNOWN.
     """
 
     images: NDArray[np.uint8]
@@ -119,7 +128,7 @@ def _bends(rng: np.random.Generator, frames: int, amplitude: float) -> FloatArra
     )
 
 
-def _jitter(rng: np.random.Generator, image: NDArray[np.uint8], amount: float) -> NDArray[np.uint8]:
+def jitter(rng: np.random.Generator, image: NDArray[np.uint8], amount: float) -> NDArray[np.uint8]:
     """Brightness, contrast and saturation by up to `amount` (methodology section 4.2)."""
     gain, bias, saturation = rng.uniform(1 - amount, 1 + amount, 3)
     table = np.clip((np.arange(256) - 128) * gain + 128 * bias, 0, 255).astype(np.uint8)
@@ -148,7 +157,7 @@ def _background(
     labels = np.zeros_like(still.labels)
     for number, label in enumerate(keep, start=1):
         labels[still.labels == label] = number
-    picture = np.dstack([_jitter(rng, still.image, 0.2), np.full((height, width), 255, np.uint8)])
+    picture = np.dstack([jitter(rng, still.image, 0.2), np.full((height, width), 255, np.uint8)])
     inverses = _path(rng, config, centre, (width, height), zoom, _speed(rng, config) * 0.4, 0.03)
     bend = rng.uniform(0, 0.03) * width if rng.random() < 0.7 else 0.0
     return _Layer(picture, labels, inverses, _bends(rng, config.frames, bend), zoom, cv2.BORDER_REFLECT_101)
@@ -163,7 +172,7 @@ def _cutout(
     pad = 6
     y0, y1 = max(rows[0] - pad, 0), min(rows[-1] + pad + 1, mask.shape[0])
     x0, x1 = max(columns[0] - pad, 0), min(columns[-1] + pad + 1, mask.shape[1])
-    crop = _jitter(rng, np.ascontiguousarray(still.image[y0:y1, x0:x1]), 0.3)
+    crop = jitter(rng, np.ascontiguousarray(still.image[y0:y1, x0:x1]), 0.3)
     alpha = cv2.GaussianBlur(mask[y0:y1, x0:x1].astype(np.uint8) * 255, (3, 3), 0)
     picture = cv2.copyMakeBorder(
         np.dstack([crop, alpha]), 2, 2, 2, 2, cv2.BORDER_CONSTANT, value=(0, 0, 0, 0)
@@ -180,19 +189,31 @@ def _cutout(
     return _Layer(picture, labels, inverses, _bends(rng, config.frames, bend), zoom, cv2.BORDER_CONSTANT)
 
 
-def _compose_layers(
+def _photograph(
     rng: np.random.Generator, stills: Stills, config: SynthesisConfig
-) -> tuple[list[_Layer], set[int]]:
-    """Background and pasted layers, bottom first, and the numbers that are followed."""
+) -> tuple[_Layer, tuple[int, ...]]:
+    """A photograph as background, and which of its objects are followed."""
     base = stills.draw(rng)
-    keep = (
-        tuple(int(v) for v in rng.permutation(base.objects)[: int(rng.integers(0, 3))])
-        if rng.random() < 0.7
-        else ()
-    )
-    layers = [_background(rng, base, config, keep)]
+    keep: tuple[int, ...] = ()
+    if config.pasted == 0:
+        most = min(config.objects, len(base.objects))
+        keep = tuple(int(v) for v in rng.permutation(base.objects)[: int(rng.integers(1, most + 1))])
+    elif rng.random() < 0.7:
+        keep = tuple(int(v) for v in rng.permutation(base.objects)[: int(rng.integers(0, 3))])
+    return _background(rng, base, config, keep), keep
+
+
+def _compose_layers(
+    rng: np.random.Generator, stills: Stills, config: SynthesisConfig, filmed: bool
+) -> tuple[list[_Layer], set[int]]:
+    """Background, unless that is filmed, and pasted layers, bottom first; and the numbers that are followed."""
+    layers: list[_Layer] = []
+    keep: tuple[int, ...] = ()
+    if not filmed:
+        background, keep = _photograph(rng, stills, config)
+        layers.append(background)
     followed = set(range(1, len(keep) + 1))
-    pasted = int(rng.integers(0 if keep else 1, 4))
+    pasted = int(rng.integers(0 if keep else 1, config.pasted + 1)) if config.pasted else 0
     number = len(keep)
     for _ in range(pasted):
         still = stills.draw(rng)
@@ -214,7 +235,8 @@ def _hide(
     rng: np.random.Generator, layers: list[_Layer], followed: set[int], config: SynthesisConfig
 ) -> None:
     """Move one pasted, followed layer out of the picture for some of the later frames."""
-    pasted = [layer for layer in layers[1:] if int(layer.labels.max()) in followed]
+    cutouts = [layer for layer in layers if layer.border == cv2.BORDER_CONSTANT]
+    pasted = [layer for layer in cutouts if int(layer.labels.max()) in followed]
     if not pasted or config.frames < 3:
         return
     layer = pasted[int(rng.integers(len(pasted)))]
@@ -223,16 +245,24 @@ def _hide(
     layer.inverses[first:last, :, 2] += 1e5
 
 
+def unknown_places(t: int, rows: int, columns: int) -> FloatArray:
+    """(rows, columns, 3) places of a filmed frame: of no layer, and far from those of every other frame."""
+    places = np.zeros((rows, columns, 3), np.float32)
+    places[..., 0], places[..., 1] = UNKNOWN, 1e5 * (t + 1)
+    return places
+
+
 def _render_frame(
-    layers: list[_Layer], t: int, grid: FloatArray, config: SynthesisConfig
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8], FloatArray]:
+    layers: list[_Layer], t: int, grid: FloatArray, config: SynthesisConfig,
+    filmed: NDArray[np.uint8] | None = None,
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8], FloatArray]:  # fmt: skip
     """One frame: picture, numbers of every layer's objects, and the places at patch centres."""
     height, width = config.height, config.width
-    canvas = np.zeros((height, width, 3), np.uint8)
+    canvas = np.zeros((height, width, 3), np.uint8) if filmed is None else filmed[t]
     numbers = np.zeros((height, width), np.uint8)
     half = PATCH // 2
-    places = np.zeros((height // PATCH, width // PATCH, 3), np.float32)
-    for index, layer in enumerate(layers):
+    places = unknown_places(t, height // PATCH, width // PATCH)
+    for index, layer in enumerate(layers, start=0 if filmed is None else 1):
         inverse = layer.inverses[t]
         bend = cv2.resize(layer.bends[t], (width, height), interpolation=cv2.INTER_CUBIC)
         source = bend
@@ -258,14 +288,18 @@ def _render_frame(
     return canvas, numbers, places
 
 
+def motion_kernel(rng: np.random.Generator, length: int) -> FloatArray:
+    """(length, length) kernel of motion blur along a line from the left side to the right; sums to 1."""
+    kernel = np.zeros((length, length), np.float32)
+    cv2.line(kernel, (0, int(rng.integers(length))), (length - 1, int(rng.integers(length))), 1.0)
+    return np.asarray(kernel / kernel.sum(), dtype=np.float32)
+
+
 def _camera(rng: np.random.Generator, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """What a camera does to all frames of a clip: exposure drift, blur, grain, compression."""
     drift = rng.normal(0, 0.03, len(images)).cumsum() if rng.random() < 0.5 else np.zeros(len(images))
     blur = int(rng.choice([3, 5])) if rng.random() < 0.3 else 0
-    kernel = np.zeros((blur, blur), np.float32)
-    if blur:
-        cv2.line(kernel, (0, int(rng.integers(blur))), (blur - 1, int(rng.integers(blur))), 1.0)
-        kernel /= kernel.sum()
+    kernel = motion_kernel(rng, blur) if blur else None
     grain = rng.uniform(2, 8) if rng.random() < 0.3 else 0.0
     quality = int(rng.integers(30, 90)) if rng.random() < 0.3 else 0
     grey = rng.random() < 0.03
@@ -273,7 +307,7 @@ def _camera(rng: np.random.Generator, images: NDArray[np.uint8]) -> NDArray[np.u
     for image, gain in zip(images, drift, strict=True):
         if gain:
             image = cv2.convertScaleAbs(image, alpha=float(np.clip(1 + gain, 0.6, 1.5)))
-        if blur:
+        if kernel is not None:
             image = cv2.filter2D(image, -1, kernel)
         if grain:
             noise = rng.integers(-int(grain) - 1, int(grain) + 2, image.shape, dtype=np.int16)
@@ -288,8 +322,8 @@ def _camera(rng: np.random.Generator, images: NDArray[np.uint8]) -> NDArray[np.u
     return np.stack(out)
 
 
-def _flows(images: NDArray[np.uint8]) -> tuple[FloatArray, FloatArray]:
-    """The flow that the robot will have: the same estimator on the rendered frames."""
+def flows(images: NDArray[np.uint8]) -> tuple[FloatArray, FloatArray]:
+    """The flow that the robot will have: the same estimator on the clip's (T, H, W, 3) frames."""
     count, height, width = images.shape[:3]
     estimator = MotionEstimator()
     flow = np.zeros((count, height // 4, width // 4, 2), np.float32)
@@ -302,23 +336,71 @@ def _flows(images: NDArray[np.uint8]) -> tuple[FloatArray, FloatArray]:
     return flow, magnitude
 
 
-def render_clip(rng: np.random.Generator, stills: Stills, config: SynthesisConfig) -> Clip:
-    """Render one clip whose frame 0 shows at least one followed object of at least 0.3 % of the frame."""
-    columns = np.arange(config.width, dtype=np.float32)
-    rows = np.arange(config.height, dtype=np.float32)
-    grid = np.stack(np.meshgrid(columns, rows), axis=-1)
+@dataclass(frozen=True)
+class Scene:
+    """What a clip is rendered from.
+
+    Attributes:
+        layers: bottom first; the first is the background unless that is filmed.
+        followed: numbers of the objects that are followed, in the order of their labels.
+    """
+
+    layers: list[_Layer]
+    followed: list[int]
+
+
+def compose_scene(
+    rng: np.random.Generator,
+    stills: Stills,
+    config: SynthesisConfig,
+    filmed: NDArray[np.uint8] | None = None,
+) -> Scene:
+    """Draw a scene whose frame 0 shows at least one followed object of at least `SMALLEST_SHARE` of the frame."""
     while True:
-        layers, followed = _compose_layers(rng, stills, config)
+        layers, followed = _compose_layers(rng, stills, config, filmed is not None)
         if rng.random() < config.absence:
             _hide(rng, layers, followed, config)
-        _, first, _ = _render_frame(layers, 0, grid, config)
-        seen = [n for n in sorted(followed) if (first == n).mean() > 0.003][: config.objects]
+        _, first, _ = _render_frame(layers, 0, _grid(config), config, filmed)
+        seen = [n for n in sorted(followed) if (first == n).mean() > SMALLEST_SHARE][: config.objects]
         if seen:
-            break
+            return Scene(layers, seen)
+
+
+def render_scene(
+    scene: Scene, config: SynthesisConfig, filmed: NDArray[np.uint8] | None = None
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8], FloatArray]:
+    """Images, labels and places of all frames, before the camera has its effect; see `Clip`."""
     table = np.zeros(256, np.uint8)
-    table[seen] = np.arange(1, len(seen) + 1)
-    frames = [_render_frame(layers, t, grid, config) for t in range(config.frames)]
-    images = _camera(rng, np.stack([frame[0] for frame in frames]))
-    labels = table[np.stack([frame[1] for frame in frames])]
-    flow, motion = _flows(images)
-    return Clip(images, labels, len(seen), flow, motion, np.stack([frame[2] for frame in frames]))
+    table[scene.followed] = np.arange(1, len(scene.followed) + 1)
+    grid = _grid(config)
+    frames = [_render_frame(scene.layers, t, grid, config, filmed) for t in range(config.frames)]
+    images, numbers, places = (np.stack(part) for part in zip(*frames, strict=True))
+    return images, table[numbers], places
+
+
+def _grid(config: SynthesisConfig) -> FloatArray:
+    """(H, W, 2) float32 pixel coordinates (x, y)."""
+    columns = np.arange(config.width, dtype=np.float32)
+    rows = np.arange(config.height, dtype=np.float32)
+    return np.stack(np.meshgrid(columns, rows), axis=-1)
+
+
+def render_clip(
+    rng: np.random.Generator,
+    stills: Stills,
+    config: SynthesisConfig,
+    filmed: NDArray[np.uint8] | None = None,
+) -> Clip:
+    """Render one clip; see `compose_scene`.
+
+    Args:
+        rng: the same state gives the same clip.
+        stills: photographs to cut from.
+        config: shape and difficulty.
+        filmed: (T, H, W, 3) uint8 frames to paste over, in place of a photograph.
+    """
+    scene = compose_scene(rng, stills, config, filmed)
+    images, labels, places = render_scene(scene, config, filmed)
+    images = _camera(rng, images)
+    flow, motion = flows(images)
+    return Clip(images, labels, len(scene.followed), flow, motion, places)

@@ -1,0 +1,71 @@
+"""What a stage is put together from: the student that it trains, its teacher, and how clips run through it."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from sam2lite_core.errors import ModelFileError
+from sam2lite_core.model.student import Student
+from sam2lite_core.variants import get_variant
+from training import checkpoint
+from training.config import Phase, RunConfig, StageConfig
+from training.position import seed_of
+from training.teacher_cache import CachedTeacher
+from training.unroll import UnrollConfig
+
+
+def phase_unroll(config: RunConfig, stage: StageConfig, phase: Phase) -> UnrollConfig:
+    """How clips of a phase run through the student."""
+    unroll = config.unroll
+    if phase.budgets is not None:
+        unroll = replace(unroll, budgets=phase.budgets)
+    if phase.pooled is not None:
+        unroll = replace(unroll, pooled=phase.pooled)
+    return unroll if stage.prune else replace(unroll, selection="unbounded")
+
+
+def build_student(config: RunConfig, stage: StageConfig, start: Path | None) -> Student:
+    """The student that a stage trains, with the averaged weights of `start`, or with the seed's.
+
+    Raises:
+        ModelFileError: the checkpoint cannot be read or is of another variant.
+    """
+    torch.manual_seed(seed_of(config.seed))
+    student = Student(get_variant(config.variant))
+    if start is not None:
+        state = checkpoint.load(start)
+        if state["variant"] != config.variant:
+            raise ModelFileError(f"{start}: is of variant {state['variant']}, the run of {config.variant}")
+        try:
+            # Parts that are newer than the checkpoint keep their initial values.
+            missing, unknown = student.load_state_dict(state["average"], strict=False)
+        except RuntimeError as error:
+            raise ModelFileError(f"{start}: does not fit variant {config.variant}: {error}") from None
+        if unknown or len(missing) == len(student.state_dict()):
+            raise ModelFileError(f"{start}: holds {(unknown or ['nothing'])[0]}, which the student has not")
+    if stage.int8:
+        # Only this stage pays for the import.
+        from training.quantization import prepare
+
+        student = prepare(student)
+    return student
+
+
+def open_teacher(config: RunConfig, student: Student, device: torch.device) -> tuple[Any, nn.Module | None]:
+    """The teacher of a run, and the projection of the student's readout to its; none where the run has none.
+
+    Raises:
+        TeacherError: naming what is missing.
+    """
+    if config.teacher.name == "none":
+        return None, None
+    from training import teachers
+
+    if config.teacher.cache is not None:
+        teacher: Any = CachedTeacher(config.teacher.cache)
+    else:
+        teacher = teachers.open_teacher(config.teacher.name, config.teacher.path, device)
+    return teacher, teachers.readout_projection(student, teacher)

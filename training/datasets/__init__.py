@@ -1,0 +1,1 @@
+"""Sources of training clips by name, and the stream that mixes them."""

@@ -1,0 +1,253 @@
+"""The stream of training samples: a mixture of sources in which sample i is always the same clip.
+
+Sample i of a phase depends on the run's seed, the stage, the phase and i only. So a run that was interrupted goes on
+with the clips that come next, and any number of workers and processes sees the clips that one would see.
+"""
+
+import signal
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, default_collate
+
+from sam2lite_core.errors import SourceError
+from training.batch_synthesis import render_scenes, scene_tensors, stack_scenes
+from training.config import DataConfig, Phase, SourceConfig
+from training.data import to_tensors
+from training.datasets.filmed import FilmedClips
+from training.datasets.layouts import LAYOUTS
+from training.datasets.unlabelled import PastedClips
+from training.position import seed_of
+from training.rendered_stills import rendered_stills
+from training.stills import Stills
+from training.synthesis import Clip, Scene, SynthesisConfig, compose_scene, render_clip
+
+TRIES = 20
+"""Bad samples in a row after which skipping them is given up."""
+
+TRAINING, VALIDATION, CALIBRATION, NOISE, CAMERA = range(5)
+"""What random numbers are for: part of every key, so that no clip of validation is ever trained on."""
+
+PICTURES = "pictures"
+"""A key that scenes have and clips have not."""
+
+ERROR, SKIPPED = "error", "skipped"
+"""Keys of a batch beside the clip's: why there is none, and how many samples were skipped for it."""
+
+
+class ClipSource(Protocol):
+    """Something that clips can be drawn from."""
+
+    def __len__(self) -> int:
+        """Videos or stills that there are."""
+
+    def clip(self, rng: np.random.Generator, shape: SynthesisConfig) -> Clip:
+        """Draw one; the same state of `rng` gives the same clip.
+
+        Raises:
+            SourceError: naming the file that is bad.
+        """
+
+
+class SynthesisedClips:
+    """Clips rendered from masked stills."""
+
+    def __init__(self, stills: Stills, pasted: int | None = None) -> None:
+        """Keep the stills. `pasted` limits the objects that are pasted; with 0 the photograph alone moves."""
+        self.stills = stills
+        self._pasted = pasted
+
+    def __len__(self) -> int:
+        return len(self.stills)
+
+    def clip(self, rng: np.random.Generator, shape: SynthesisConfig) -> Clip:
+        """Render one."""
+        return render_clip(rng, self.stills, self._shape(shape))
+
+    def scene(self, rng: np.random.Generator, shape: SynthesisConfig) -> Scene:
+        """Compose one, to be rendered elsewhere."""
+        return compose_scene(rng, self.stills, self._shape(shape))
+
+    def _shape(self, shape: SynthesisConfig) -> SynthesisConfig:
+        return shape if self._pasted is None else replace(shape, pasted=self._pasted)
+
+
+def open_source(config: SourceConfig, data: DataConfig, seed: int) -> ClipSource:
+    """Open one source of clips and check that its files are there.
+
+    Raises:
+        SourceError: naming the folder or file.
+    """
+    if config.kind == "rendered":
+        return SynthesisedClips(rendered_stills(config.count, seed))
+    assert config.root is not None  # SourceConfig refuses that
+    if config.kind in LAYOUTS:
+        layout = LAYOUTS[config.kind]
+        videos = layout.list_videos(config.root, config.split)[: config.limit]
+        return FilmedClips(videos, layout, data.augmentation, config.root)
+    if config.kind == "clips":
+        stills = (
+            rendered_stills(config.count, seed)
+            if config.stills is None
+            else Stills(config.stills, skip_bad=data.skip_bad)
+        )
+        return PastedClips(config.root, stills, data.augmentation, config.limit)
+    stills = Stills(config.root, config.limit, data.skip_bad)
+    return SynthesisedClips(stills, pasted=0 if config.kind == "stills" else None)
+
+
+class Mixture:
+    """Sources drawn by weight."""
+
+    def __init__(self, data: DataConfig, seed: int) -> None:
+        """Open all of them.
+
+        Raises:
+            SourceError: naming the folder or file that is missing or bad.
+        """
+        # Workers are forked: OpenCV's thread pool would be copied without its threads, and the first call would hang.
+        cv2.setNumThreads(1)
+        self.data = data
+        self.sources = [open_source(config, data, seed) for config in data.sources]
+        stills = (getattr(source, "stills", None) for source in self.sources)
+        self.skipped = sum(entry.skipped for entry in stills if entry is not None)
+        weights = np.array([config.weight for config in data.sources])
+        self._weights = weights / weights.sum()
+
+    def draw(self, rng: np.random.Generator, shape: SynthesisConfig) -> tuple[Clip | Scene, int]:
+        """A clip, or a scene where the device renders, and how many bad samples were skipped on the way.
+
+        Raises:
+            SourceError: a bad sample that may not be skipped, or too many of them in a row.
+        """
+        for skipped in range(TRIES):
+            source = self.sources[int(rng.choice(len(self.sources), p=self._weights))]
+            try:
+                if self.data.render_on == "device":
+                    assert isinstance(source, SynthesisedClips)  # DataConfig sees to it
+                    return source.scene(rng, shape), skipped
+                return source.clip(rng, shape), skipped
+            except SourceError as error:
+                if not self.data.skip_bad:
+                    raise
+                last = error
+        raise SourceError(f"{TRIES} bad samples in a row; the last one: {last}")
+
+
+def clip_shape(mixture: Mixture, phase: Phase) -> SynthesisConfig:
+    """Shape and difficulty of a phase's clips."""
+    return SynthesisConfig(
+        phase.height, phase.width, phase.frames, mixture.data.objects, smallest=phase.smallest
+    )
+
+
+class SampleStream(Dataset[dict[str, Any]]):
+    """Samples of one phase by number."""
+
+    def __init__(self, mixture: Mixture, phase: Phase, key: tuple[int, ...]) -> None:
+        """Keep what sample i depends on: `key` holds the run's seed and what tells its parts apart."""
+        self._mixture = mixture
+        self._key = key
+        self._shape = clip_shape(mixture, phase)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Sample `index`: tensors of a clip; or `ERROR` and the message, since workers garble exceptions."""
+        distinct = self._mixture.data.distinct
+        rng = np.random.default_rng([*self._key, index if distinct is None else index % distinct])
+        try:
+            drawn, skipped = self._mixture.draw(rng, self._shape)
+        except SourceError as error:
+            return {ERROR: str(error)}
+        tensors = scene_tensors(drawn) if isinstance(drawn, Scene) else to_tensors(drawn)
+        return {**tensors, SKIPPED: torch.tensor(skipped)}
+
+
+class BatchNumbers:
+    """Sample numbers of successive batches, without end, from some batch on."""
+
+    def __init__(self, batch_size: int, first: int) -> None:
+        """Start at batch number `first`."""
+        self.batch_size = batch_size
+        self.drop_last = True
+        self._first = first
+
+    def __iter__(self) -> Iterator[list[int]]:
+        number = self._first
+        while True:
+            yield list(range(number * self.batch_size, (number + 1) * self.batch_size))
+            number += 1
+
+    def __len__(self) -> int:
+        return 2**40  # loaders want to know; nobody gets there
+
+
+def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
+    """Stack samples; one bad sample makes the batch an error."""
+    for sample in samples:
+        if ERROR in sample:
+            return {ERROR: sample[ERROR]}
+    skipped = torch.stack([sample.pop(SKIPPED) for sample in samples]).sum()
+    # Scenes have as many layers as they happen to have.
+    stacked = stack_scenes(samples) if PICTURES in samples[0] else default_collate(samples)
+    return {**stacked, SKIPPED: skipped}
+
+
+def rendered(batch: dict[str, Tensor], shape: SynthesisConfig, *key: int) -> dict[str, Tensor]:
+    """The clips of a batch: rendered here and now where they are scenes, untouched where they are clips.
+
+    Args:
+        batch: on the device that is to render.
+        shape: of the clips.
+        key: what the camera's effects depend on.
+    """
+    if PICTURES not in batch:
+        return batch
+    with torch.no_grad(), torch.autocast(batch[PICTURES].device.type, enabled=False):
+        return render_scenes(batch, shape, torch.Generator().manual_seed(seed_of(*key, CAMERA)))
+
+
+def _start_worker(_: int) -> None:
+    """A worker ends when the training process says so, not at a Ctrl-C that the terminal sends to all."""
+    cv2.setNumThreads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def batches(
+    mixture: Mixture, phase: Phase, key: tuple[int, ...], first: int = 0, *, pin: bool = False
+) -> DataLoader[dict[str, Any]]:
+    """Batches of a phase from number `first` on, prepared ahead by the configured workers.
+
+    Args:
+        mixture: what to draw from.
+        phase: shape of clips and batches.
+        key: see `SampleStream`.
+        first: number of the first batch.
+        pin: put batches where a GPU copies them from without waiting.
+    """
+    data = mixture.data
+    return DataLoader(
+        SampleStream(mixture, phase, key),
+        batch_sampler=BatchNumbers(phase.batch, first),
+        num_workers=data.workers,
+        prefetch_factor=data.prefetch if data.workers else None,
+        collate_fn=collate,
+        pin_memory=pin,
+        worker_init_fn=_start_worker,
+    )
+
+
+def checked(batch: dict[str, Any]) -> tuple[dict[str, Any], int]:
+    """The clip of a batch, and how many samples were skipped for it.
+
+    Raises:
+        SourceError: there is no clip, because a sample was bad.
+    """
+    if ERROR in batch:
+        raise SourceError(batch[ERROR])
+    return {name: value for name, value in batch.items() if name != SKIPPED}, int(batch[SKIPPED])

@@ -1,0 +1,44 @@
+"""How much of a device a run uses: operations of a step against the matrix rate that the device reaches."""
+
+import time
+from collections.abc import Callable
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def matrix_rate(device: torch.device, dtype: torch.dtype, side: int = 4096, seconds: float = 0.5) -> float:
+    """Operations a second of large matrix products, a multiplication and an addition counted as two.
+
+    Args:
+        device: to measure.
+        dtype: of the matrices.
+        side: of the square matrices.
+        seconds: to measure for, at least.
+    """
+    left, right = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
+
+    def wait() -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    left @ right
+    wait()
+    start, done, elapsed = time.perf_counter(), 0, 0.0
+    while elapsed < seconds or not done:
+        for _ in range(4):
+            left @ right
+        wait()
+        done += 4
+        elapsed = time.perf_counter() - start
+    return 2.0 * side**3 * done / elapsed
+
+
+def count_operations(work: Callable[[], object]) -> int:
+    """Operations of matrix products and convolutions that `work` runs, backward passes inside it included."""
+    counter = FlopCounterMode(display=False)
+    with counter:
+        work()
+    return int(counter.get_total_flops())

@@ -1,0 +1,75 @@
+"""What the optimiser sees: the student with its loss as one module, its parameter groups, and its moving average."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sam2lite_core.model.student import Student
+from training.unroll import UnrollConfig, Unroller
+
+
+class ClipLoss(nn.Module):
+    """A student, and the projection of its readout to a teacher's, as a module whose forward is the loss of a batch.
+
+    Parallel training and mixed precision hook into forward, and only into that of the outermost module.
+    """
+
+    def __init__(self, student: Student, teacher: Any = None, projection: nn.Module | None = None) -> None:
+        """Take a student; `teacher` as in `training.teachers`, kept out of the parameters."""
+        super().__init__()
+        self.student = student
+        self.projection = projection
+        self._teacher = (teacher,)
+
+    def forward(
+        self, clip: dict[str, Tensor], config: UnrollConfig, progress: float, generator: torch.Generator
+    ) -> tuple[Tensor, dict[str, float]]:
+        """Loss of a batch of clips and its parts; see `Unroller`."""
+        (teacher,) = self._teacher
+        if teacher is None:
+            return Unroller(self.student, config, generator)(clip, progress)
+        return Unroller(self.student, config, generator, teacher, self.projection)(clip, progress)
+
+
+def parameter_groups(model: nn.Module, decay: float) -> list[dict[str, Any]]:
+    """Weight decay for matrices and kernels only."""
+    matrices = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
+    others = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
+    return [{"params": matrices, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}]
+
+
+def clip_gradients(model: ClipLoss, largest: float) -> tuple[Tensor, Tensor]:
+    """Clip the gate's gradients and all others, each to a norm of `largest`; returns both norms before that.
+
+    The gate's, estimated from what it dropped, are tens of times the others: clipped together, they would leave
+    nothing of those.
+    """
+    gate = list(model.student.gate.parameters())
+    # In a fixed order: sums of floats depend on it, and runs are to be repeatable.
+    mine = {id(parameter) for parameter in gate}
+    rest = [parameter for parameter in model.parameters() if id(parameter) not in mine]
+    return nn.utils.clip_grad_norm_(rest, largest), nn.utils.clip_grad_norm_(gate, largest)
+
+
+class Average:
+    """Exponential moving average of parameters and buffers; what gets validated and exported."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.state = {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Take over the values of a checkpoint."""
+        for name, value in state.items():
+            self.state[name].copy_(value)
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        """Fold the model in; early steps weigh more, so that the start is forgotten."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        for name, value in model.state_dict().items():
+            if value.is_floating_point():
+                self.state[name].lerp_(value.detach().to(self.state[name].dtype), 1.0 - decay)
+            else:
+                self.state[name].copy_(value)
