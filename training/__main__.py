@@ -118,7 +118,8 @@ def evaluate(
     """Score a checkpoint by the DAVIS protocol; what is not given comes from the run's configuration."""
     from rich.console import Console
 
-    from sam2lite_core.cli import davis_table
+    from sam2lite_core.cli_eval import score_table
+    from sam2lite_core.evaluation.evaluate import result_document
     from sam2lite_core.files import check_json_path, write_json
     from training.evaluation import Request, evaluate_checkpoint
 
@@ -130,8 +131,8 @@ def evaluate(
     result = evaluate_checkpoint(
         checkpoint, request, backend=backend, threads=threads, out=out, overwrite=overwrite
     )
-    write_json(json_file, result.to_json())
-    Console().print(davis_table(result))
+    write_json(json_file, result_document(result))
+    Console().print(score_table(result))
 
 
 @app.command("cache-teacher")

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sam2lite_core.errors import ConfigurationError
-from sam2lite_core.evaluation.davis import DavisResult, list_sequences
-from sam2lite_core.evaluation.davis import evaluate as evaluate_davis
-from sam2lite_core.tracker import Tracker
+from sam2lite_core.evaluation.evaluate import TrackerOptions, evaluate
+from sam2lite_core.evaluation.layouts.davis import Davis
+from sam2lite_core.evaluation.results import Evaluation
 from training import checkpoint, typed_yaml
 from training.config import EvaluationConfig, RunConfig
 
@@ -39,7 +39,7 @@ def evaluate_checkpoint(
     threads: int | None = None,
     out: Path | None = None,
     overwrite: bool = False,
-) -> DavisResult:
+) -> Evaluation:
     """Export a checkpoint's averaged weights to a temporary folder and run the tracker on them.
 
     Args:
@@ -64,27 +64,14 @@ def evaluate_checkpoint(
     wanted = request.over(configured)
     if wanted.root is None:
         raise ConfigurationError("no dataset to score; give --root, or evaluation.root in the configuration")
-    names = list_sequences(wanted.root, wanted.sequences or None, wanted.year)
-    # After the data was found to be there: torch takes seconds to import, an export a minute.
+    dataset = Davis(wanted.root, wanted.year, wanted.sequences or None)
+    dataset.names()  # raises unless the data is there, before torch takes seconds to import and an export a minute
     from training.export import export_checkpoint
 
     with tempfile.TemporaryDirectory(prefix="sam2lite_") as folder:
         model = Path(folder) / state["variant"]
         export_checkpoint(path, model, note=f"checkpoint {path.name}")
-        return evaluate_davis(
-            wanted.root,
-            lambda: Tracker(
-                state["variant"],
-                backend,
-                scale=wanted.scale,
-                memory_budget=wanted.budget,
-                memory_policy=wanted.policy,
-                threads=threads,
-                model_path=model,
-            ),
-            names,
-            wanted.year,
-            "mask",
-            out,
-            overwrite=overwrite,
+        options = TrackerOptions(
+            state["variant"], backend, wanted.scale, wanted.budget, wanted.policy, threads, str(model)
         )
+        return evaluate(dataset, options, "mask", out, overwrite=overwrite)
