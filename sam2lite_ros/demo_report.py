@@ -204,28 +204,34 @@ def latencies(recording: Recording) -> dict[str, dict[str, float]]:
 
 
 def freshness(recording: Recording) -> dict[str, float]:
-    """How long frames waited, from stamp to step, beside the time to the next frame's stamp.
+    """How long frames waited, from stamp to step, beside the stream's period.
 
-    A mask is never older than a period and a step as long as no wait exceeds its frame's period.
+    A mask is never older than a period and a step as long as no frame waits for longer than a period: the time to the
+    next frame's stamp, or the median of those times where that is longer (a player that catches up) or unknown (the
+    last frame). The first frame is not counted, since the demo pauses after it.
 
     Returns:
-        `frames` counted (processed, but for the stream's last), the longest wait and the longest period in
-        milliseconds, `overdue` frames that waited longer than their period, and by how much at most.
+        `frames` counted (those processed), the longest wait and the median period in milliseconds, `overdue` frames
+        that waited for longer than their period, and by how much at most.
     """
     statuses = {stamp_nanoseconds(status.header.stamp): status for status in recording.statuses}
     stamps = [entry["stamp_ns"] for entry in recording.sent]
+    gaps = [(following - stamp) / 1e6 for stamp, following in pairwise(stamps[1:])]
+    if not gaps:
+        return {}
+    period = float(np.median(gaps))
     waits, periods = [], []
-    for stamp, following in pairwise(stamps):
+    for stamp, gap in zip(stamps[1:], [*gaps, period], strict=True):
         if (status := statuses.get(stamp)) is not None:
             waits.append(float(status.receive_ms) + float(status.queue_ms))
-            periods.append((following - stamp) / 1e6)
+            periods.append(max(gap, period))
     if not waits:
         return {}
     over = [wait - period for wait, period in zip(waits, periods, strict=True)]
     return {
         "frames": len(waits),
         "wait_max_ms": max(waits),
-        "period_max_ms": max(periods),
+        "period_ms": period,
         "overdue": sum(1 for one in over if one > 0),
         "overdue_max_ms": max(0.0, max(over)),
     }
@@ -235,7 +241,7 @@ def frames_table(recording: Recording) -> str:
     """What happened to each frame that was sent, as CSV: one row a frame, in order.
 
     `period_ms` is the time from its stamp to the next frame's. The columns from `receive_ms` on are those of its
-    TrackerStatus, and empty for a frame that was dropped.
+    TrackerStatus, and empty for a frame that was not processed.
     """
     statuses = {stamp_nanoseconds(status.header.stamp): status for status in recording.statuses}
     columns = (*PARTS, *PLACES)

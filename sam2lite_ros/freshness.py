@@ -4,13 +4,16 @@ from collections import deque
 from statistics import median
 
 KNOWN_INTERVALS = 9
-"""Intervals between arrivals whose median is the camera's period: a few late frames do not move it."""
+"""Intervals between frames whose median is the camera's period: a few late frames do not move it."""
 
 SOON = 0.75
-"""Share of the period after which the next frame is near: waiting for it costs little beside what its mask gains in
-age. The rest is room for frames that come early and for what the transport adds to a frame's age."""
+"""Share of the period after which the next frame is near enough to wait for. A frame that was long on its way is held
+earlier, so that its age stays below `OLDEST` periods when its step begins, but never before `EARLIEST`: a camera whose
+transport takes a period would otherwise be waited for all the time."""
 
-LATE = 1.25
+OLDEST, EARLIEST = 0.95, 0.5
+
+LATE = 1.1
 """Share of the period after which a frame that has not come is not waited for any longer."""
 
 
@@ -18,7 +21,9 @@ class Freshness:
     """Says how long a frame is worth holding back, because the next one is due.
 
     A step that starts just before a frame arrives makes a mask that is a period older than it had to be. Holding it
-    back for that moment keeps every mask younger than a period and a step, as long as frames keep coming.
+    back keeps every mask younger than a period and a step as long as frames keep coming; a stream's last frame, and one
+    whose successor is lost, begin a tenth of a period later than they could. The price is idle time: steps that take
+    between n + .75 and n + 1 periods yield up to 12 % fewer masks.
     """
 
     def __init__(self) -> None:
@@ -26,23 +31,32 @@ class Freshness:
         self._last: float | None = None
         self._period_s: float | None = None
 
-    def arrived(self, at: float) -> None:
-        """Note an arrival at a time in seconds; one thread notes, any thread may ask `hold_s`."""
-        if self._last is not None:
+    def seen(self, at: float) -> None:
+        """Note when a frame was taken by the camera, seconds on any clock; one thread notes, any may ask `hold_s`."""
+        if self._last is not None and at > self._last:
             self._intervals.append(at - self._last)
         self._last = at
         if len(self._intervals) > KNOWN_INTERVALS // 2:
             self._period_s = median(self._intervals)
 
-    def hold_s(self, arrived: float, now: float) -> float:
+    def hold_s(self, waited_s: float, receive_s: float = 0.0, limit_s: float | None = None) -> float:
         """Seconds for which a frame should wait for its successor; 0 when it should be taken now.
 
         Args:
-            arrived: when the frame came, seconds.
-            now: the present, on the same clock.
+            waited_s: since the frame came.
+            receive_s: from the frame's stamp to its arrival; more than a period, or less than nothing, comes of clocks
+                that differ, and counts as nothing.
+            limit_s: age from which the frame would be of no use, measured from its stamp.
         """
         period = self._period_s
         if period is None:
             return 0.0
-        waited = now - arrived
-        return LATE * period - waited if SOON * period <= waited < LATE * period else 0.0
+        on_its_way = receive_s if 0.0 <= receive_s <= period else 0.0
+        begin = max(EARLIEST * period, min(SOON * period, OLDEST * period - on_its_way))
+        if not begin <= waited_s < LATE * period:
+            return 0.0
+        hold = LATE * period - waited_s
+        if limit_s is None:
+            return hold
+        # Half of what is left of its use, so that the step still finds the frame young enough.
+        return min(hold, max(0.0, (limit_s - receive_s - waited_s) / 2.0))

@@ -94,18 +94,25 @@ class Mailbox(Generic[FrameT]):
         A frame that is due to be replaced is held back for a moment; a command does not wait for that.
         """
         with self._ready:
-            self._ready.wait_for(lambda: self._closed or self._commands or self._frame is not None)
-            held = self._frame
-            if held is not None and (patience := self._hold_s(held)) > 0.0:
-                self._ready.wait_for(
-                    lambda: self._closed or self._commands or self._frame is not held, timeout=patience
-                )
-            if self._closed:
-                return None
-            if self._commands:
-                return self._commands.popleft()
-            frame, self._frame = self._frame, None
-            return frame
+            while True:
+                self._ready.wait_for(lambda: self._closed or self._commands or self._frame is not None)
+                held = self._frame
+                if held is not None and (patience := self._hold_s(held)) > 0.0:
+                    self._wait_while_held(held, patience)
+                if self._closed:
+                    return None
+                if self._commands:
+                    return self._commands.popleft()
+                # Somebody else may have taken the frame meanwhile.
+                if self._frame is not None:
+                    frame, self._frame = self._frame, None
+                    return frame
+
+    def _wait_while_held(self, held: FrameT, patience: float) -> None:
+        """Wait until something else is to be done than to take this frame; the lock is held."""
+        self._ready.wait_for(
+            lambda: self._closed or self._commands or self._frame is not held, timeout=patience
+        )
 
     def close(self) -> FrameT | None:
         """Close for good: waiting commands fail with MailboxClosedError.

@@ -48,9 +48,7 @@ class TrackingWorker:
         self._listener = listener
         self._now_ns = now_ns
         self._freshness = Freshness()
-        self._mailbox: Mailbox[ReceivedFrame] = Mailbox(
-            lambda frame: self._freshness.hold_s(frame.arrived, perf_counter())
-        )
+        self._mailbox: Mailbox[ReceivedFrame] = Mailbox(self._hold_s)
         self._ring = FrameRing()
         self._last: ReceivedFrame | None = None
         self._stepped: int | None = None  # sequence of the frame stepped last
@@ -82,7 +80,7 @@ class TrackingWorker:
             frames.append(
                 ReceivedFrame(message, stamp_ns, self.counters.count_received(), arrived, receive_ms)
             )
-            self._freshness.arrived(arrived)
+            self._freshness.seen(stamp_ns / 1e9 if stamp_ns else arrived)
         for frame in frames:
             self._ring.push(HeldFrame(frame.stamp_ns, frame.sequence, HeldImage(frame.message)))
         for _ in frames[:-1]:
@@ -139,6 +137,15 @@ class TrackingWorker:
                 item.run()
             else:
                 self._take_safely(item)
+
+    def _hold_s(self, frame: ReceivedFrame) -> float:
+        """How long a waiting frame should give its successor the chance to replace it, seconds."""
+        limit_ms = self._parameters.max_frame_age_ms
+        return self._freshness.hold_s(
+            perf_counter() - frame.arrived,
+            frame.receive_ms / 1e3,
+            None if limit_ms is None else limit_ms / 1e3,
+        )
 
     def _take_safely(self, frame: ReceivedFrame) -> None:
         """Process a frame; whatever goes wrong with it is counted and logged, and the next one gets its chance."""

@@ -84,30 +84,59 @@ def test_every_frame_is_processed_replaced_or_still_waiting(actions):
     assert processed == sorted(processed)
 
 
+class Holding:
+    """A mailbox that holds frames back for ten minutes, and a thread that takes from it; enters the hold first."""
+
+    def __init__(self, held="old"):
+        self.entered, self.taken = threading.Event(), []
+        self.mailbox = Mailbox(hold_s=self._hold_s)
+        self.held = held
+        self.mailbox.put_frame(held)
+        self.taker = threading.Thread(target=lambda: self.taken.append(self.mailbox.next()), daemon=True)
+        self.taker.start()
+        assert self.entered.wait(30)
+
+    def _hold_s(self, frame):
+        if frame != self.held:
+            return 0.0
+        self.entered.set()
+        return 600.0
+
+    def result(self):
+        self.taker.join(30)
+        assert not self.taker.is_alive()
+        return self.taken[0]
+
+
 def test_a_frame_that_is_held_back_gives_way_to_its_successor():
-    mailbox = Mailbox(hold_s=lambda frame: 30.0 if frame == "old" else 0.0)
-    mailbox.put_frame("old")
-    taken = []
-    taker = threading.Thread(target=lambda: taken.append(mailbox.next()))
-    taker.start()
-    assert mailbox.put_frame("new") == "old"
-    taker.join(30)
-    assert taken == ["new"]
-
-
-def test_a_frame_whose_successor_does_not_come_is_taken_after_all():
-    mailbox = Mailbox(hold_s=lambda _: 0.01)
-    mailbox.put_frame("last")
-    assert mailbox.next() == "last"
+    holding = Holding()
+    assert holding.mailbox.put_frame("new") == "old"
+    assert holding.result() == "new"
 
 
 def test_a_command_does_not_wait_for_a_frame_that_is_held_back():
-    mailbox = Mailbox(hold_s=lambda _: 30.0)
-    mailbox.put_frame("held")
-    taken = []
-    taker = threading.Thread(target=lambda: taken.append(mailbox.next()))
-    taker.start()
-    mailbox.post(lambda: None)
-    taker.join(30)
-    assert isinstance(taken[0], Command)
-    assert mailbox.waiting_frame() == "held"
+    holding = Holding()
+    holding.mailbox.post(lambda: None)
+    assert isinstance(holding.result(), Command)
+    assert holding.mailbox.waiting_frame() == "old"
+
+
+def test_closing_ends_a_hold_and_hands_back_the_frame():
+    holding = Holding()
+    assert holding.mailbox.close() == "old"
+    assert holding.result() is None
+
+
+def test_a_held_frame_that_somebody_else_took_is_not_missed():
+    holding = Holding()
+    assert holding.mailbox.take_frame_if(lambda frame: frame == "old") == "old"
+    holding.mailbox.put_frame("new")
+    assert holding.result() == "new"
+
+
+def test_a_frame_whose_successor_does_not_come_is_taken_after_all():
+    asked = []
+    mailbox = Mailbox(hold_s=lambda frame: asked.append(frame) or 0.01)
+    mailbox.put_frame("last")
+    assert mailbox.next() == "last"
+    assert asked == ["last"]

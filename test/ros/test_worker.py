@@ -519,3 +519,44 @@ def test_objects_are_counted_from_the_newest_result(bench):
     one.worker.remove_object(3).result(PATIENCE_S)
     one.run(2)
     assert one.worker.objects == 1
+
+
+class SpyingFreshness:
+    """Holds the first frame that it is asked about for ten minutes, the others not at all."""
+
+    def __init__(self):
+        self.stamps, self.asked, self.held = [], [], threading.Event()
+
+    def seen(self, at):
+        self.stamps.append(at)
+
+    def hold_s(self, waited_s, receive_s, limit_s):
+        self.asked.append((waited_s, receive_s, limit_s))
+        first = not self.held.is_set()
+        self.held.set()
+        return 600.0 if first else 0.0
+
+
+def test_a_frame_that_is_held_back_gives_way_to_the_next(bench):
+    one = bench(max_frame_age_ms=900.0)
+    spy = one.worker._freshness = SpyingFreshness()
+    one.send(1)
+    assert spy.held.wait(PATIENCE_S)
+    one.now_ms += 20
+    one.send(2)
+    counts = one.settle(2)
+    assert [number for number, _ in one.listener.published] == [2]
+    assert (counts.received, counts.processed, counts.dropped) == (2, 1, 1)
+    assert spy.stamps == [stamp_of(1) / 1e9, stamp_of(2) / 1e9]
+    waited, receive, limit = spy.asked[0]
+    assert 0.0 <= waited < PATIENCE_S
+    assert receive == pytest.approx(0.0) and limit == pytest.approx(0.9)
+
+
+def test_a_worker_stops_while_it_holds_a_frame(bench):
+    one = bench()
+    spy = one.worker._freshness = SpyingFreshness()
+    one.send(1)
+    assert spy.held.wait(PATIENCE_S)
+    one.worker.stop()
+    assert one.worker.counters.snapshot().dropped == 1
