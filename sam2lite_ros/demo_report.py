@@ -207,12 +207,12 @@ def freshness(recording: Recording) -> dict[str, float]:
     """How long frames waited, from stamp to step, beside the stream's period.
 
     A mask is never older than a period and a step as long as no frame waits for longer than a period: the time to the
-    next frame's stamp, or the median of those times where that is longer (a player that catches up) or unknown (the
-    last frame). The first frame is not counted, since the demo pauses after it.
+    next frame's stamp, or the median of those times where that is longer (a player that catches up). The first frame
+    is not counted, since the demo pauses after it, nor the last, which waits for a successor that never comes.
 
     Returns:
         `frames` counted (those processed), the longest wait and the median period in milliseconds, `overdue` frames
-        that waited for longer than their period, and by how much at most.
+        that waited for longer than their period, and by how much at most; `last_wait_ms` of the last frame.
     """
     statuses = {stamp_nanoseconds(status.header.stamp): status for status in recording.statuses}
     stamps = [entry["stamp_ns"] for entry in recording.sent]
@@ -221,12 +221,13 @@ def freshness(recording: Recording) -> dict[str, float]:
         return {}
     period = float(np.median(gaps))
     waits, periods = [], []
-    for stamp, gap in zip(stamps[1:], [*gaps, period], strict=True):
+    for stamp, gap in zip(stamps[1:-1], gaps, strict=True):
         if (status := statuses.get(stamp)) is not None:
             waits.append(float(status.receive_ms) + float(status.queue_ms))
             periods.append(max(gap, period))
     if not waits:
         return {}
+    last = statuses.get(stamps[-1])
     over = [wait - period for wait, period in zip(waits, periods, strict=True)]
     return {
         "frames": len(waits),
@@ -234,6 +235,7 @@ def freshness(recording: Recording) -> dict[str, float]:
         "period_ms": period,
         "overdue": sum(1 for one in over if one > 0),
         "overdue_max_ms": max(0.0, max(over)),
+        "last_wait_ms": 0.0 if last is None else float(last.receive_ms) + float(last.queue_ms),
     }
 
 

@@ -13,7 +13,7 @@ transport takes a period would otherwise be waited for all the time."""
 
 OLDEST, EARLIEST = 0.95, 0.5
 
-LATE = 1.1
+LATE = 1.25
 """Share of the period after which a frame that has not come is not waited for any longer."""
 
 
@@ -22,7 +22,7 @@ class Freshness:
 
     A step that starts just before a frame arrives makes a mask that is a period older than it had to be. Holding it
     back keeps every mask younger than a period and a step as long as frames keep coming; a stream's last frame, and one
-    whose successor is lost, begin a tenth of a period later than they could. The price is idle time: steps that take
+    whose successor is lost, begin up to half a period later than they could. The price is idle time: steps that take
     between n + .75 and n + 1 periods yield up to 12 % fewer masks.
     """
 

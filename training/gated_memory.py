@@ -31,7 +31,6 @@ class GatedMemory:
         generator: torch.Generator,
         rule: str = "straight_through",
         supervision: KeepConfig | None = None,
-        most: int | None = None,
     ) -> None:
         """Start empty.
 
@@ -41,8 +40,6 @@ class GatedMemory:
             temperature: of the relaxation; small values make keep probabilities sharp.
             generator: source of the noise.
             rule: one of `selection.SELECTIONS`; fixed ones ask neither gate nor chance.
-            most: largest budget that this gate is trained for, to which its budget loss speaks; B when None. One gate
-                serves every budget: it spares tokens as for the largest, and its ranking serves the others.
             supervision: what the gate is told was worth keeping, see `watch`; None tells it nothing.
 
         Raises:
@@ -50,7 +47,6 @@ class GatedMemory:
         """
         self._student = student
         self._budget = budget
-        self._most = most or budget
         self._temperature = temperature
         self._generator = generator
         self._rule = selection.check(rule)
@@ -149,7 +145,7 @@ class GatedMemory:
             self._losses.append(losses.budget_loss_on_masks(self._kept, plain * free, self._budget))
         else:
             counted = probability * free
-            room = max(1, self._most - int(anchor.sum(1).float().mean()))
+            room = max(1, self._budget - int(anchor.sum(1).float().mean()))
             self._losses.append(
                 losses.budget_loss(counted.sum(1), counted.sum(1) / free.sum(1).clamp(min=1.0), room)
             )

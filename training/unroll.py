@@ -170,8 +170,7 @@ class Unroller:
         learned = float(self._chance()) < config.gated
         student = self.student if learned else None
         keep = config.keep if config.weights.gate > 0 else None
-        most = max(config.budgets)
-        return GatedMemory(student, budget, temperature, self.generator, config.selection, keep, most)
+        return GatedMemory(student, budget, temperature, self.generator, config.selection, keep)
 
     def __call__(self, clip: dict[str, Tensor], progress: float) -> tuple[Tensor, dict[str, float]]:
         """Loss of a batch of clips, and its parts.

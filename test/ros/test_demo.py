@@ -230,8 +230,9 @@ def test_a_wait_is_compared_with_the_time_to_the_next_frame():
         (500, 2.0, 300.0), (1000, 2.0, 30.0), (1033, None, None), (1066, 4.0, 36.0), (1100, 2.0, 32.0)
     )
     found = freshness(recording)
-    # The first frame is the demo's own pause; the last is held against the median period.
-    assert (found["frames"], found["overdue"]) == (3, 2)
+    # The first frame is the demo's own pause; the last has no successor to be compared with.
+    assert (found["frames"], found["overdue"]) == (2, 1)
+    assert found["last_wait_ms"] == 34.0
     assert found["wait_max_ms"] == 40.0
     assert found["period_ms"] == 33.0
     assert found["overdue_max_ms"] == pytest.approx(6.0)

@@ -22,8 +22,8 @@ def steady(count=KNOWN_INTERVALS + 1):
         (0.0, 0.0, False),
         (0.7, 0.0, False),
         (0.8, 0.0, True),
-        (1.05, 0.0, True),
-        (1.15, 0.0, False),  # late: not for ever
+        (1.2, 0.0, True),
+        (1.3, 0.0, False),  # late: not for ever
         (0.6, 0.4, True),  # long on its way: held earlier
         (0.45, 0.9, False),  # but never before half a period
         (0.7, 50.0, False),  # clocks that differ say nothing
@@ -85,7 +85,7 @@ def test_every_mask_is_younger_than_a_period_and_a_step(transport_ms, steps_ms):
             break
         frame = noted - 1
         hold = freshness.hold_s(now - arrivals[frame], transport_ms[frame] / 1e3)
-        # One that was on its way for a tenth of a period longer than this one comes too late to be waited for.
+        # One that was on its way for a quarter of a period longer than this one comes too late to be waited for.
         late = arrivals[noted] > arrivals[frame] + LATE * PERIOD_S * (1.0 - 1e-9)
         if hold > 0.0:
             now = min(now + hold, arrivals[noted])
