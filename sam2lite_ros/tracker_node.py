@@ -10,7 +10,7 @@ import numpy as np
 import rclpy
 from numpy.typing import NDArray
 from rcl_interfaces.msg import SetParametersResult
-from rclpy.clock import Clock, ClockType  # type: ignore[attr-defined]
+from rclpy.clock import Clock, ClockType  # type: ignore[attr-defined]  # not in rclpy's __all__
 from rclpy.exceptions import (
     InvalidParameterTypeException,
     InvalidParameterValueException,

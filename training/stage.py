@@ -76,6 +76,7 @@ class StageTraining:
         student = build_student(config, stage, start if state is None else None)
         teacher, projection = open_teacher(config, student, accelerator.device)
         # Matrices and images lie channels last: convolutions on a CPU take half the time.
+        # torch annotates no overload of Module.to that takes a memory format alone.
         self.loss = ClipLoss(student.to(memory_format=torch.channels_last), teacher, projection)  # type: ignore[call-overload]
         self.loss.to(accelerator.device)
         if stage.int8 and state is None:

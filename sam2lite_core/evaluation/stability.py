@@ -101,6 +101,7 @@ class FlickerMeter:
         """
         small = cv2.resize(label_map, self._size, interpolation=cv2.INTER_NEAREST)
         previous = self._previous.get(series)
+        # OpenCV's stubs know neither the dtype of a result nor that a second map may be None.
         self._previous[series] = small  # type: ignore[assignment]
         if previous is None or self._grid is None:
             return

@@ -221,7 +221,7 @@ def test_teachers_that_cannot_be_opened(tmp_path, name, path, error, message):
 class Elsewhere(TorchFunctionMode):
     """Stands in for an accelerator: meta tensors refuse to meet CPU ones, and a look at a value gives a constant."""
 
-    LOOKS = {torch.Tensor.__bool__: True, torch.Tensor.__int__: 2, torch.Tensor.__float__: 0.5}  # noqa: RUF012
+    LOOKS = {torch.Tensor.__bool__: True, torch.Tensor.__int__: 2, torch.Tensor.__float__: 0.5}  # noqa: RUF012  # a table that nobody changes
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         away = bool(args) and isinstance(args[0], torch.Tensor) and args[0].device.type == "meta"
