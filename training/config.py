@@ -189,6 +189,7 @@ class StageConfig:
         int8: simulate INT8 in convolutions and linear layers (section 3.5, stage 3).
         calibration_batches: of clips that INT8's ranges are first set by.
         phases: shapes of the clips, in order.
+        rounds: how often the phases are gone through within the stage, so that no shape is forgotten for another.
     """
 
     epochs: float | None = None
@@ -202,6 +203,11 @@ class StageConfig:
     int8: bool = False
     calibration_batches: int = 4
     phases: tuple[Phase, ...] = (Phase(),)
+    rounds: int = 1
+
+    def phase(self, number: int) -> Phase:
+        """The phase of a number that goes on counting through the rounds."""
+        return self.phases[number % len(self.phases)]
 
     def __post_init__(self) -> None:
         given = [name for name in ("epochs", "steps", "minutes") if getattr(self, name) is not None]
@@ -216,6 +222,7 @@ class StageConfig:
             raise ConfigurationError(f"rate is {self.rate}, expected more than 0")
         _within("final", self.final, 1e-6, 1.0)
         _at_least("warmup", self.warmup, 0)
+        _at_least("rounds", self.rounds, 1)
         _at_least("calibration_batches", self.calibration_batches, 1)
         ends = [phase.until for phase in self.phases]
         if not ends or ends[-1] != 1.0 or any(a >= b for a, b in itertools.pairwise(ends)):

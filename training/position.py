@@ -17,7 +17,7 @@ class Position:
         step: optimiser steps done in the stage.
         total_step: optimiser steps done in all stages.
         spent: seconds spent in the stage, interruptions left out.
-        phase: index within the stage.
+        phase: number within the stage, over all rounds.
         next_batch: number of the phase's next batch, over all processes.
         clips: clips trained on.
         skipped: bad samples left out.
@@ -47,11 +47,13 @@ class Position:
 
 
 def phase_at(stage: StageConfig, progress: float) -> int:
-    """Index of the phase that a share of the stage falls into."""
+    """Number of the phase that a share of the stage falls into, counted over all rounds."""
+    done = min(stage.rounds - 1, int(progress * stage.rounds))
+    within = progress * stage.rounds - done
     for index, phase in enumerate(stage.phases):
-        if progress < phase.until:
-            return index
-    return len(stage.phases) - 1
+        if within < phase.until:
+            return done * len(stage.phases) + index
+    return stage.rounds * len(stage.phases) - 1
 
 
 def stage_steps(stage: StageConfig, clips_per_epoch: int, batches_per_step: int) -> int | None:

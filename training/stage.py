@@ -222,7 +222,7 @@ class StageTraining:
         """
         number = position.next_batch + self.accelerator.process_index
         key = (self.config.seed, TRAINING, position.stage, position.phase, NOISE, number)
-        unroll = self._unroll(self.stage.phases[position.phase])
+        unroll = self._unroll(self.stage.phase(position.phase))
 
         def forward() -> tuple[Tensor, dict[str, float]]:
             generator = torch.Generator().manual_seed(seed_of(*key))
@@ -264,7 +264,7 @@ class StageTraining:
     def _next_batch(self, position: Position) -> tuple[dict[str, Any], int]:
         assert self._batches is not None, "a phase is entered first"
         batch, skipped = checked(next(self._batches))
-        shape = clip_shape(self.mixture, self.stage.phases[position.phase])
+        shape = clip_shape(self.mixture, self.stage.phase(position.phase))
         number = position.next_batch + self.accelerator.process_index
         return rendered(batch, shape, self.config.seed, position.stage, position.phase, number), skipped
 
@@ -280,7 +280,7 @@ class StageTraining:
         else:
             key = (self.config.seed, TRAINING, position.stage, phase)
             pin = self.accelerator.device.type == "cuda"
-            loader = batches(self.mixture, self.stage.phases[phase], key, position.next_batch, pin=pin)
+            loader = batches(self.mixture, self.stage.phase(phase), key, position.next_batch, pin=pin)
         self._batches = iter(self.accelerator.prepare_data_loader(loader))
 
     def _unroll(self, phase: Phase) -> UnrollConfig:

@@ -160,7 +160,9 @@ def fill_cache(config: RunConfig, stages: tuple[int, ...], count: int, out: Path
     written = 0
     with output_folder(out, marker=CACHE_FILE, overwrite=True) as folder:
         for stage in stages:
-            for phase, shape in enumerate(config.stages.numbered()[stage].phases):
+            plan = config.stages.numbered()[stage]
+            for phase in range(plan.rounds * len(plan.phases)):
+                shape = plan.phase(phase)
                 loader = iter(batches(mixture, shape, (config.seed, TRAINING, stage, phase)))
                 size = clip_shape(mixture, shape)
                 for number in tqdm(range(count), desc=f"stage {stage}, phase {phase + 1}", disable=None):
