@@ -12,7 +12,7 @@ from sam2lite_core.backends.files import ModelInfo
 
 FloatArray = NDArray[np.float32]
 
-META = ("x", "y", "age", "motion", "uncertainty", "valid", "owner", "birth", "affinity")
+META = ("x", "y", "age", "motion", "uncertainty", "valid", "owner", "birth", "affinity", "draw")
 """Columns of a token's numbers, as `model.memory.META` explains them."""
 
 POLICIES = ("learned", "fifo", "random", "uniform")
@@ -74,6 +74,7 @@ class StepInputs:
         presence_threshold: an object below it is LOST.
         token_pool: (r, H/16) and (c, W/16) float32 weights that average patches into tokens.
         prompt: None on frames without prompts.
+        still: whether nothing has moved since a frame that memory already knows.
     """
 
     image: NDArray[np.uint8]
@@ -88,6 +89,7 @@ class StepInputs:
     presence_threshold: float
     token_pool: tuple[FloatArray, FloatArray]
     prompt: PromptInputs | None = None
+    still: bool = False
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ class BankSnapshot:
     """The memory bank copied to the host, for pictures and tests; never on the frame path.
 
     Attributes:
-        key, value: (S, 256); identity, known: (S, M); meta: (S, 9), columns as in `META`. All float32.
+        key, value: (S, 256); identity, known: (S, M); meta: (S, 10), columns as in `META`. All float32.
     """
 
     key: FloatArray
@@ -168,6 +170,7 @@ def graph_arrays(inputs: StepInputs, max_objects: int) -> dict[str, NDArray[np.g
         "presence_threshold": np.array([inputs.presence_threshold], np.float32),
         "token_rows": inputs.token_pool[0][None],
         "token_columns": inputs.token_pool[1][None],
+        "still": np.array([inputs.still], np.float32),
     }
     if inputs.prompt is not None:
         arrays["prompts"] = inputs.prompt.rasters[None]

@@ -29,6 +29,7 @@ STEP_INPUTS = (
     "presence_threshold",
     "token_rows",
     "token_columns",
+    "still",
     *BANK_NAMES,
 )
 PROMPT_INPUTS = (*STEP_INPUTS, "prompts", "masks", "mask_given", "prompted")
@@ -53,7 +54,7 @@ class StepGraph(nn.Module):
     def forward(
         self, image: Tensor, motion: Tensor, warped: Tensor, slots: Tensor, active: Tensor, window: Tensor,
         budget: Tensor, frame: Tensor, policy: Tensor, presence_threshold: Tensor,
-        token_rows: Tensor, token_columns: Tensor, bank_key: Tensor, bank_value: Tensor,
+        token_rows: Tensor, token_columns: Tensor, still: Tensor, bank_key: Tensor, bank_value: Tensor,
         bank_identity: Tensor, bank_known: Tensor, bank_meta: Tensor,
     ) -> tuple[Tensor, ...]:  # fmt: skip
         """Track every object through one frame.
@@ -71,7 +72,9 @@ class StepGraph(nn.Module):
             presence_threshold: (1,) float32, an object below it is LOST.
             token_rows, token_columns: (1, r, H/16) and (1, c, W/16) float32 weights that average the frame's patches
                 into its r x c tokens; each row sums to 1.
-            bank_key, bank_value: (1, S, 256); bank_identity, bank_known: (1, S, M); bank_meta: (1, S, 9); float32.
+            still: (1,) float32, 1 where nothing has moved since a frame that memory already knows: the learned policy
+                then writes nothing.
+            bank_key, bank_value: (1, S, 256); bank_identity, bank_known: (1, S, M); bank_meta: (1, S, 10); float32.
 
         Returns:
             logits (1, K, H/4, W/4) against the background after soft aggregation; presence (1, K) 0..1; uncertainty
@@ -90,6 +93,7 @@ class StepGraph(nn.Module):
             policy,
             presence_threshold,
             (token_rows, token_columns),
+            still,
             bank,
             None,
         )
@@ -97,15 +101,17 @@ class StepGraph(nn.Module):
     def _run(
         self, image: Tensor, motion: Tensor, warped: Tensor, slots: Tensor, active: Tensor, window: Tensor,
         budget: Tensor, frame: Tensor, policy: Tensor, threshold: Tensor,
-        pool: tuple[Tensor, Tensor], bank: Bank,
+        pool: tuple[Tensor, Tensor], still: Tensor, bank: Bank,
         prompt: tuple[Tensor, Tensor, Tensor, Tensor] | None,
     ) -> tuple[Tensor, ...]:  # fmt: skip
         student = self.student
         features, key = student.encode(image.to(torch.float32).permute(0, 3, 1, 2))
         size = bank.key.shape[1]
         bank = memory.begin_frame(bank, active)
-        readout = student.read(key, bank, slots, student.attention_logits(key, bank, window))
-        prediction = student.decode(features, readout, warped, None if prompt is None else prompt[0])
+        logits = student.attention_logits(key, bank, window)
+        readout = student.read(key, student.projected(bank), slots, logits)
+        rasters = None if prompt is None else prompt[0]
+        prediction = student.decode(features, readout, warped, rasters, projected=True)
         presence = torch.sigmoid(prediction.presence)
         logits, probability = prediction.logits, prediction.probability
         if prompt is not None:
@@ -123,7 +129,12 @@ class StepGraph(nn.Module):
             affinity = student.affinity(probability, slots, pool)
             padded = F.pad(affinity, (0, 0, size, 0))
             both = memory.anchor_quota(both, padded, budget, (prompt[3].unsqueeze(1) @ slots).squeeze(1))
-        repeated = F.pad(memory.repeats(bank, fresh), (size, 0))
+        if prompt is not None:
+            # The very first prompt leaves its anchors alone: they surround the object, and the next frame that moves
+            # brings the rest. Until then a still scene takes no more.
+            still = (bank.column("valid").sum(dim=1) < 0.5).to(still.dtype)
+        repeated = torch.maximum(memory.repeats(bank, fresh), still.unsqueeze(1))
+        repeated = F.pad(repeated, (size, 0))
         score = memory.policy_scores(both, student.gate_scores(both), frame, policy, repeated)
         kept = memory.select(both, score, size, budget)
         uncertainty = F.avg_pool2d(entropy(probability), 4)
@@ -136,7 +147,7 @@ class PromptGraph(StepGraph):
     def forward(  # type: ignore[override]  # a graph of its own, with more inputs
         self, image: Tensor, motion: Tensor, warped: Tensor, slots: Tensor, active: Tensor, window: Tensor,
         budget: Tensor, frame: Tensor, policy: Tensor, presence_threshold: Tensor,
-        token_rows: Tensor, token_columns: Tensor, bank_key: Tensor, bank_value: Tensor,
+        token_rows: Tensor, token_columns: Tensor, still: Tensor, bank_key: Tensor, bank_value: Tensor,
         bank_identity: Tensor, bank_known: Tensor, bank_meta: Tensor, prompts: Tensor, masks: Tensor,
         mask_given: Tensor, prompted: Tensor,
     ) -> tuple[Tensor, ...]:  # fmt: skip
@@ -162,6 +173,7 @@ class PromptGraph(StepGraph):
             policy,
             presence_threshold,
             (token_rows, token_columns),
+            still,
             bank,
             prompt,
         )
@@ -206,6 +218,7 @@ def example_inputs(
         "presence_threshold": torch.full((1,), 0.5),
         "token_rows": torch.from_numpy(averaging_matrix(rows, (rows + 1) // 2)).unsqueeze(0),
         "token_columns": torch.from_numpy(averaging_matrix(columns, (columns + 1) // 2)).unsqueeze(0),
+        "still": torch.zeros(1),
         **dict(zip(BANK_NAMES, bank, strict=True)),
     }
     if prompt:

@@ -15,17 +15,18 @@ ANCHOR_BONUS = 100.0
 ANCHORS_OF_ONE, ANCHORS_OF_ALL = 0.25, 0.5
 """Largest shares of the budget that one object's anchors, and all anchors, may take."""
 
-SAME_KEY, SAME_PLACE, SAME_SHARE = 0.97, 0.08, 0.2
-"""Cosine of keys from which, distance (share of the frame) and difference of the objects' shares up to which a token
-repeats another."""
+SAME_KEY, SAME_PLACE, SAME_SHARE = 0.25, 0.08, 0.2
+"""How far apart two tokens that say the same may be in one respect: distance of unit keys (a cosine of .97), of places
+as a share of the frame, difference of the objects' shares."""
 
 TIE_BREAK = 1e-4  # torch and ONNX Runtime choose differently among equal scores
 REJECTED = -1e4  # not -inf: an empty bank would give NaN, and fp16 engines overflow
 POLICIES = ("learned", "fifo", "random", "uniform")
-META = ("x", "y", "age", "motion", "uncertainty", "valid", "owner", "birth", "affinity")
+META = ("x", "y", "age", "motion", "uncertainty", "valid", "owner", "birth", "affinity", "draw")
 """Columns of `Bank.meta`: centre in [0, 1] of the frame; frames since written; relative flow magnitude in patch
 widths per frame; mask entropy 0..1; 1 = slot in use; anchors hold 1 + the slot of the object whose prompt wrote them,
-others 0; index of the frame that wrote the token; how well an anchor represents its object, 0 for other tokens."""
+others 0; index of the frame that wrote the token; how well an anchor represents its object, 0 for other tokens; the
+token's draw in (0, 1), see `draw`."""
 
 
 class Bank(NamedTuple):
@@ -36,7 +37,7 @@ class Bank(NamedTuple):
         value: (N, S, 256) float.
         identity: (N, S, M) float 0..1, share of the token's patch that each object covers.
         known: (N, S, M) float 0 or 1, whether that share means anything.
-        meta: (N, S, 9) float, columns as in `META`.
+        meta: (N, S, 10) float, columns as in `META`.
     """
 
     key: Tensor
@@ -51,9 +52,14 @@ class Bank(NamedTuple):
 
     def gather(self, index: Tensor) -> "Bank":
         """Pick slots. index: (N, S') int64."""
+        batch, count = self.key.shape[:2]
+        # Rows of one long table: runtimes copy whole rows, where a gather along an axis goes number by number.
+        start = torch.arange(batch, device=index.device).unsqueeze(1) * count
+        rows = (index + start).flatten()
 
         def pick(tensor: Tensor) -> Tensor:
-            return torch.gather(tensor, 1, index.unsqueeze(-1).expand(-1, -1, tensor.shape[-1]))
+            flat = tensor.reshape(-1, tensor.shape[-1])
+            return torch.index_select(flat, 0, rows).reshape(batch, -1, tensor.shape[-1])
 
         return Bank(*(pick(tensor) for tensor in self))
 
@@ -160,6 +166,27 @@ def anchor_quota(bank: Bank, affinity: Tensor, budget: Tensor, prompted: Tensor)
     return bank.with_columns(owner=torch.where(kept, owner, none), affinity=torch.where(kept, worth, none))
 
 
+def draw(rows: Tensor, columns: Tensor, frame: Tensor) -> Tensor:
+    """Low-discrepancy numbers, one a token, by which tokens that are equally worth keeping are told apart.
+
+    Keeping the largest of them keeps cells that cover the frame evenly, and others on every frame. Chosen by noise of
+    its own, each token would leave gaps beside clusters; by its score alone, whole regions would be gone.
+
+    Args:
+        rows, columns: (r, 1) and (1, c) indices of the frame's cells.
+        frame: (N,) index of the frame.
+
+    Returns:
+        (N, r, c) in (0, 1): the two-dimensional additive recurrence of the plastic number over the cells, shifted by
+        the golden ratio with each frame.
+    """
+    # Frames are counted for days; in fp32 their product would run out of digits.
+    shift = torch.remainder(frame, 1024.0) * 0.6180340
+    value = rows * 0.7548777 + columns * 0.5698403
+    value = value.unsqueeze(0) + shift.reshape(-1, 1, 1)
+    return (value - torch.floor(value)).clamp(1e-3, 1.0 - 1e-3)
+
+
 def hash_noise(bank: Bank, frame: Tensor) -> Tensor:
     """Reproducible noise in [0, 1) from a token's place and birth and the current frame, (N, S)."""
     seed = bank.column("x") * 12.9898 + bank.column("y") * 78.233 + bank.column("birth") * 3.7719
@@ -179,20 +206,19 @@ def repeats(bank: Bank, fresh: Bank) -> Tensor:
         fresh: S' tokens of this frame.
 
     Returns:
-        (N, S') float, 1 where some valid slot has nearly the same key, place and shares.
+        (N, S') float, 1 where some valid slot has nearly the same key, place and shares: their distances, each over its
+        limit, have squares that sum to less than 1.
     """
 
-    def squared_distance(first: Tensor, second: Tensor) -> Tensor:
-        product = first @ second.transpose(1, 2)
-        norms = (first * first).sum(-1, keepdim=True), (second * second).sum(-1).unsqueeze(1)
-        return norms[0] + norms[1] - 2.0 * product
+    def described(some: Bank) -> Tensor:
+        shares = some.identity * some.known
+        return torch.cat([some.key / SAME_KEY, some.meta[..., :2] / SAME_PLACE, shares / SAME_SHARE], dim=-1)
 
-    similar = fresh.key @ bank.key.transpose(1, 2) > SAME_KEY
-    place = squared_distance(fresh.meta[..., :2], bank.meta[..., :2]) < SAME_PLACE**2
-    shares = squared_distance(fresh.identity * fresh.known, bank.identity * bank.known) < SAME_SHARE**2
-    valid = (bank.column("valid") > 0.5).unsqueeze(1)
-    same = (similar & place & shares & valid).to(fresh.key.dtype)
-    return same.amax(dim=2)
+    old, new = described(bank), described(fresh)
+    half = 0.5 * (old * old).sum(dim=-1) + (1.0 - bank.column("valid")) * -REJECTED
+    # |a - b|^2 = |a|^2 - 2 (a.b - |b|^2 / 2): one product, and the nearest is where the bracket is largest.
+    nearest = (new @ old.transpose(1, 2) - half.unsqueeze(1)).amax(dim=2)
+    return ((new * new).sum(dim=-1) - 2.0 * nearest < 1.0).to(fresh.key.dtype)
 
 
 def policy_scores(bank: Bank, gate_score: Tensor, frame: Tensor, policy: Tensor, repeated: Tensor) -> Tensor:
@@ -206,12 +232,15 @@ def policy_scores(bank: Bank, gate_score: Tensor, frame: Tensor, policy: Tensor,
         repeated: (N, S) float, from `repeats`; 0 for old slots.
 
     Returns:
-        (N, S) scores; the learned policy rejects tokens with p <= .5 (s <= 0), and those that repeat others.
+        (N, S) scores; the learned policy rejects tokens whose keep probability p = sigmoid(s) is below their draw, so
+        that it keeps a share p of them, evenly spread; and those that repeat others.
     """
     noise = hash_noise(bank, frame)
     age = bank.column("age")
-    wanted = (gate_score > 0.0) & (repeated < 0.5)
-    learned = torch.where(wanted, gate_score, torch.full_like(gate_score, REJECTED))
+    drawn = bank.column("draw").clamp(1e-3, 1.0 - 1e-3)
+    spread = gate_score + torch.log(drawn) - torch.log(1.0 - drawn)
+    wanted = (spread > 0.0) & (repeated < 0.5)
+    learned = torch.where(wanted, spread, torch.full_like(gate_score, REJECTED))
     # Within a frame, fifo and uniform have no preference of their own: a spread that does not change with time.
     still = hash_noise(bank, torch.zeros_like(frame))
     fifo = -age / (age + 1.0) * 8.0 + 1e-3 * still / (age + 1.0) ** 2

@@ -106,6 +106,8 @@ class Student(nn.Module):
         self.locality = nn.Parameter(
             torch.tensor([-2.0, 1.0])
         )  # softplus'd: all tokens, extra for young ones
+        # An anchor's mask was shown, not guessed: how much more than other tokens it counts.
+        self.anchor_bonus = nn.Parameter(torch.tensor(0.5))
         self.pixel = Linear(variant.width, width)
         self.readout = Linear(key_width, width)
         self.pixel_norm = nn.LayerNorm(width)
@@ -137,15 +139,20 @@ class Student(nn.Module):
         objects move (ours; the paper has none).
         """
         queries = key.flatten(2).transpose(1, 2).float()
-        similarity = queries @ bank.key.transpose(1, 2) * self.log_scale.exp()
-        x, y = self.positions(key.shape[-2], key.shape[-1], bank.key)
-        dx = x.reshape(1, -1, 1) - bank.column("x").unsqueeze(1)
-        dy = y.reshape(1, -1, 1) - bank.column("y").unsqueeze(1)
+        x, y = (side.reshape(1, -1, 1) for side in self.positions(key.shape[-2], key.shape[-1], queries))
+        there_x, there_y = bank.column("x"), bank.column("y")
         always, young = F.softplus(self.locality)
         strength = always + 4.0 * young * torch.exp(-bank.column("age") / 4.0)
-        logits = similarity - strength.unsqueeze(1) * (dx * dx + dy * dy)
-        allowed = memory.readable(bank, window).unsqueeze(1)
-        return torch.where(allowed, logits, torch.full_like(logits, memory.REJECTED))
+        allowed = memory.readable(bank, window)
+        owned = bank.column("owner") > 0.5
+        bonus = owned.to(queries.dtype) * self.anchor_bonus + (~allowed).to(queries.dtype) * memory.REJECTED
+        # Everything that depends on the token alone, and the squared distance written out, are columns of one product:
+        # maps of pixels times tokens are the largest of the memory, and each operation on them costs as much as it.
+        bonus = bonus - strength * (there_x * there_x + there_y * there_y)
+        here = torch.cat([x, y, x * x + y * y, torch.ones_like(x)], dim=-1).expand(queries.shape[0], -1, -1)
+        there = torch.stack([2.0 * strength * there_x, 2.0 * strength * there_y, -strength, bonus], dim=-1)
+        scaled = bank.key * self.log_scale.exp()
+        return torch.cat([queries, here], dim=-1) @ torch.cat([scaled, there], dim=-1).transpose(1, 2)
 
     def read(self, key: Tensor, bank: Bank, slots: Tensor, logits: Tensor) -> Readout:
         """Read the memory (equations 2 and 5) and every object's identity with the same attention.
@@ -161,19 +168,38 @@ class Student(nn.Module):
         # An empty bank leaves a uniform softmax over masked tokens; their zero keys, values and shares say nothing.
         known = bank.known @ slots.transpose(1, 2)
         identity = bank.identity @ slots.transpose(1, 2) * known
-        evidence = (attention @ known).transpose(1, 2).reshape(batch, -1, height, width)
-        mass = (attention @ identity).transpose(1, 2).reshape(batch, -1, height, width)
+        # One product reads everything: the map of pixels times tokens is large, and passing over it is what costs.
+        width_ = bank.value.shape[-1]
+        read = attention @ torch.cat([bank.value, known, identity], dim=-1)
+        evidence, mass = (
+            read[..., start : start + known.shape[-1]].transpose(1, 2).reshape(batch, -1, height, width)
+            for start in (width_, width_ + known.shape[-1])
+        )
         agreement = logits.amax(dim=-1).reshape(batch, 1, height, width) / self.log_scale.exp()
         return Readout(
             attention,
-            attention @ bank.value,
+            read[..., :width_],
             mass / (evidence + EPSILON),
             evidence,
             agreement.clamp(-1.0, 1.0),
         )
 
+    def projected(self, bank: Bank) -> Bank:
+        """The bank with its values as the decoder wants them, for `decode(..., projected=True)`.
+
+        The weights of attention sum to 1, so projecting S values gives what projecting P readouts gives, and pixels are
+        up to six times as many as tokens.
+        """
+        return bank._replace(value=self.readout(bank.value))
+
     def decode(
-        self, features: Features, readout: Readout, warped: Tensor, prompts: Tensor | None = None
+        self,
+        features: Features,
+        readout: Readout,
+        warped: Tensor,
+        prompts: Tensor | None = None,
+        *,
+        projected: bool = False,
     ) -> Prediction:
         """Masks and presence of K objects.
 
@@ -182,10 +208,12 @@ class Student(nn.Module):
             readout: memory's answer.
             warped: (N, K, H/4, W/4) previous mask carried along the flow, -1..1, 0 = unknown.
             prompts: (N, K, 3, H/4, W/4) rasters or None.
+            projected: whether the memory was read from a bank that `projected` made.
         """
         batch, count = readout.share.shape[:2]
         height, width = readout.share.shape[-2:]
-        tokens = self.pixel(features.stride16.flatten(2).transpose(1, 2)) + self.readout(readout.feature)
+        feature = readout.feature if projected else self.readout(readout.feature)
+        tokens = self.pixel(features.stride16.flatten(2).transpose(1, 2)) + feature
         pixels = self.pixel_norm(tokens).transpose(1, 2).reshape(batch, -1, height, width)
         coarse = F.avg_pool2d(warped, 4)
         belief = (readout.share * readout.evidence + coarse.clamp(min=0.0)) * 0.5
@@ -266,12 +294,15 @@ class Student(nn.Module):
         identity = identity @ slots
         known = (trusted.unsqueeze(1) @ slots).expand(-1, identity.shape[1], -1)
         x, y = self.positions(rows, columns, flat)
+        cells = torch.arange(rows, device=flat.device), torch.arange(columns, device=flat.device)
+        drawn = memory.draw(cells[0].to(flat.dtype).unsqueeze(1), cells[1].to(flat.dtype).unsqueeze(0), frame)
         one = torch.ones_like(moved.squeeze(-1))
         zero = torch.zeros_like(one)
         columns_ = {
             "x": x.reshape(1, -1) * one,
             "y": y.reshape(1, -1) * one,
             "birth": frame.unsqueeze(1) * one,
+            "draw": drawn.flatten(1) * one,
         }
         columns_ |= {"motion": moved.squeeze(-1), "uncertainty": unsure.squeeze(-1), "valid": one}
         meta = torch.stack([columns_.get(name, zero) for name in memory.META], dim=-1)

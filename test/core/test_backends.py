@@ -243,6 +243,7 @@ def test_attention_of_the_torch_backend(pair, clip) -> None:
     distance = ((bank.meta[:, :2] - place) ** 2).sum(axis=1)
     strength = always + 4 * young * np.exp(-(bank.column("age") + 1) / 4)
     score = bank.key @ query * np.exp(student.log_scale.item()) - strength * distance
+    score += (bank.column("owner") > 0.5) * student.anchor_bonus.item()
     score[bank.column("valid") < 0.5] = -np.inf
     expected = np.exp(score - score.max()) / np.exp(score - score.max()).sum()
     assert np.allclose(attention[7, 12], expected, atol=1e-4)

@@ -33,6 +33,7 @@ def random_bank(seed: int, slots: int, fill: float = 0.8, batch: int = 1) -> Ban
         "owner": owner,
         "birth": 100 - age,
         "affinity": rand(batch, slots) * (owner > 0),
+        "draw": torch.full((batch, slots), 0.5),
     }
     meta = torch.stack([columns[name] for name in META], dim=-1)
     flag = valid.unsqueeze(-1)
@@ -207,6 +208,37 @@ def test_learned_policy_keeps_what_the_gate_wants_and_nothing_else() -> None:
     score = memory.policy_scores(bank, gate, torch.zeros(1), one_hot("learned"), repeated)
     kept = memory.select(bank, score, 4, torch.tensor([4.0]))
     assert torch.equal(kept.key[0], bank.key[0, [0, 2, 5, 3]])
+
+
+def drawn(rows: int, columns: int, frame: float) -> torch.Tensor:
+    """Draws of a frame's cells, (rows, columns)."""
+    cells = torch.arange(float(rows)).unsqueeze(1), torch.arange(float(columns)).unsqueeze(0)
+    return memory.draw(*cells, torch.tensor([frame]))[0]
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.8])
+@pytest.mark.parametrize("frame", [0.0, 7.0, 1e5])
+def test_equal_tokens_are_kept_evenly_over_the_frame(share: float, frame: float) -> None:
+    kept = (drawn(15, 27, frame) > 1.0 - share).float()
+    assert abs(float(kept.mean()) - share) < 0.04
+    # By chance alone, 5x5 cells would hold 25 * share with a standard deviation of up to 2.5.
+    counts = torch.nn.functional.avg_pool2d(kept[None, None], 5, 1) * 25.0
+    assert float((counts - 25.0 * share).abs().max()) < 3.5
+
+
+def test_successive_frames_keep_different_cells() -> None:
+    first, second = drawn(15, 27, 3.0) > 0.5, drawn(15, 27, 4.0) > 0.5
+    assert float((first & second).float().mean()) < 0.3
+
+
+@pytest.mark.parametrize("probability", [0.1, 0.5, 0.9])
+def test_the_gate_is_the_share_of_tokens_that_are_kept(probability: float) -> None:
+    draws = drawn(20, 25, 11.0).reshape(1, -1)
+    bank = random_bank(1, 500, fill=1.1).with_columns(owner=torch.zeros(1, 500), draw=draws)
+    gate = torch.full((1, 500), math.log(probability / (1.0 - probability)))
+    score = memory.policy_scores(bank, gate, torch.zeros(1), one_hot("learned"), torch.zeros(1, 500))
+    kept = memory.select(bank, score, 500, torch.tensor([500.0]))
+    assert abs(float(kept.column("valid").mean()) - probability) < 0.03
 
 
 def one_token(x: float = 0.5, share: float = 1.0, known: float = 1.0, angle: float = 0.0) -> memory.Bank:
