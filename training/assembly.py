@@ -39,19 +39,35 @@ def build_student(config: RunConfig, stage: StageConfig, start: Path | None) -> 
         state = checkpoint.load(start)
         if state["variant"] != config.variant:
             raise ModelFileError(f"{start}: is of variant {state['variant']}, the run of {config.variant}")
-        try:
-            # Parts that are newer than the checkpoint keep their initial values.
-            missing, unknown = student.load_state_dict(state["average"], strict=False)
-        except RuntimeError as error:
-            raise ModelFileError(f"{start}: does not fit variant {config.variant}: {error}") from None
-        if unknown or len(missing) == len(student.state_dict()):
-            raise ModelFileError(f"{start}: holds {(unknown or ['nothing'])[0]}, which the student has not")
+        _fill(student, state, start)
     if stage.int8:
         # Only this stage pays for the import.
         from training.quantization import prepare
 
         student = prepare(student)
     return student
+
+
+def load_average(path: Path) -> tuple[dict[str, Any], Student]:
+    """A checkpoint, and the student with its averaged weights, in evaluation mode.
+
+    Raises:
+        ModelFileError: it cannot be read or fits no variant.
+    """
+    state = checkpoint.load(path)
+    student = Student(get_variant(state["variant"]))
+    _fill(student, state, path)
+    return state, student.eval()
+
+
+def _fill(student: Student, state: dict[str, Any], path: Path) -> None:
+    try:
+        # Parts that are newer than the checkpoint keep their initial values.
+        missing, unknown = student.load_state_dict(state["average"], strict=False)
+    except RuntimeError as error:
+        raise ModelFileError(f"{path}: does not fit variant {state['variant']}: {error}") from None
+    if unknown or len(missing) == len(student.state_dict()):
+        raise ModelFileError(f"{path}: holds {(unknown or ['nothing'])[0]}, which the student has not")
 
 
 def open_teacher(config: RunConfig, student: Student, device: torch.device) -> tuple[Any, nn.Module | None]:

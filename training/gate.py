@@ -1,156 +1,297 @@
-"""Teach the gate what to keep: `python -m training.gate --stills DIR --checkpoint F --out F --minutes 6`.
+"""Teach the gate what to keep: `python -m training.gate --stills DIR --checkpoint F --out F --minutes 15`.
 
-The student stays as it is. Rendered clips run with an unbounded memory, and the gate learns to tell which tokens later
-frames go on to read (design section 4: supervision by the attention that an unbounded model pays later). Attention to a
-token that an older one duplicates counts for the older one, so that a still scene is worth few tokens.
+The student stays as it is. What a token is worth shows only frames later, in a mask that some other token might have
+saved as well; gradients and attention both mislead there (training/RESULTS.md). So the search asks the question itself:
+a handful of numbers says what is kept, clips run with a bank of that kind, and an evolution strategy (CMA-ES) looks for
+the numbers with the best masks. The gate's network then learns to give the scores that they give.
 """
 
 import argparse
 import json
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import cma
+import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from sam2lite_core.model import memory
+from sam2lite_core.model.gate import SCORE_LIMIT
+from sam2lite_core.model.graphs import trust
 from sam2lite_core.model.memory import Bank
 from sam2lite_core.model.student import Student
-from sam2lite_core.variants import get_variant
-from training.checkpoint import save
-from training.clip_tensors import frame_features, one_hot, token_pool
+from training import checkpoint
+from training.assembly import load_average
+from training.clip_tensors import frame_features, one_hot, token_pool, warp
 from training.data import load_stills, loader
-from training.later_attention import keep_targets, oldest_duplicate
 from training.synthesis import SynthesisConfig
+
+LARGEST_AGE = 64
+"""Frames, of the tokens that the network is shown; its input hardly changes beyond."""
 
 
 @dataclass(frozen=True)
-class GateConfig:
-    """What counts as worth keeping.
+class Rule:
+    """What a token is worth, in a few numbers; scores are logarithms of odds of being kept.
 
     Attributes:
-        budget: tokens that are marked per decision, at most; about what the shipped budget is to a frame at scale .7.
-        floor: share of the marked tokens' mean attention below which a token is not worth its place.
-        similarity: cosine of keys from which tokens may be duplicates.
-        reach: largest distance of duplicates, in pooled patches.
-        background: weight of queries far from any object, against 1 on and near objects.
+        start: of a token that has just been written, far from objects.
+        ageing: lost with log2(1 + age).
+        objects: gained by a patch that objects cover.
+        lasting: gained by such a patch with log2(1 + age): how much longer it is worth keeping.
+        borders: gained with the mask's uncertainty.
+        motion: gained with each patch width per frame that it moves.
     """
 
-    budget: int = 48
-    floor: float = 0.1
-    similarity: float = 1.01
-    reach: float = 1.5
-    background: float = 1.0
+    start: float = 4.0
+    ageing: float = 6.0
+    objects: float = 0.0
+    lasting: float = 0.0
+    borders: float = 0.0
+    motion: float = 0.0
+
+    def scores(self, bank: Bank) -> Tensor:
+        """(N, S) scores of tokens, within the gate's limits."""
+        covered = (bank.identity * bank.known).sum(dim=-1).clamp(0.0, 1.0)
+        old = torch.log2(1.0 + bank.column("age"))
+        score = self.start - self.ageing * old + (self.objects + self.lasting * old) * covered
+        score = score + self.borders * bank.column("uncertainty")
+        score = score + self.motion * bank.column("motion").clamp(0.0, 4.0)
+        return score.clamp(-SCORE_LIMIT, SCORE_LIMIT)
+
+    @property
+    def vector(self) -> list[float]:
+        """The numbers in order."""
+        return [self.start, self.ageing, self.objects, self.lasting, self.borders, self.motion]
 
 
-@torch.no_grad()
-def watch(student: Student, clip: dict[str, Tensor], config: GateConfig) -> tuple[Bank, Tensor]:
-    """Run clips with a memory that forgets nothing.
+@dataclass(frozen=True)
+class SearchConfig:
+    """How the rule is looked for.
+
+    Attributes:
+        budgets: a rule is worth the mean over these bank sizes.
+        step: of the search at its start.
+        population: rules that a generation tries.
+    """
+
+    budgets: tuple[int, ...] = (128, 256)
+    step: float = 1.0
+    population: int = 8
+
+
+class Watched:
+    """Clips whose frames a student has encoded once, to be tracked again and again."""
+
+    def __init__(self, student: Student, batches: Iterator[dict[str, Tensor]], count: int) -> None:
+        """Encode `count` batches."""
+        self._student = student
+        self.parts = [self._encoded(next(batches)) for _ in range(count)]
+
+    @torch.no_grad()
+    def _encoded(self, clip: dict[str, Tensor]) -> dict[str, object]:
+        images = clip["images"].permute(0, 1, 4, 2, 3).float()
+        features, key = self._student.encode(images.flatten(0, 1))
+        kept = {name: clip[name] for name in ("labels", "count", "flow", "motion")}
+        return {**kept, "features": features, "key": key.reshape(*images.shape[:2], *key.shape[1:])}
+
+    @torch.no_grad()
+    def quality(self, rule: Rule, budget: int, seen: list[Bank] | None = None) -> Tensor:
+        """Mean IoU of each clip's objects over the frames after the first, (clips,).
+
+        Args:
+            rule: what is kept.
+            budget: B in tokens.
+            seen: takes the banks that were judged, where wanted.
+        """
+        return torch.cat([self._tracked(part, rule, budget, seen) for part in self.parts])
+
+    def _tracked(self, part: dict[str, object], rule: Rule, budget: int, seen: list[Bank] | None) -> Tensor:
+        """Track a batch of clips as a robot would, each object from its mask on frame 0."""
+        student, key, features = self._student, part["key"], part["features"]
+        labels, flow, motion = part["labels"], part["flow"], part["motion"]
+        batch, frames = labels.shape[:2]
+        count = int(part["count"].max())
+        exists = (torch.arange(count) < part["count"].unsqueeze(1)).float()
+        truth = one_hot(labels, count) * exists[:, None, :, None, None]
+        slots = torch.eye(count).expand(batch, -1, -1)
+        pool = token_pool(key.shape[-2], key.shape[-1], pooled=False)
+        size = torch.full((batch,), float(budget))
+        bank = memory.empty_bank(batch, budget, key.shape[2], count)
+        probability, trusted = F.avg_pool2d(truth[:, 0], 4), exists
+        overlaps = []
+        for t in range(frames):
+            bank = memory.begin_frame(bank, exists)
+            if t > 0:
+                warped = (warp(probability, flow[:, t]) * 2.0 - 1.0) * trusted[..., None, None]
+                logits = student.attention_logits(key[:, t], bank, torch.full((batch,), 8.0))
+                readout = student.read(key[:, t], bank, slots, logits)
+                decoded = student.decode(frame_features(features, batch, t), readout, warped)
+                trusted = (decoded.presence > 0.0).float() * exists
+                shown, probability = trust(decoded.logits, decoded.probability, trusted)
+                overlaps.append(_overlap(shown, truth[:, t], exists))
+            fresh = student.tokens(
+                frame_features(features, batch, t), key[:, t], probability, trusted, slots,
+                motion[:, t].unsqueeze(1), torch.full((batch,), float(t)), pool,
+            )  # fmt: skip
+            both = memory.concat(bank, fresh)
+            repeated = memory.repeats(bank, fresh)
+            if t == 0:
+                affinity = F.pad(student.affinity(probability, slots, pool), (0, 0, budget, 0))
+                both = memory.anchor_quota(both, affinity, size, exists)
+                repeated = torch.ones_like(repeated)
+            if seen is not None:
+                seen.append(both)
+            score = memory.policy_scores(
+                both, rule.scores(both), torch.full((batch,), float(t)), _learned(batch),
+                F.pad(repeated, (budget, 0)),
+            )  # fmt: skip
+            bank = memory.select(both, score, budget, size)
+        seen_objects = torch.stack(overlaps)
+        return seen_objects.nanmean(dim=(0, 2))
+
+
+def _learned(batch: int) -> Tensor:
+    policy = torch.zeros(batch, len(memory.POLICIES))
+    policy[:, memory.POLICIES.index("learned")] = 1.0
+    return policy
+
+
+def _overlap(logits: Tensor, truth: Tensor, exists: Tensor) -> Tensor:
+    """IoU (N, K) at stride 4; NaN for objects that a clip has not, 1 where an absent one is not claimed."""
+    best, winner = logits.max(dim=1, keepdim=True)
+    numbers = torch.arange(logits.shape[1]).view(1, -1, 1, 1)
+    mask = (winner == numbers) & (best > 0.0)
+    target = F.avg_pool2d(truth, 4) > 0.5
+    both = (mask & target).flatten(2).sum(-1).float()
+    either = (mask | target).flatten(2).sum(-1).float()
+    overlap = torch.where(either > 0, both / either.clamp(min=1.0), torch.ones_like(both))
+    return torch.where(exists > 0.5, overlap, torch.full_like(overlap, float("nan")))
+
+
+def search(watched: Watched, config: SearchConfig, minutes: float, seed: int) -> tuple[Rule, float]:
+    """Look for the rule under which tracking is best.
 
     Returns:
-        All tokens of all frames; (T, N, S) attention that each frame pays to each token, near objects mostly, credited
-        to the oldest duplicate.
+        The rule, and the mean IoU that it reached on the clips.
     """
-    images = clip["images"].permute(0, 1, 4, 2, 3).float()
-    batch, frames = images.shape[:2]
-    features, key = student.encode(images.flatten(0, 1))
-    key = key.reshape(batch, frames, *key.shape[1:])
-    count = int(clip["count"].max())
-    truth = one_hot(clip["labels"], count)
-    slots = torch.eye(count).expand(batch, -1, -1)
-    bank: Bank | None = None
-    paid = []
-    for t in range(frames):
-        masks = F.avg_pool2d(truth[:, t], 4)
-        if bank is None:
-            paid.append(torch.zeros(batch, 0))
-        else:
-            bank = memory.begin_frame(bank, torch.ones(batch, count))
-            logits = student.attention_logits(key[:, t], bank, torch.full((batch,), 8.0))
-            foreground = F.avg_pool2d(masks.sum(1, keepdim=True), 4)
-            near = F.max_pool2d((foreground > 0.02).float(), 5, 1, 2).flatten(1)
-            weight = near + config.background * (1.0 - near)
-            weight = weight / weight.sum(dim=1, keepdim=True)
-            paid.append((weight.unsqueeze(1) @ torch.softmax(logits, dim=-1)).squeeze(1))
-        present = (truth[:, t].flatten(2).sum(-1) > 0).float()
-        frame = torch.full((batch,), float(t))
-        fresh = student.tokens(
-            frame_features(features, batch, t),
-            key[:, t],
-            masks,
-            present,
-            slots,
-            clip["motion"][:, t].unsqueeze(1),
-            frame,
-            token_pool(key.shape[-2], key.shape[-1], pooled=True),
+
+    def loss(vector: np.ndarray) -> float:
+        rule = Rule(*map(float, vector))
+        return -float(np.mean([watched.quality(rule, budget).mean() for budget in config.budgets]))
+
+    end = time.monotonic() + 60.0 * minutes
+    start = Rule().vector
+    first = loss(np.array(start))
+    print(json.dumps({"rule": start, "iou": round(-first, 4)}), flush=True)
+    options = {"popsize": config.population, "seed": seed + 1, "verbose": -9}
+    strategy = cma.CMAEvolutionStrategy(start, config.step, options)
+    while time.monotonic() < end and not strategy.stop():
+        tried = strategy.ask()
+        strategy.tell(tried, [loss(vector) for vector in tried])
+        print(
+            json.dumps(
+                {
+                    "evaluations": int(strategy.result.evaluations),
+                    "rule": [round(float(value), 3) for value in strategy.result.xfavorite],
+                    "best_iou": round(-float(strategy.result.fbest), 4),
+                }
+            ),
+            flush=True,
         )
-        bank = fresh if bank is None else memory.concat(bank, fresh)
-    assert bank is not None
-    total = bank.key.shape[1]
-    attention = torch.stack([F.pad(row, (0, total - row.shape[1])) for row in paid])
-    rows = (key.shape[-2] + 1) // 2
-    first = oldest_duplicate(bank, config.similarity, config.reach / rows)
-    credited = torch.zeros_like(attention).scatter_add(2, first.expand_as(attention), attention)
-    return bank, credited
+    # The centre of the last generation is less lucky on these very clips than the best that was ever tried.
+    centre = strategy.result.xfavorite
+    found = loss(centre)
+    if found >= first:
+        return Rule(), -first
+    return Rule(*map(float, centre)), -found
 
 
-def gate_loss(student: Student, bank: Bank, credited: Tensor, config: GateConfig) -> tuple[Tensor, Tensor]:
-    """Balanced BCE of the keep probability at every moment of the clips; also the balanced share of right decisions."""
-    frames = len(credited)
-    losses, hits = [], []
-    for now in range(frames - 1):
-        age = now - bank.column("birth")
-        valid = age >= 0
-        target = keep_targets(credited[now + 1 :].mean(dim=0), valid, config.budget, config.floor)
-        score = student.gate_scores(bank.with_columns(age=age.clamp(min=0.0)))
-        wanted, useless = target.sum(), (valid * (1.0 - target)).sum()
-        # Balanced, so that p = .5 lies between the tokens worth keeping and the others, however many there are.
-        weight = target / wanted.clamp(min=1.0) + valid * (1.0 - target) / useless.clamp(min=1.0)
-        loss = F.binary_cross_entropy_with_logits(score, target, reduction="none")
-        losses.append((loss * weight).sum() / 2.0)
-        hits.append((((score > 0) == (target > 0.5)).float() * weight).sum() / 2.0)
-    return torch.stack(losses).mean(), torch.stack(hits).mean()
+def imitate(student: Student, rule: Rule, banks: list[Bank], steps: int, generator: torch.Generator) -> float:
+    """Teach the gate's network the scores of a rule.
+
+    Args:
+        student: its gate is trained in place.
+        rule: what to imitate.
+        banks: tokens as they occur; their ages are drawn anew, as far as a robot's go.
+        steps: of the optimiser.
+        generator: draws tokens and ages.
+
+    Returns:
+        The mean distance of the scores over the last tenth of the steps.
+    """
+    valid = [bank.column("valid").flatten() > 0.5 for bank in banks]
+    tokens = Bank(
+        *(
+            torch.cat([tensor.flatten(0, 1)[mask] for tensor, mask in zip(column, valid, strict=True)])
+            for column in zip(*(_padded(bank) for bank in banks), strict=True)
+        )
+    )
+    for layer in student.gate.layers:
+        if isinstance(layer, nn.Linear):
+            layer.reset_parameters()
+    optimizer = torch.optim.AdamW(student.gate.parameters(), lr=2e-3, weight_decay=1e-4)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    distances = []
+    for _ in range(steps):
+        index = torch.randint(len(tokens.key), (1024,), generator=generator)
+        batch = Bank(*(tensor[index].unsqueeze(0) for tensor in tokens))
+        # Half of what is judged has just been written; the rest is older, young ages more often.
+        drawn = torch.rand(1, len(index), generator=generator)
+        age = torch.floor(torch.exp2(drawn * np.log2(1 + LARGEST_AGE)) - 1.0).clamp(max=LARGEST_AGE)
+        fresh = torch.rand(1, len(index), generator=generator) < 0.5
+        batch = batch.with_columns(age=torch.where(fresh, torch.zeros_like(age), age))
+        distance = (student.gate_scores(batch) - rule.scores(batch)).abs()
+        optimizer.zero_grad()
+        (distance.mean() + (distance**2).mean() * 0.1).backward()
+        optimizer.step()
+        schedule.step()
+        distances.append(float(distance.detach().mean()))
+    return float(np.mean(distances[-max(1, steps // 10) :]))
+
+
+def _padded(bank: Bank, objects: int = 3) -> Bank:
+    """Clips have different numbers of objects: the same columns for all."""
+    return bank._replace(
+        identity=F.pad(bank.identity, (0, objects - bank.identity.shape[-1])),
+        known=F.pad(bank.known, (0, objects - bank.known.shape[-1])),
+    )
 
 
 def main() -> None:
-    """Parse the arguments and train the gate of a checkpoint."""
+    """Parse the arguments, look for a rule and train the gate of a checkpoint."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--stills", type=Path, required=True)
     parser.add_argument("--checkpoint", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=6.0)
+    parser.add_argument("--minutes", type=float, default=15.0)
+    parser.add_argument("--clips", type=int, default=24)
+    parser.add_argument("--frames", type=int, default=14)
+    parser.add_argument("--steps", type=int, default=1500, help="of the network's training")
+    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    torch.set_num_threads(2)
+    torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
-    state = torch.load(args.checkpoint, weights_only=True)
-    student = Student(get_variant(state["variant"]))
-    student.load_state_dict(state["average"])
-    student.eval()
-    config = GateConfig()
-    optimizer = torch.optim.AdamW(student.gate.parameters(), lr=2e-3, weight_decay=0.01)
-    shape = SynthesisConfig(height=224, width=320, frames=8)
-    clips = iter(loader(load_stills(args.stills), shape, 3, args.seed + 77, 1))
-    start = time.monotonic()
-    step = 0
-    while (elapsed := time.monotonic() - start) < args.minutes * 60:
-        for group in optimizer.param_groups:
-            group["lr"] = 2e-3 * max(0.02, 1 - elapsed / (args.minutes * 60))
-        loss, right = gate_loss(student, *watch(student, next(clips), config), config)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        step += 1
-        if step % 20 == 0:
-            print(
-                json.dumps(
-                    {"step": step, "loss": round(float(loss.detach()), 4), "right": round(float(right), 4)}
-                ),
-                flush=True,
-            )
-    save(args.out, {**state, "average": student.state_dict(), "gate_steps": step})
+    state, student = load_average(args.checkpoint)
+    shape = SynthesisConfig(240, 432, args.frames, absence=0.3, smallest=0.08)
+    clips = iter(loader(load_stills(args.stills), shape, 4, args.seed + 77, 0))
+    watched = Watched(student, clips, max(1, args.clips // 4))
+    rule, quality = search(watched, SearchConfig(), args.minutes, args.seed)
+    fresh = Watched(student, clips, max(1, args.clips // 4))
+    checked = {
+        name: [round(float(fresh.quality(some, budget).mean()), 4) for budget in SearchConfig().budgets]
+        for name, some in (("start", Rule()), ("found", rule))
+    }
+    banks: list[Bank] = []
+    fresh.quality(rule, 256, banks)
+    distance = imitate(student, rule, banks, args.steps, torch.Generator().manual_seed(args.seed))
+    print(json.dumps({"rule": rule.vector, "iou": quality, "on other clips": checked, "distance": distance}))
+    checkpoint.save(args.out, {**state, "average": student.state_dict(), "gate_rule": rule.vector})
 
 
 if __name__ == "__main__":

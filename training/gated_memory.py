@@ -52,6 +52,7 @@ class GatedMemory:
         self._rule = selection.check(rule)
         self._supervision = supervision if student is not None and rule in selection.LEARNED else None
         self._bank: Bank | None = None
+        self._chance: selection.Chance | None = None
         self._kept = torch.zeros(0)
         self._weight = torch.zeros(0)
         self._losses: list[Tensor] = []
@@ -66,6 +67,7 @@ class GatedMemory:
             self._bank = memory.empty_bank(len(active), 1, key_width, active.shape[1], active.device)
             self._kept = torch.zeros(len(active), 1, device=active.device)
             self._weight = self._kept
+            self._chance = selection.Chance.drawn(len(active), self._generator)
         else:
             self._bank = memory.begin_frame(self._bank, active)
         return self._bank
@@ -122,11 +124,14 @@ class GatedMemory:
 
     def _rank(self, bank: Bank, frame: Tensor, alive: Tensor) -> selection.Ranking:
         """Who decides, and how."""
+        assert self._chance is not None, "begin_frame comes first"
         if self._rule in selection.FIXED:
             return selection.by_rule(bank, frame, self._rule)
         if self._student is None:
-            return selection.by_chance(bank, self._generator)
-        return selection.by_gate(self._student, bank, alive, self._temperature, self._generator, self._rule)
+            return selection.by_chance(bank, self._chance)
+        return selection.by_gate(
+            self._student, bank, alive, self._temperature, self._generator, self._rule, self._chance.offset
+        )
 
     def _decide(
         self, ranking: selection.Ranking, before: Tensor, chosen: Tensor, undecided: Tensor, anchor: Tensor

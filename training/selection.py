@@ -52,9 +52,41 @@ def _uniform(bank: Bank, generator: torch.Generator) -> Tensor:
     return torch.rand(bank.key.shape[:2], generator=generator).clamp(1e-6, 1.0 - 1e-6).to(bank.key.device)
 
 
-def by_chance(bank: Bank, generator: torch.Generator) -> Ranking:
-    """Chance decides, preferring patches near objects."""
-    score = _uniform(bank, generator) * 8.0 + 4.0 * bank.identity.amax(-1).detach()
+class Chance(NamedTuple):
+    """A rule drawn by chance, so that the student learns to read whatever a policy leaves it.
+
+    Attributes:
+        age: score that a token loses with each frame; large ones keep the newest frame.
+        objects: odds, as a logarithm, by which patches of objects are preferred.
+        offset: (N, 1) by which the tokens' draws are shifted.
+    """
+
+    age: float
+    objects: float
+    offset: Tensor
+
+    @classmethod
+    def drawn(cls, batch: int, generator: torch.Generator) -> "Chance":
+        """Draw one: half of them keep the newest tokens, as the fixed policies do."""
+        ages, objects = (8.0, 8.0, 0.5, 0.0), (0.0, 0.0, 2.0)
+        pick = torch.rand(2, generator=generator)
+        return cls(
+            ages[int(pick[0] * len(ages))],
+            objects[int(pick[1] * len(objects))],
+            torch.rand(batch, 1, generator=generator),
+        )
+
+
+def _spread(bank: Bank, offset: Tensor) -> Tensor:
+    """The logistic noise that the robot's bank adds, see `memory.draw`, shifted so that no cell is always favoured."""
+    shifted = torch.remainder(bank.column("draw").detach() + offset.to(bank.key.device), 1.0)
+    return torch.logit(shifted.clamp(1e-3, 1.0 - 1e-3))
+
+
+def by_chance(bank: Bank, chance: Chance) -> Ranking:
+    """Chance decides."""
+    score = _spread(bank, chance.offset) - chance.age * bank.column("age")
+    score = score + chance.objects * bank.identity.amax(-1).detach()
     return Ranking(score, torch.ones_like(score, dtype=torch.bool), None, None)
 
 
@@ -69,7 +101,8 @@ def by_rule(bank: Bank, frame: Tensor, selection: str) -> Ranking:
 
 
 def by_gate(
-    student: Student, bank: Bank, alive: Tensor, temperature: float, generator: torch.Generator, selection: str
+    student: Student, bank: Bank, alive: Tensor, temperature: float, generator: torch.Generator, selection: str,
+    offset: Tensor,
 ) -> Ranking:  # fmt: skip
     """The gate decides.
 
@@ -78,16 +111,17 @@ def by_gate(
         bank: S tokens; the gate judges them, it does not reshape them.
         alive: (N, S) bool, tokens to choose among; the softmax runs over these.
         temperature: of the relaxation; small values make keep probabilities sharp.
-        generator: source of the noise.
+        generator: source of the softmax's noise.
         selection: one of `LEARNED`.
+        offset: (N, 1) by which the tokens' draws are shifted; they are the noise of the others.
     """
     detached = Bank(*(tensor.detach() for tensor in bank))
-    uniform = _uniform(bank, generator)
     plain = student.gate_scores(detached).float()
     if selection == "softmax":
+        uniform = _uniform(bank, generator)
         noisy = plain - torch.log(-torch.log(uniform))
         masked = torch.where(alive, noisy / temperature, torch.full_like(noisy, memory.REJECTED))
         # A softmax sums to 1 over all tokens: it ranks them, and says of none that it is not worth its place.
         return Ranking(noisy, torch.ones_like(alive), torch.softmax(masked, dim=1), plain)
-    noisy = plain + torch.logit(uniform)
+    noisy = plain + _spread(bank, offset)
     return Ranking(noisy, noisy > 0.0, torch.sigmoid(noisy / temperature), plain)

@@ -1,8 +1,11 @@
 """Small runs for the tests of training: tiny frames, a few drawn stills, no data."""
 
+import json
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 
 from training import typed_yaml
@@ -32,3 +35,24 @@ def small_run(tmp_path: Path):
         return typed_yaml.build(RunConfig, typed_yaml.merge(document, changes or {}))
 
     return make
+
+
+@pytest.fixture(scope="session")
+def stills_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four photographs of noise with a bright disk each, one of every kind."""
+    root = tmp_path_factory.mktemp("stills")
+    (root / "images").mkdir()
+    (root / "labels").mkdir()
+    rng = np.random.default_rng(0)
+    entries = []
+    for number, kind in enumerate(("parts", "object", "instances", "regions")):
+        image = cv2.resize(rng.integers(0, 120, (15, 20, 3), np.uint8), (160, 120))
+        labels = np.zeros((120, 160), np.uint8)
+        cv2.circle(labels, (80, 60), 30, 1, -1)
+        image[labels > 0] += 100
+        name = f"{kind}_{number}"
+        cv2.imwrite(str(root / "images" / f"{name}.jpg"), image)
+        cv2.imwrite(str(root / "labels" / f"{name}.png"), labels)
+        entries.append({"name": name, "kind": kind, "width": 160, "height": 120, "labels": [1]})
+    (root / "manifest.json").write_text(json.dumps(entries))
+    return root

@@ -25,10 +25,13 @@ def tokens(generator, frame=0, useful=None):
     if useful is not None:
         value[..., 0] = useful * 4.0 - 2.0
     share = torch.rand(BATCH, TOKENS, 1, generator=generator)
-    bank = memory.Bank(key, value, share, torch.ones_like(share), torch.zeros(BATCH, TOKENS, 9))
+    bank = memory.Bank(
+        key, value, share, torch.ones_like(share), torch.zeros(BATCH, TOKENS, len(memory.META))
+    )
     birth = torch.full((BATCH, TOKENS), float(frame))
     x = ((torch.arange(TOKENS) + 0.5) / TOKENS).expand(BATCH, -1)
-    return bank.with_columns(x=x, y=x, valid=torch.ones(BATCH, TOKENS), birth=birth)
+    draw = torch.rand(BATCH, TOKENS, generator=generator)
+    return bank.with_columns(x=x, y=x, valid=torch.ones(BATCH, TOKENS), birth=birth, draw=draw)
 
 
 def written(learned, budget=16, frames=3, prompted=True, seed=0, rule="straight_through"):
@@ -120,7 +123,10 @@ def test_log_probability_weighs_kept_tokens_by_their_probability():
     remembered.begin_frame(torch.ones(BATCH, 1), WIDTH)
     fresh = tokens(torch.Generator().manual_seed(1))
     remembered.write(fresh, fresh.identity, torch.zeros(BATCH, 1))
-    noise = torch.logit(torch.rand(BATCH, 1 + TOKENS, generator=torch.Generator().manual_seed(3)))[:, 1:]
+    generator = torch.Generator().manual_seed(3)
+    torch.rand(2, generator=generator)  # the rule of chance
+    shifted = fresh.column("draw") + torch.rand(BATCH, 1, generator=generator)
+    noise = torch.logit(torch.remainder(shifted, 1.0).clamp(1e-3, 1.0 - 1e-3))
     probability = torch.sigmoid((student.gate_scores(fresh) + noise) / 0.5)
     expected = torch.where(probability > 0.5, probability, torch.zeros(()))
     assert torch.allclose(remembered.log_kept()[:, 1:].exp(), expected + 1e-4, atol=1e-5)

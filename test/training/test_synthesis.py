@@ -1,9 +1,7 @@
 """Rendered clips: shapes, determinism, and truths that can be checked from the pixels."""
 
-import json
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -16,27 +14,6 @@ from training.synthesis import SynthesisConfig, render_clip
 from training.unroll import UnrollConfig, Unroller, corrupt, one_hot, random_prompts, warp
 
 SHAPE = SynthesisConfig(height=96, width=128, frames=3)
-
-
-@pytest.fixture(scope="module")
-def stills_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four photographs of noise with a bright disk each, one of every kind."""
-    root = tmp_path_factory.mktemp("stills")
-    (root / "images").mkdir()
-    (root / "labels").mkdir()
-    rng = np.random.default_rng(0)
-    entries = []
-    for number, kind in enumerate(("parts", "object", "instances", "regions")):
-        image = cv2.resize(rng.integers(0, 120, (15, 20, 3), np.uint8), (160, 120))
-        labels = np.zeros((120, 160), np.uint8)
-        cv2.circle(labels, (80, 60), 30, 1, -1)
-        image[labels > 0] += 100
-        name = f"{kind}_{number}"
-        cv2.imwrite(str(root / "images" / f"{name}.jpg"), image)
-        cv2.imwrite(str(root / "labels" / f"{name}.png"), labels)
-        entries.append({"name": name, "kind": kind, "width": 160, "height": 120, "labels": [1]})
-    (root / "manifest.json").write_text(json.dumps(entries))
-    return root
 
 
 @pytest.fixture(scope="module")
