@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sam2lite_core import __version__
+from sam2lite_core.cli_bag import bag_app
 from sam2lite_core.cli_bench import app as bench_app
 from sam2lite_core.cli_eval import eval_app
 from sam2lite_core.cli_export import export
@@ -44,6 +45,7 @@ app = typer.Typer(
 )
 app.add_typer(eval_app, name="eval")
 app.add_typer(bench_app, name="bench")
+app.add_typer(bag_app, name="bag")
 app.command()(export)
 app.command()(report)
 
@@ -85,7 +87,7 @@ def options(
 @app.command()
 def track(
     context: typer.Context,
-    source: Annotated[str, typer.Argument(help="Folder of frames, video file, or camera index.")],
+    source: Annotated[str, typer.Argument(help="Folder of frames, video file, bag, or camera index.")],
     out: Annotated[Path, typer.Option(help="Folder to write masks/, overlay.mp4 and track.json to.")],
     objects: Annotated[
         list[str] | None,
