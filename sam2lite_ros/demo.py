@@ -26,7 +26,7 @@ application = typer.Typer(add_completion=False, rich_markup_mode=None)
 def demo(
     source: Annotated[
         str | None,
-        typer.Argument(help="Folder of frames, video file or camera index; default: a rendered clip."),
+        typer.Argument(help="Folder of frames, video file, bag or camera index; default: a rendered clip."),
     ] = None,
     mask: Annotated[
         Path | None, typer.Option(help="PNG of the first frame's size; follow its labels.")
