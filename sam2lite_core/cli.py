@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sam2lite_core import __version__
-from sam2lite_core.cli_bag import bag_app
+from sam2lite_core.cli_bag import bag_app, eval_bag
 from sam2lite_core.cli_bench import app as bench_app
 from sam2lite_core.cli_eval import eval_app
 from sam2lite_core.cli_export import export
@@ -43,6 +43,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+eval_app.command("bag")(eval_bag)
 app.add_typer(eval_app, name="eval")
 app.add_typer(bench_app, name="bench")
 app.add_typer(bag_app, name="bag")

@@ -72,6 +72,8 @@ class BagFrames(FrameSource):
         recorded_ns: when each message was recorded, nanoseconds, never falling.
         stamps_ns: the stamp in each image's header, nanoseconds; these may fall, repeat, or be zero.
         stamps_back: how many headers have an earlier stamp than the one before.
+        frame_id: that of the first image's header.
+        recorded: how many images the topic holds, a limit not counted.
     """
 
     def __init__(
@@ -95,6 +97,8 @@ class BagFrames(FrameSource):
         try:
             with bag_errors(self._path):
                 self.topic = _choose(self._path, _topics(self._reader), topic)
+                self.recorded = self.topic.messages
+                self.frame_id = ""
                 self._connections = _images(self._reader, self.topic.name)
                 self.recorded_ns, self.stamps_ns = self._times()
             self.stamps_back = int(np.count_nonzero(np.diff(np.array(self.stamps_ns, np.int64)) < 0))
@@ -142,6 +146,7 @@ class BagFrames(FrameSource):
         """Times of recording and header stamps, nanoseconds."""
         recorded, stamps = [], []
         for time, message in self._messages():
+            self.frame_id = self.frame_id if recorded else str(message.header.frame_id)
             recorded.append(time)
             stamps.append(message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec)
         promised = self.topic.messages if self._limit is None else min(self._limit, self.topic.messages)
