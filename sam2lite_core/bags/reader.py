@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -101,7 +102,7 @@ class BagFrames(FrameSource):
                 self.frame_id = ""
                 self._connections = _images(self._reader, self.topic.name)
                 self.recorded_ns, self.stamps_ns = self._times()
-            self.stamps_back = int(np.count_nonzero(np.diff(np.array(self.stamps_ns, np.int64)) < 0))
+            self.stamps_back = sum(later < earlier for earlier, later in pairwise(self.stamps_ns))
             self.length = len(self.recorded_ns)
             span = self.recorded_ns[-1] - self.recorded_ns[0]
             self._fps = fps
@@ -111,6 +112,10 @@ class BagFrames(FrameSource):
         except BaseException:
             self.close()
             raise
+
+    def __enter__(self) -> "BagFrames":
+        """Return the bag itself; opening happened before."""
+        return self
 
     def close(self) -> None:
         """Release the bag's files."""
@@ -144,7 +149,8 @@ class BagFrames(FrameSource):
 
     def _times(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Times of recording and header stamps, nanoseconds."""
-        recorded, stamps = [], []
+        recorded: list[int] = []
+        stamps: list[int] = []
         for time, message in self._messages():
             self.frame_id = self.frame_id if recorded else str(message.header.frame_id)
             recorded.append(time)

@@ -1,7 +1,9 @@
 """What an evaluation of a bag is asked to do, checked before anything is started."""
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -117,8 +119,8 @@ def make_plan(request: Request) -> Plan:
     with BagFrames(request.bag, request.topic, limit=request.frames) as bag:
         truth = _find_truth(request.truth, bag)
         mask = _first_mask(request, truth, bag)
-        gaps = np.diff(np.array(bag.recorded_ns, np.int64)) / 1e6
-        period = (float(np.median(gaps)) if gaps.size else 0.0) or NOMINAL_PERIOD_MS
+        gaps = [(later - earlier) / 1e6 for earlier, later in pairwise(bag.recorded_ns)]
+        period = (median(gaps) if gaps else 0.0) or NOMINAL_PERIOD_MS
         period /= request.rate
         deadline = period if request.deadline_ms is None else request.deadline_ms
         return Plan(

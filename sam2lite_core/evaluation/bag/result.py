@@ -185,8 +185,10 @@ def result_table(result: dict[str, Any]) -> Table:
         ("offline", "J&F, offline"),
     ):
         table.add_row(label, _score_text(result["score"][name]))
+    label = "why they differ"
     for sentence in (result["why"] or {}).get("sentences", ()):
-        table.add_row("why", sentence)
+        table.add_row(label, sentence)
+        label = ""
     return table
 
 
