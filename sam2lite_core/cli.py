@@ -123,6 +123,9 @@ def track(
     policy: PolicyOption = DEFAULT_POLICY,
     threads: ThreadsOption = None,
     model: ModelOption = None,
+    topic: Annotated[
+        str | None, typer.Option(help="Which images of a bag; by default the only topic that holds some.")
+    ] = None,
     frames: Annotated[int | None, typer.Option(help="Stop after that many frames.")] = None,
     overwrite: OverwriteOption = False,
     json_file: JsonOption = None,
@@ -143,7 +146,7 @@ def track(
     prompts = build_prompts(in_typed_order(context.obj, given))
     check_output_folder(out, marker=TRACK_MARKER, overwrite=overwrite)
     check_json_path(json_file)
-    with open_source(source, limit=frames) as opened:
+    with open_source(source, limit=frames, topic=topic) as opened:
         tracker = Tracker(
             variant,
             backend,

@@ -46,10 +46,26 @@ def demo(
     variant: Annotated[str, typer.Option(help="tiny, small or base.")] = "tiny",
     model: Annotated[Path | None, typer.Option(help="Weights to use instead of those shipped.")] = None,
     frames: Annotated[int | None, typer.Option(help="Play no more than so many frames.")] = None,
+    topic: Annotated[
+        str | None, typer.Option(help="Which images of a bag; default: the only topic that holds some.")
+    ] = None,
 ) -> None:
     """Follow what the mask, point or box shows through SOURCE, with player and tracker as processes over DDS."""
     request = Request(
-        source, mask, point, box, truth, out, rate, deadline_ms, scale, variant, model, frames, controller
+        source,
+        mask,
+        point,
+        box,
+        truth,
+        out,
+        rate,
+        deadline_ms,
+        scale,
+        variant,
+        model,
+        frames,
+        controller,
+        topic,
     )
     try:
         result = play(request)

@@ -303,6 +303,7 @@ def _player_parameters(plan: Plan) -> dict[str, Any]:
     source = plan.source
     return {
         "source": str(Path(source).resolve()) if source and Path(source).exists() else source,
+        "topic": plan.topic or "",
         "rate": float(plan.rate),
         "max_frames": plan.frames or 0,
     }

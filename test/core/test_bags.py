@@ -293,6 +293,19 @@ def test_the_command_makes_a_bag_of_a_folder(folder, tmp_path, capsys, options):
         assert bag.topic.name == ("/front/compressed" if options else "/camera/image_raw")
 
 
+def test_a_bag_is_tracked_like_a_video(folder, tmp_path, small_clip, capsys):
+    with open_source(folder) as frames:
+        make_bag(frames, tmp_path / "bag", topic="/left")
+    options = ("--box", "10,10,60,60", "--threads", 1, "--frames", 2)
+    assert run("track", tmp_path / "bag", "--topic", "/left", *options, "--out", tmp_path / "out") in (
+        0,
+        None,
+    )
+    assert sorted(path.name for path in (tmp_path / "out" / "masks").iterdir()) == ["00000.png", "00001.png"]
+    assert run("track", tmp_path / "bag", "--topic", "/right", *options, "--out", tmp_path / "more") == 2
+    assert "there are: /left (raw, 6 messages)" in capsys.readouterr().err
+
+
 def taken_by_a_file(tmp_path, frames):
     (tmp_path / "bag").write_text("mine")
 
