@@ -34,7 +34,7 @@ def bag() -> None:
 
 @bag_app.command("make")
 def bag_make(
-    frames: Annotated[str, typer.Argument(help="Folder of frames, or video file.")],
+    frames: Annotated[str, typer.Argument(metavar="FRAMES", help="Folder of frames, or video file.")],
     out: Annotated[Path, typer.Argument(metavar="BAG", help="The bag's folder; it must not exist yet.")],
     fps: Annotated[
         float | None, typer.Option(help="Frames per second; by default the video's own, or 30.")
@@ -103,8 +103,9 @@ def eval_bag(
 ) -> None:
     """Play a bag to the ROS node in real time, and score what it publishes.
 
-    The frames that it processed are tracked again without node and deadline, so that the result can say why both
-    differ. Needs ROS 2 and this package built.
+    What it processed is tracked again without node and deadline, to say why both differ.
+
+    Needs ROS 2 and this package built.
     """
     from sam2lite_core.controller import DEFAULT_CONTROLLER
     from sam2lite_core.evaluation.bag.evaluate import evaluate_bag

@@ -130,10 +130,10 @@ def why(plan: Plan, recording: Recording, outcome: Outcome) -> dict[str, Any] | 
     """
     offline, as_played = outcome.offline.scored.jf, outcome.as_played.scored.jf
     online, everything = outcome.processed.jf, outcome.all_frames.jf
-    if offline is None or as_played is None or online is None or everything is None:
+    scales = [played_scale(status) for status in recording.statuses.values()]
+    if offline is None or as_played is None or online is None or everything is None or not scales:
         return None
     counts = frame_counts(plan, recording)
-    scales = [played_scale(status) for status in recording.statuses.values()]
     wanted = plan.request.tracker.scale or FULL_SCALE
     parts = {
         "resolution_and_window": as_played - offline,
