@@ -70,7 +70,7 @@ class BagFrames(FrameSource):
 
     Attributes:
         topic: where the frames come from.
-        recorded_ns: when each message was recorded, nanoseconds, never falling.
+        recorded_ns: when each message was recorded, nanoseconds.
         stamps_ns: the stamp in each image's header, nanoseconds; these may fall, repeat, or be zero.
         stamps_back: how many headers have an earlier stamp than the one before.
         frame_id: that of the first image's header.
@@ -100,7 +100,7 @@ class BagFrames(FrameSource):
                 self.topic = _choose(self._path, _topics(self._reader), topic)
                 self.recorded = self.topic.messages
                 self.frame_id = ""
-                self._connections = _images(self._reader, self.topic.name)
+                self._connections = _connections(self._reader, self.topic)
                 self.recorded_ns, self.stamps_ns = self._times()
             self.stamps_back = sum(later < earlier for earlier, later in pairwise(self.stamps_ns))
             self.length = len(self.recorded_ns)
@@ -230,10 +230,11 @@ def _choose(path: Path, topics: tuple[ImageTopic, ...], wanted: str | None) -> I
     return filled[0]
 
 
-def _images(reader: "Reader", topic: str) -> list["Connection"]:
-    """The reader's connections of a topic of images."""
+def _connections(reader: "Reader", topic: ImageTopic) -> list["Connection"]:
+    """The reader's connections of a topic; it may have one for each kind of image, and for each publisher."""
+    kind = COMPRESSED_TYPE if topic.compressed else RAW_TYPE
     return [
         connection
         for connection in reader.connections
-        if connection.topic == topic and connection.msgtype in (RAW_TYPE, COMPRESSED_TYPE)
+        if connection.topic == topic.name and connection.msgtype == kind
     ]

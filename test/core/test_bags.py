@@ -11,6 +11,7 @@ import pytest
 pytest.importorskip("rosbags", reason="needs rosbags: pip install 'sam2lite[bags]'")
 
 from rosbags.highlevel import AnyReader
+from rosbags.rosbag2 import Writer
 
 from sam2lite_core import cli
 from sam2lite_core.bags import store, writer
@@ -136,6 +137,18 @@ def test_of_several_topics_one_is_chosen(tmp_path, small_clip):
     ]
     with open_source(path, topic="/b") as bag:
         assert (bag.topic.name, bag.length) == ("/b", 1)
+
+
+def test_each_kind_of_image_on_a_topic_is_one_of_its_own(tmp_path, small_clip):
+    path = tmp_path / "bag"
+    with Writer(path, version=8) as bag:
+        types = message_types()
+        for kind, message, recorded in (jpeg(small_clip.frames[0]), raw(small_clip.frames[1])):
+            connection = bag.add_connection("/a", kind, typestore=types)
+            bag.write(connection, recorded, types.serialize_cdr(message, kind))
+    assert [topic.compressed for topic in image_topics(path)] == [True, False]
+    with open_source(path, topic="/a") as frames:
+        assert (frames.topic.compressed, len(list(frames))) == (True, 1)
 
 
 def cut(path, share):
