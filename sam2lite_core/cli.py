@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sam2lite_core import __version__
+from sam2lite_core.cli_bag import bag_app, eval_bag
 from sam2lite_core.cli_bench import app as bench_app
 from sam2lite_core.cli_eval import eval_app
 from sam2lite_core.cli_export import export
@@ -42,8 +43,10 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+eval_app.command("bag")(eval_bag)
 app.add_typer(eval_app, name="eval")
 app.add_typer(bench_app, name="bench")
+app.add_typer(bag_app, name="bag")
 app.command()(export)
 app.command()(report)
 
@@ -85,7 +88,7 @@ def options(
 @app.command()
 def track(
     context: typer.Context,
-    source: Annotated[str, typer.Argument(help="Folder of frames, video file, or camera index.")],
+    source: Annotated[str, typer.Argument(help="Folder of frames, video file, bag, or camera index.")],
     out: Annotated[Path, typer.Option(help="Folder to write masks/, overlay.mp4 and track.json to.")],
     objects: Annotated[
         list[str] | None,
@@ -120,6 +123,9 @@ def track(
     policy: PolicyOption = DEFAULT_POLICY,
     threads: ThreadsOption = None,
     model: ModelOption = None,
+    topic: Annotated[
+        str | None, typer.Option(help="Which images of a bag; by default the only topic that holds some.")
+    ] = None,
     frames: Annotated[int | None, typer.Option(help="Stop after that many frames.")] = None,
     overwrite: OverwriteOption = False,
     json_file: JsonOption = None,
@@ -140,7 +146,7 @@ def track(
     prompts = build_prompts(in_typed_order(context.obj, given))
     check_output_folder(out, marker=TRACK_MARKER, overwrite=overwrite)
     check_json_path(json_file)
-    with open_source(source, limit=frames) as opened:
+    with open_source(source, limit=frames, topic=topic) as opened:
         tracker = Tracker(
             variant,
             backend,

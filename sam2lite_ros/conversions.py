@@ -1,11 +1,10 @@
 """Image messages to arrays and back.
 
-The 8-bit encodings that cameras publish are converted here, without cv_bridge, which is not available
-everywhere; the rest goes to cv_bridge where it is installed. Sizes are checked before anything is allocated.
+The core converts the 8-bit encodings that cameras publish, as it does for those in bags; the rest goes to cv_bridge
+where it is installed. Sizes are checked before anything is allocated.
 """
 
 from array import array
-from collections.abc import Callable
 from typing import Any
 
 import cv2
@@ -14,34 +13,19 @@ from numpy.typing import NDArray
 from sensor_msgs.msg import CompressedImage, Image
 
 from sam2lite_core.errors import ConfigurationError, InvalidFrameError
+from sam2lite_core.image_messages import (
+    SUPPORTED_ENCODINGS,
+    Pixels,
+    compressed_to_rgb,
+    packed_view,
+    raw_to_rgb,
+)
 
 MASK_ENCODINGS: "dict[str, np.dtype[np.uint8] | np.dtype[np.uint16]]" = {
     "mono8": np.dtype(np.uint8),
     "mono16": np.dtype(np.uint16),
 }
 """Encodings of a label map, and the dtype that each holds."""
-
-Pixels = NDArray[np.uint8]
-_Converter = Callable[[Pixels], Any]
-
-_PACKED: dict[str, tuple[int, _Converter | None]] = {
-    "rgb8": (3, None),
-    "bgr8": (3, lambda pixels: cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)),
-    "rgba8": (4, lambda pixels: cv2.cvtColor(pixels, cv2.COLOR_RGBA2RGB)),
-    "bgra8": (4, lambda pixels: cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGB)),
-    "mono8": (1, lambda pixels: cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB)),
-    "8UC1": (1, lambda pixels: cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB)),
-    "8UC3": (3, lambda pixels: cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)),
-    "8UC4": (4, lambda pixels: cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGB)),
-    "yuv422": (2, lambda pixels: cv2.cvtColor(pixels, cv2.COLOR_YUV2RGB_UYVY)),
-    "uyvy": (2, lambda pixels: cv2.cvtColor(pixels, cv2.COLOR_YUV2RGB_UYVY)),
-    "yuv422_yuy2": (2, lambda pixels: cv2.cvtColor(pixels, cv2.COLOR_YUV2RGB_YUY2)),
-    "yuyv": (2, lambda pixels: cv2.cvtColor(pixels, cv2.COLOR_YUV2RGB_YUY2)),
-}
-"""Encoding to (bytes per pixel, conversion to RGB); 8UC3 and 8UC4 have OpenCV's channel order."""
-
-SUPPORTED_ENCODINGS = tuple(_PACKED)
-"""Encodings of sensor_msgs/Image that need no cv_bridge."""
 
 
 def image_to_rgb(message: Image) -> Pixels:
@@ -56,32 +40,9 @@ def image_to_rgb(message: Image) -> Pixels:
     Raises:
         InvalidFrameError: unknown encoding, zero size, or fewer bytes than height, width and step announce.
     """
-    encoding = message.encoding
-    if encoding not in _PACKED:
+    if message.encoding not in SUPPORTED_ENCODINGS:
         return _with_cv_bridge(message)
-    bytes_per_pixel, convert = _PACKED[encoding]
-    if bytes_per_pixel == 2 and message.width % 2:
-        raise InvalidFrameError(f"{encoding} image is {message.width} px wide; 4:2:2 needs an even width")
-    pixels = _packed_view(message, bytes_per_pixel)
-    return pixels if convert is None else np.asarray(convert(pixels), dtype=np.uint8)
-
-
-def _packed_view(message: Image, bytes_per_pixel: int) -> Pixels:
-    """View the message's bytes as (H, W, bytes_per_pixel), without a copy, leaving out the padding of rows."""
-    height, width, step = message.height, message.width, message.step
-    if height == 0 or width == 0:
-        raise InvalidFrameError(f"image is {width}x{height}; both sides must be positive")
-    row = width * bytes_per_pixel
-    if step < row:
-        raise InvalidFrameError(
-            f"step is {step} bytes; a row of {width} {message.encoding} pixels needs {row}"
-        )
-    if len(message.data) < step * height:
-        raise InvalidFrameError(
-            f"image data is {len(message.data)} bytes; {height} rows of {step} bytes need {step * height}"
-        )
-    rows = np.frombuffer(message.data, np.uint8, count=step * height).reshape(height, step)
-    return rows[:, :row].reshape(height, width, bytes_per_pixel)
+    return raw_to_rgb(message)
 
 
 def _with_cv_bridge(message: Image) -> Pixels:
@@ -105,31 +66,6 @@ def _with_cv_bridge(message: Image) -> Pixels:
         ) from error
 
 
-def compressed_to_rgb(message: CompressedImage) -> Pixels:
-    """Decode a compressed image message (JPEG, PNG, or whatever else OpenCV reads).
-
-    Returns:
-        (H, W, 3) uint8 RGB. An EXIF orientation is ignored: prompts and masks are in the sensor's pixels.
-
-    Raises:
-        InvalidFrameError: no bytes, or bytes that no decoder accepts.
-    """
-    if len(message.data) == 0:
-        raise InvalidFrameError(f"compressed image ({message.format!r}) has no data")
-    data = np.frombuffer(message.data, np.uint8)
-    try:
-        bgr = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    except cv2.error as error:
-        raise InvalidFrameError(
-            f"compressed image ({message.format!r}) cannot be decoded: {error}"
-        ) from error
-    if bgr is None:
-        raise InvalidFrameError(
-            f"compressed image ({message.format!r}, {data.size} bytes) cannot be decoded; send JPEG or PNG"
-        )
-    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), dtype=np.uint8)
-
-
 def to_rgb(message: Image | CompressedImage) -> Pixels:
     """Decode either kind of image message.
 
@@ -149,7 +85,7 @@ def prompt_mask(message: Image) -> NDArray[np.bool_]:
     widths = {"mono8": 1, "8UC1": 1, "mono16": 2, "16UC1": 2}
     if message.encoding not in widths:
         raise InvalidFrameError(f"mask has encoding {message.encoding!r}; use one of {', '.join(widths)}")
-    return np.asarray(_packed_view(message, widths[message.encoding]).any(axis=2))
+    return np.asarray(packed_view(message, widths[message.encoding]).any(axis=2))
 
 
 def fill_data(message: Image | CompressedImage, values: NDArray[Any]) -> None:

@@ -26,7 +26,7 @@ application = typer.Typer(add_completion=False, rich_markup_mode=None)
 def demo(
     source: Annotated[
         str | None,
-        typer.Argument(help="Folder of frames, video file or camera index; default: a rendered clip."),
+        typer.Argument(help="Folder of frames, video file, bag or camera index; default: a rendered clip."),
     ] = None,
     mask: Annotated[
         Path | None, typer.Option(help="PNG of the first frame's size; follow its labels.")
@@ -46,10 +46,26 @@ def demo(
     variant: Annotated[str, typer.Option(help="tiny, small or base.")] = "tiny",
     model: Annotated[Path | None, typer.Option(help="Weights to use instead of those shipped.")] = None,
     frames: Annotated[int | None, typer.Option(help="Play no more than so many frames.")] = None,
+    topic: Annotated[
+        str | None, typer.Option(help="Which images of a bag; default: the only topic that holds some.")
+    ] = None,
 ) -> None:
     """Follow what the mask, point or box shows through SOURCE, with player and tracker as processes over DDS."""
     request = Request(
-        source, mask, point, box, truth, out, rate, deadline_ms, scale, variant, model, frames, controller
+        source,
+        mask,
+        point,
+        box,
+        truth,
+        out,
+        rate,
+        deadline_ms,
+        scale,
+        variant,
+        model,
+        frames,
+        controller,
+        topic,
     )
     try:
         result = play(request)

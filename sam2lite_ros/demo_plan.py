@@ -38,6 +38,7 @@ class Request:
     model: Path | None = None
     frames: int | None = None
     controller: str = DEFAULT_CONTROLLER
+    topic: str | None = None
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,8 @@ class Plan:
     """A run that can start.
 
     Attributes:
-        source: folder, video or camera index; empty for the rendered clip.
+        source: folder, video, bag or camera index; empty for the rendered clip.
+        topic: which images of a bag, or None.
         size: (height, width) of the first frame, pixels.
         rate: frames per second at which the source is played.
         deadline_ms: the tracker's deadline, milliseconds; 0 = none.
@@ -64,6 +66,7 @@ class Plan:
     """
 
     source: str
+    topic: str | None
     size: tuple[int, int]
     rate: float
     deadline_ms: float
@@ -104,7 +107,7 @@ def make_plan(request: Request) -> Plan:
     clip = rendered_clip() if request.source is None else None
     if clip is None:
         source = str(request.source)
-        with open_source(source) as opened:
+        with open_source(source, topic=request.topic) as opened:
             size, fps = opened.size, opened.fps
             first_name = "" if is_camera(source) else next(iter(opened)).name
     else:
@@ -116,6 +119,7 @@ def make_plan(request: Request) -> Plan:
     rate = request.rate or fps or NOMINAL_FPS
     return Plan(
         source=source,
+        topic=request.topic,
         size=size,
         rate=rate,
         deadline_ms=1000.0 / rate if request.deadline_ms is None else request.deadline_ms,
@@ -140,6 +144,8 @@ def _check_options(request: Request) -> str | None:
         raise ConfigurationError(f"--{' and --'.join(given)} exclude each other; give one")
     if request.source is None and request.truth is not None:
         raise ConfigurationError("--truth goes with a SOURCE; the rendered clip's truth is known")
+    if request.source is None and request.topic is not None:
+        raise ConfigurationError("--topic goes with a SOURCE that is a bag")
     if request.frames is not None and request.frames < 1:
         raise ConfigurationError(f"--frames is {request.frames}; give at least 1")
     if request.rate is not None and not 0 < request.rate <= 1000:

@@ -151,7 +151,10 @@ def _frames(plan: Plan, recording: Recording, work: Path) -> Iterator[Frame]:
             yield Frame(image, entry["stamp_ns"] / 1e9, entry["index"], entry["name"])
         return
     limit = len(recording.sent)
-    with open_source(plan.source, limit=limit) if plan.source else RenderedSource(limit) as source:
+    if not plan.source:
+        yield from RenderedSource(limit)
+        return
+    with open_source(plan.source, limit=limit, topic=plan.topic) as source:
         yield from source
 
 

@@ -42,6 +42,12 @@ HOLD_FIRST_S = 0.5
 """Pause after the first frame: on a busy machine, a tracker that comes to it late would take a newer one instead, and
 the prompt would land on a picture it was not made for."""
 
+RECORDED = {
+    "qos_overrides./tracker/mask.publisher.depth": 100,
+    "qos_overrides./tracker/status.publisher.depth": 100,
+}
+"""Every mask shall reach the record, even when it is written slower than the tracker publishes for a moment."""
+
 LOG_LINES = 30
 
 BAD_INPUT = 2
@@ -172,10 +178,16 @@ class Recorder(Node):
 
 
 def run(plan: Plan, work: Path, masks: Path) -> Recording:
-    """Play the source to the tracker and record its masks.
+    """Play the plan's source to the tracker and record its masks; see `run_nodes`."""
+    return run_nodes(_tracker_parameters(plan, work), _player_parameters(plan), work, masks)
+
+
+def run_nodes(tracker: dict[str, Any], player: dict[str, Any], work: Path, masks: Path) -> Recording:
+    """Start tracker and player, and record what the tracker says until the player is done.
 
     Args:
-        plan: what to do.
+        tracker: the tracker's parameters.
+        player: the player's parameters.
         work: an existing folder for parameters, logs and the player's list.
         masks: an existing folder for the masks, named by stamp.
 
@@ -188,8 +200,8 @@ def run(plan: Plan, work: Path, masks: Path) -> Recording:
     recorder = Recorder(masks)
     executor.add_node(recorder)
     try:
-        with process("tracker_node", _tracker_parameters(plan, work), work) as tracker:
-            _run_with_tracker(plan, work, recorder, executor, tracker)
+        with process("tracker_node", {**tracker, **RECORDED}, work) as running:
+            _run_with_tracker(player, work, recorder, executor, running)
     finally:
         executor.shutdown()
         recorder.destroy_node()
@@ -198,7 +210,11 @@ def run(plan: Plan, work: Path, masks: Path) -> Recording:
 
 
 def _run_with_tracker(
-    plan: Plan, work: Path, recorder: Recorder, executor: SingleThreadedExecutor, tracker: NodeProcess
+    parameters: dict[str, Any],
+    work: Path,
+    recorder: Recorder,
+    executor: SingleThreadedExecutor,
+    tracker: NodeProcess,
 ) -> None:
     def spin() -> None:
         executor.spin_once(timeout_sec=0.05)
@@ -209,7 +225,12 @@ def _run_with_tracker(
         raise ConfigurationError(f"the tracker could not be configured:\n{tracker.log_tail()}")
     if not recorder.change_state(Transition.TRANSITION_ACTIVATE, spin):
         raise ProcessError(f"the tracker could not be activated:\n{tracker.log_tail()}")
-    with process("player", _player_parameters(plan, work), work) as player:
+    recording_of = {
+        "record_dir": str(work.resolve()),
+        "start_delay_s": START_DELAY_S,
+        "hold_first_s": HOLD_FIRST_S,
+    }
+    with process("player", {**parameters, **recording_of}, work) as player:
         _record(recorder, player, spin)
         if player.exit_code == BAD_INPUT:
             # The player's last line names the file; what was bad is the user's source, not a process of ours.
@@ -266,9 +287,6 @@ def _tracker_parameters(plan: Plan, work: Path) -> dict[str, Any]:
         "frame_deadline_ms": float(plan.deadline_ms),
         "controller": plan.controller if plan.deadline_ms else "off",
         "mask_encoding": "mono16" if max(plan.object_ids) > 255 else "mono8",
-        # Every mask shall reach the record, even when the demo is slower than the tracker for a moment.
-        "qos_overrides./tracker/mask.publisher.depth": 100,
-        "qos_overrides./tracker/status.publisher.depth": 100,
         **plan.prompt,
     }
     if plan.scale is not None:
@@ -281,13 +299,11 @@ def _tracker_parameters(plan: Plan, work: Path) -> dict[str, Any]:
     return parameters
 
 
-def _player_parameters(plan: Plan, work: Path) -> dict[str, Any]:
+def _player_parameters(plan: Plan) -> dict[str, Any]:
     source = plan.source
     return {
         "source": str(Path(source).resolve()) if source and Path(source).exists() else source,
+        "topic": plan.topic or "",
         "rate": float(plan.rate),
         "max_frames": plan.frames or 0,
-        "record_dir": str(work.resolve()),
-        "start_delay_s": START_DELAY_S,
-        "hold_first_s": HOLD_FIRST_S,
     }

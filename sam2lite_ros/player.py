@@ -1,4 +1,4 @@
-"""The node `player`: a folder, a video, a camera or the rendered clip, published as `image`."""
+"""The node `player`: a folder, a video, a bag, a camera or the rendered clip, published as `image`."""
 
 import contextlib
 import json
@@ -44,8 +44,10 @@ RECORD_FILE = "frames.jsonl"
 _RELIABILITY = {"reliable": ReliabilityPolicy.RELIABLE, "best_effort": ReliabilityPolicy.BEST_EFFORT}
 
 _PARAMETERS: dict[str, tuple[Any, str]] = {
-    "source": ("", "Folder of images, video file or camera index; empty plays the rendered clip."),
-    "rate": (0.0, "Frames per second; 0.0 takes the source's own."),
+    "source": ("", "Folder of images, video file, bag or camera index; empty plays the rendered clip."),
+    "topic": ("", "Which images of a bag; empty takes the only topic that holds some."),
+    "rate": (0.0, "Frames per second; 0.0 takes the source's own times."),
+    "speed": (1.0, "With rate 0.0: how many times as fast as in its own time the source is played."),
     "loop": (False, "Start over at the end."),
     "max_frames": (0, "Stop after so many frames; 0 plays all."),
     "frame_id": ("camera", "Frame id in the headers."),
@@ -75,6 +77,10 @@ class Player(Node):
             raise ConfigurationError(f"encoding is {self._value('encoding')!r}; choose rgb8 or bgr8")
         if self._value("rate") < 0:
             raise ConfigurationError(f"rate is {self._value('rate')}; give frames per second, or 0.0")
+        if not self._value("speed") > 0:
+            raise ConfigurationError(f"speed is {self._value('speed')}; give a number above 0.0")
+        if self._value("topic") and not self._value("source"):
+            raise ConfigurationError(f"topic is {self._value('topic')!r}, but source names no bag")
         qos = QoSProfile(
             history=HistoryPolicy.KEEP_LAST,
             depth=HISTORY_DEPTH,
@@ -129,7 +135,9 @@ class Player(Node):
     def _open(self) -> Any:
         limit = self._value("max_frames") or None
         source = str(self._value("source"))
-        return open_source(source, limit=limit) if source else RenderedSource(limit=limit)
+        if not source:
+            return RenderedSource(limit=limit)
+        return open_source(source, limit=limit, topic=str(self._value("topic")) or None)
 
     def _wait_for_subscribers(self) -> None:
         wanted = int(self._value("wait_for_subscribers"))
@@ -154,23 +162,32 @@ class Player(Node):
     def _play_once(self, sent: int, record: TextIO | None) -> int:
         live = is_camera(self._value("source"))
         with self._open() as source, frames_of(source, ahead=not live) as frames:
-            period = 1.0 / (float(self._value("rate")) or source.fps or NOMINAL_FPS)
             due = time.monotonic()
+            previous: Frame | None = None
             for frame in frames:
+                if previous is not None:
+                    due = self._due(due, previous, frame, sent)
                 if not live:
                     self._sleep_until(due)
                 if not self._running() or 0 < self._value("max_frames") <= sent:
                     break
                 self._send(frame, record)
                 sent += 1
+                previous = frame
                 if sent == 1 and self._value("hold_first_s") > 0:
                     due = time.monotonic() + float(self._value("hold_first_s"))
-                else:
-                    # A frame that was late does not make the ones after it bunch up.
-                    due = max(due + period, time.monotonic() - period)
             # Where the next round's simulated time starts: a frame after this one's end, so that it never goes back.
             self._round_start_ns = self._last_stamp_ns + round(1e9 / (source.fps or NOMINAL_FPS))
         return sent
+
+    def _due(self, due: float, previous: Frame, frame: Frame, sent: int) -> float:
+        """When a frame goes out, given when the one before was due."""
+        if sent == 1 and self._value("hold_first_s") > 0:
+            return due
+        rate = float(self._value("rate"))
+        gap = 1.0 / rate if rate else max(0.0, frame.stamp - previous.stamp) / float(self._value("speed"))
+        # A frame that was late does not make the ones after it bunch up.
+        return max(due + gap, time.monotonic() - gap)
 
     def _send(self, frame: Frame, record: TextIO | None) -> None:
         message = rgb_to_image(frame.image, self._value("encoding"))

@@ -198,7 +198,7 @@ def make_noise_video(tmp_path):
 @pytest.mark.parametrize(
     ("make", "name", "message"),
     [
-        (lambda _: None, "x", "x: no such folder, video file or camera index"),
+        (lambda _: None, "x", "x: no such folder, video file, bag or camera index"),
         (make_empty, "x", "x: no image in this folder"),
         (make_damaged_image, "x", r"0\.png: not a readable image"),
         (make_single_image, "x.jpg", "single image; give the folder"),

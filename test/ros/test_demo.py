@@ -12,6 +12,7 @@ import pytest
 from sam2lite_ros.msg import TrackerStatus
 
 import sam2lite_core
+from sam2lite_core.errors import SourceError
 from sam2lite_core.evaluation.machine import describe_machine
 from sam2lite_core.video import open_source, read_label_map, write_label_map
 from sam2lite_ros.demo_plan import Request, make_plan
@@ -137,6 +138,8 @@ BAD = {
     "mask is empty": (["{frames}", "--mask", "{empty}"], "empty"),
     "no truth folder": (["{frames}", "--point", "5,5", "--truth", "gone"], "gone"),
     "truth of other frames": (["{frames}", "--point", "5,5", "--truth", "{frames}/.."], "shot0.png"),
+    "topic without source": (["--topic", "/image"], "--topic goes with a SOURCE"),
+    "topic of a folder": (["{frames}", "--point", "5,5", "--topic", "/image"], "no bag, so it has no topic"),
     "truth without source": (["--truth", "{truth}"], "SOURCE"),
     "variant": (["--variant", "huge"], "tiny, small, base"),
     "model": (["--model", "gone.onnx"], "gone.onnx"),
@@ -197,6 +200,20 @@ def test_a_model_that_is_not_ours_fails_with_the_tracker_s_reason(tmp_path):
     assert done.returncode == 2
     assert str(tmp_path / "model") in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_bag_is_a_source_with_topics(tmp_path, small_clip):
+    pytest.importorskip("rosbags", reason="needs rosbags: pip install 'sam2lite[bags]'")
+    from sam2lite_core.bags.writer import image_message, new_bag
+
+    with new_bag(tmp_path / "bag") as bag:
+        for topic in ("/left", "/right"):
+            for index, image in enumerate(small_clip.frames[:3]):
+                bag.add(topic, "sensor_msgs/msg/Image", image_message(image, index), index * 100_000_000)
+    plan = make_plan(Request(str(tmp_path / "bag"), point="5,5", topic="/right"))
+    assert (plan.topic, plan.size, plan.rate) == ("/right", (96, 128), pytest.approx(10))
+    with pytest.raises(SourceError, match="choose one: /left"):
+        make_plan(Request(str(tmp_path / "bag"), point="5,5"))
 
 
 def test_the_deadline_is_one_period_unless_given(clip_folder):

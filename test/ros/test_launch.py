@@ -1,8 +1,11 @@
-"""The launch files: their arguments and nodes, where launch_ros is installed."""
+"""The launch files: their arguments and nodes, where launch_ros is installed; what the replay would start, anywhere."""
 
 import ast
+import re
 import runpy
+import sys
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -11,6 +14,7 @@ TRACKER_ARGUMENTS = {
     "params_file", "namespace", "image_topic", "use_sim_time", "autostart", "log_level", "respawn",
 }  # fmt: skip
 DEMO_ARGUMENTS = TRACKER_ARGUMENTS | {"source", "mask", "point", "box", "rate", "loop"}
+REPLAY_ARGUMENTS = TRACKER_ARGUMENTS - {"respawn"} | {"bag", "rate", "record", "mask", "point", "box"}
 
 
 def description(name):
@@ -21,7 +25,12 @@ def description(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "arguments"), [("tracker.launch.py", TRACKER_ARGUMENTS), ("demo.launch.py", DEMO_ARGUMENTS)]
+    ("name", "arguments"),
+    [
+        ("tracker.launch.py", TRACKER_ARGUMENTS),
+        ("demo.launch.py", DEMO_ARGUMENTS),
+        ("replay.launch.py", REPLAY_ARGUMENTS),
+    ],
 )
 def test_every_argument_has_a_description_and_a_default(name, arguments):
     declared = {argument.name: argument for argument in description(name).get_launch_arguments()}
@@ -47,7 +56,8 @@ def test_launch_files_use_only_what_every_supported_distribution_has(path):
     modules = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert {module for module in modules if module.split(".")[0] in ("launch", "launch_ros")} <= {
         "launch", "launch.actions", "launch.launch_description_entity", "launch.substitutions",
-        "launch_ros.actions", "launch_ros.parameter_descriptions", "launch_ros.substitutions",
+        "launch_ros.actions", "launch_ros.event_handlers", "launch_ros.parameter_descriptions",
+        "launch_ros.substitutions",
     }  # fmt: skip
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
     lifecycle = [call for call in calls if getattr(call.func, "id", "") == "LifecycleNode"]
@@ -55,3 +65,152 @@ def test_launch_files_use_only_what_every_supported_distribution_has(path):
     given = {keyword.arg for keyword in lifecycle[0].keywords}
     assert {"name", "namespace"} <= given, "Humble requires both"
     assert "autostart" not in given
+
+
+class Recorded(SimpleNamespace):
+    """Stands for an action or substitution: it keeps what it was made of."""
+
+    def __init__(self, *positional, **named):
+        super().__init__(positional=positional, **named)
+
+    def perform(self, context):
+        return context[self.positional[0]]
+
+
+@pytest.fixture
+def replay_launch(monkeypatch):
+    """The replay's launch file over stand-ins for launch: its functions run, and what they describe can be read."""
+    path = LAUNCH / "replay.launch.py"
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] in ("launch", "launch_ros"):
+            module = ModuleType(node.module)
+            for alias in node.names:
+                setattr(module, alias.name, type(alias.name, (Recorded,), {}))
+            monkeypatch.setitem(sys.modules, node.module, module)
+    return runpy.run_path(str(path))
+
+
+def defaults(launch, **given):
+    """The arguments as launch would have them."""
+    described = launch["generate_launch_description"]().positional[0]
+    declared = {
+        entry.positional[0]: entry.default_value
+        for entry in described
+        if type(entry).__name__ == "DeclareLaunchArgument"
+    }
+    assert set(given) <= set(declared)
+    return {**declared, **given}
+
+
+@pytest.fixture
+def bag(tmp_path):
+    (tmp_path / "bag").mkdir()
+    return str(tmp_path / "bag")
+
+
+def of_kind(entities, kind):
+    return [entity for entity in entities if type(entity).__name__ == kind]
+
+
+def test_the_replay_declares_described_arguments(replay_launch):
+    described = replay_launch["generate_launch_description"]().positional[0]
+    declared = of_kind(described, "DeclareLaunchArgument")
+    assert {entry.positional[0] for entry in declared} == REPLAY_ARGUMENTS
+    assert all(entry.description.endswith(".") for entry in declared)
+
+
+def test_the_bag_is_played_once_the_tracker_is_active(replay_launch, bag):
+    entities = replay_launch["replay"](defaults(replay_launch, bag=bag, rate="0.5"))
+    (tracker,) = of_kind(entities, "LifecycleNode")
+    (handler,) = of_kind(entities, "RegisterEventHandler")
+    assert entities.index(handler) < entities.index(tracker)
+    (transition,) = handler.positional
+    assert (transition.target_lifecycle_node, transition.goal_state) == (tracker, "active")
+    (play,) = transition.entities
+    assert play.cmd == [
+        "ros2", "bag", "play", bag, "--rate", "0.5", "--delay", "2", "--clock", "200", "--disable-keyboard-controls",
+    ]  # fmt: skip
+    (pause,) = play.on_exit
+    assert pause.period > 0
+    assert [type(action).__name__ for action in pause.actions] == ["Shutdown"]
+    assert of_kind(entities, "ExecuteProcess") == [], "nothing is recorded unless asked for"
+    topics = {source: target.positional[0] for source, target in tracker.remappings}
+    assert topics == {"image": "image_topic"}
+
+
+def test_the_recorder_starts_first_and_keeps_the_bag_s_time(replay_launch, bag, tmp_path):
+    target = str(tmp_path / "seen")
+    entities = replay_launch["replay"](defaults(replay_launch, bag=bag, record=target))
+    recorder = entities[0]
+    assert recorder.cmd[:5] == ["ros2", "bag", "record", "--output", target]
+    assert recorder.cmd[5] == "--regex"
+    assert recorder.cmd[7:] == ["--use-sim-time"]
+    wanted = {"/tracker/mask", "/left/tracker/status", "/tracker/objects"}
+    others = {
+        "/tracker/mask/compressed",
+        "/camera/image_raw",
+        "/tracker/status_of_others",
+        "/mytracker_/mask",
+    }
+    assert {name for name in wanted | others if re.search(recorder.cmd[6], name)} == wanted
+
+
+def test_without_simulated_time_nobody_waits_for_a_clock(replay_launch, bag, tmp_path):
+    context = defaults(replay_launch, bag=bag, record=str(tmp_path / "seen"), use_sim_time="False")
+    entities = replay_launch["replay"](context)
+    assert "--use-sim-time" not in entities[0].cmd
+    (handler,) = of_kind(entities, "RegisterEventHandler")
+    assert "--clock" not in handler.positional[0].entities[0].cmd
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, {}),
+        (
+            {"point": "5,6"},
+            {"initial_prompt.points": [5.0, 6.0], "initial_prompt.object_id": 1},
+        ),
+        (
+            {"box": "1,2,3,4"},
+            {"initial_prompt.box": [1.0, 2.0, 3.0, 4.0], "initial_prompt.object_id": 1},
+        ),
+    ],
+)
+def test_a_prompt_becomes_parameters(replay_launch, given, expected):
+    assert replay_launch["initial_prompt"](defaults(replay_launch, **given)) == expected
+
+
+def test_a_mask_is_named_by_its_full_path_and_keeps_its_labels(replay_launch, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    prompt = replay_launch["initial_prompt"](defaults(replay_launch, mask="first.png"))
+    assert prompt["initial_prompt.mask_file"].positional == (str(tmp_path / "first.png"),)
+    assert prompt["initial_prompt.object_id"] == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"bag": ""}, "give bag:=/path/to/bag"),
+        ({"bag": "/no/such/bag"}, "bag is '/no/such/bag', which does not exist"),
+        ({"rate": "0"}, "rate is '0'; give a factor above 0"),
+        ({"rate": "fast"}, "rate is 'fast'"),
+        ({"record": "{bag}"}, "which exists already"),
+    ],
+)
+def test_what_cannot_be_replayed_is_said_before_anything_starts(replay_launch, bag, given, said):
+    context = defaults(replay_launch, **{"bag": bag, **{k: v.format(bag=bag) for k, v in given.items()}})
+    with pytest.raises(RuntimeError, match=re.escape(said)):
+        replay_launch["replay"](context)
+
+
+@pytest.mark.parametrize(
+    ("mine", "expected"),
+    [(None, ["FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE"]), ("own", [])],
+)
+def test_the_profile_is_set_unless_the_user_has_one(replay_launch, monkeypatch, mine, expected):
+    for name in replay_launch["PROFILE_VARIABLES"]:
+        monkeypatch.delenv(name, raising=False)
+    if mine:
+        monkeypatch.setenv("FASTRTPS_DEFAULT_PROFILES_FILE", mine)
+    assert [action.positional[0] for action in replay_launch["use_large_shared_memory"]({})] == expected

@@ -1,0 +1,1 @@
+"""rosbag2 recordings, without ROS: reading and writing them with `rosbags`."""

@@ -1,0 +1,135 @@
+"""The real node in processes of its own, started from here and heard over DDS by `sam2lite_ros.replay`."""
+
+import contextlib
+import importlib.util
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sam2lite_core.errors import ConfigurationError, Sam2LiteError, SourceError
+from sam2lite_core.evaluation.bag.plan import Plan
+from sam2lite_core.label_map import write_label_map
+
+REPLAY = "sam2lite_ros.replay"
+BAD_INPUT = 2
+POLL_S = 0.2
+
+
+class ReplayError(Sam2LiteError):
+    """A process ended, or did not do what it was told, while a bag was replayed."""
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What was seen.
+
+    Attributes:
+        sent: number of each frame that the player sent, in order.
+        statuses: what the tracker said of each frame that it processed, by the frame's number: the fields of
+            TrackerStatus.
+        masks: file of each mask that was received, by the frame's number.
+        definition: TrackerStatus.msg, as the node has it.
+    """
+
+    sent: tuple[int, ...]
+    statuses: dict[int, dict[str, Any]]
+    masks: dict[int, Path]
+    definition: str
+
+
+def check_ros() -> None:
+    """Say what is missing for the node to run.
+
+    Raises:
+        ConfigurationError: ROS 2 or our package cannot be imported.
+    """
+    for name in ("rclpy", "sam2lite_ros"):
+        if importlib.util.find_spec(name) is None:
+            raise ConfigurationError(
+                f"eval bag runs the ROS node, and there is no {name} here; run scripts/setup.sh, then source "
+                "scripts/env.sh, or install/setup.bash in a workspace of your own"
+            )
+
+
+def replay(plan: Plan, work: Path, on_frame: Callable[[], None] | None = None) -> Recording:
+    """Play the bag to the node.
+
+    Args:
+        plan: what to do.
+        work: an existing, empty folder for everything that is passed and recorded.
+        on_frame: told of every frame that was sent.
+
+    Raises:
+        ConfigurationError: ROS is missing, or the node refused a setting.
+        SourceError: the bag broke off while it was played.
+        ReplayError: a process failed.
+    """
+    check_ros()
+    prompt = work / "prompt.png"
+    write_label_map(prompt, plan.mask)
+    request = {"tracker": plan.tracker_parameters(prompt), "player": plan.player_parameters()}
+    (work / "request.json").write_text(json.dumps(request))
+    errors = work / "replay.log"
+    with errors.open("wb") as log:
+        # A session of its own: Ctrl-C comes here alone, and the nodes are then ended in order.
+        process = subprocess.Popen(
+            [sys.executable, "-m", REPLAY, str(work)],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+    try:
+        _wait(process, work / "frames.jsonl", on_frame or (lambda: None))
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.wait()
+    said = errors.read_text(errors="replace").strip().removeprefix("replay: ")
+    if process.returncode == BAD_INPUT:
+        raise SourceError(said)
+    if process.returncode != 0:
+        raise ReplayError(f"the replay ended with code {process.returncode}: {said}")
+    return read_recording(work)
+
+
+def _wait(process: subprocess.Popen[bytes], sent: Path, on_frame: Callable[[], None]) -> None:
+    """Wait for the end, counting the frames that the player notes down."""
+    counted = 0
+    while True:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(POLL_S)
+        lines = sent.read_bytes().count(b"\n") if sent.is_file() else 0
+        for _ in range(lines - counted):
+            on_frame()
+        counted = lines
+        if process.poll() is not None:
+            return
+
+
+def read_recording(work: Path) -> Recording:
+    """Read what `sam2lite_ros.replay` left in a folder.
+
+    Raises:
+        ReplayError: a mask or status carries a stamp that the player never sent.
+    """
+    frames = _read_lines(work / "frames.jsonl")
+    numbers = {entry["stamp_ns"]: int(entry["index"]) for entry in frames}
+
+    def number(stamp: int) -> int:
+        if stamp not in numbers:
+            raise ReplayError(f"the tracker published stamp {stamp} ns, which the player never sent")
+        return numbers[stamp]
+
+    masks = {number(int(path.stem)): path for path in sorted((work / "masks").glob("*.png"))}
+    statuses = {number(entry["stamp_ns"]): entry for entry in _read_lines(work / "statuses.jsonl")}
+    definition = (work / "TrackerStatus.msg").read_text()
+    return Recording(tuple(numbers.values()), statuses, masks, definition)
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
