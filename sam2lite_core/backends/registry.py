@@ -60,14 +60,23 @@ def open_frame_backend(name: str, settings: BackendSettings) -> FrameBackend:
         BackendError: a backend whose packages are not installed.
         ModelFileError: the model cannot be loaded.
     """
-    module, class_name, packages = FRAME_BACKENDS[name]
-    missing = [package for package in packages if not _installed(package)]
+    check_frame_backend(name)
+    module, class_name, _ = FRAME_BACKENDS[name]
+    backend: FrameBackend = getattr(importlib.import_module(module), class_name)(settings)
+    return backend
+
+
+def check_frame_backend(name: str) -> None:
+    """Make sure that a foreign model's packages are installed.
+
+    Raises:
+        BackendError: they are not.
+    """
+    missing = [package for package in FRAME_BACKENDS[name][2] if not _installed(package)]
     if missing:
         raise BackendError(
             f"backend {name} needs {' and '.join(missing)}: python -m pip install 'sam2lite[{name}]'"
         )
-    backend: FrameBackend = getattr(importlib.import_module(module), class_name)(settings)
-    return backend
 
 
 def _installed(package: str) -> bool:

@@ -4,8 +4,9 @@ The backend `transformers` and the teachers stand on this. transformers' own ses
 for SAM 2.1; `forget` leaves what a later frame can read.
 """
 
+import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,13 +63,14 @@ def load_model(
             f"{folder} needs the package transformers: python -m pip install 'sam2lite[transformers]'"
         ) from error
     try:
-        model, info = getattr(transformers, _CLASSES[found]).from_pretrained(
-            folder,
-            local_files_only=True,
-            dtype=torch.float32,
-            output_loading_info=True,
-            **({} if attention is None else {"attn_implementation": attention}),
-        )
+        with quiet():
+            model, info = getattr(transformers, _CLASSES[found]).from_pretrained(
+                folder,
+                local_files_only=True,
+                dtype=torch.float32,
+                output_loading_info=True,
+                **({} if attention is None else {"attn_implementation": attention}),
+            )
     except ImportError as error:
         raise BackendError(
             f"{folder} needs a package that is not installed ({_first_line(error)}): "
@@ -80,6 +82,20 @@ def load_model(
         some = ", ".join(sorted(info["missing_keys"])[:3])
         raise ModelFileError(f"{folder} lacks {len(info['missing_keys'])} of the model's tensors ({some}, …)")
     return model.eval().requires_grad_(False).to(device)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without transformers' progress bars, which would stand in a node's log."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _first_line(error: Exception) -> str:

@@ -54,7 +54,7 @@ class BenchSettings:
             raise ConfigurationError("bench needs at least 3 frames, one scale, and objects from 1 up")
 
 
-def _percentiles(values: list[float]) -> dict[str, float]:
+def percentiles(values: list[float]) -> dict[str, float]:
     """p50, p95, p99 of milliseconds, rounded to the microsecond."""
     return {f"p{q}": round(float(np.percentile(values, q)), 3) for q in (50, 95, 99)}
 
@@ -77,6 +77,18 @@ def middle_boxes(count: int, settings: BenchSettings) -> list[Prompt]:
         )
         for k, at in enumerate(corners)
     ]
+
+
+def middle_masks(count: int, settings: BenchSettings) -> list[Prompt]:
+    """The same boxes as masks: they need no reading, so that every object is followed and drawn."""
+    prompts = []
+    for prompt in middle_boxes(count, settings):
+        assert prompt.box is not None  # middle_boxes makes boxes
+        mask = np.zeros((settings.height, settings.width), np.bool_)
+        x0, y0, x1, y1 = (int(value) for value in prompt.box)
+        mask[y0:y1, x0:x1] = True
+        prompts.append(Prompt(object_id=prompt.object_id, mask=mask))
+    return prompts
 
 
 def endless(frames: list[Image]) -> Iterator[Image]:
@@ -121,7 +133,7 @@ def _parts(results: list[TrackResult]) -> dict[str, Any]:
     totals = [result.timings.total_ms for result in results]
     parts = ("preprocess_ms", "motion_ms", "inference_ms", "postprocess_ms")
     medians = {part: round(statistics.median(getattr(r.timings, part) for r in results), 3) for part in parts}
-    return {"step_ms": _percentiles(totals), **medians, "fps": round(1000.0 / statistics.median(totals), 1)}
+    return {"step_ms": percentiles(totals), **medians, "fps": round(1000.0 / statistics.median(totals), 1)}
 
 
 def endurance(
