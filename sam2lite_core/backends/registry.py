@@ -21,6 +21,11 @@ FRAME_BACKENDS = {
 extra that installs the packages has the backend's name."""
 
 
+def installed_backends() -> tuple[str, ...]:
+    """Names of `BACKENDS` whose packages are here, in the order in which `auto` prefers them."""
+    return tuple(name for name, (_, _, package) in BACKENDS.items() if _installed(package))
+
+
 def open_backend(name: str, settings: BackendSettings) -> Backend:
     """Open a model with a backend.
 
@@ -33,7 +38,7 @@ def open_backend(name: str, settings: BackendSettings) -> Backend:
         ModelFileError: the model cannot be loaded.
     """
     if name == "auto":
-        name = next((key for key, (_, _, package) in BACKENDS.items() if _installed(package)), "")
+        name = next(iter(installed_backends()), "")
         if not name:
             raise BackendError(
                 f"no backend is installed; install one of {', '.join(p for _, _, p in BACKENDS.values())}"
