@@ -74,15 +74,11 @@ def random_model(name: str, folder: Path) -> Path:
         ConfigurationError: what exports is not installed.
     """
     try:
-        import torch
-
-        from sam2lite_core.export.onnx import export_student
-        from sam2lite_core.model.student import Student
+        from sam2lite_core.export.random_weights import export_random
     except ImportError as error:
         raise ConfigurationError(
-            f"no weights ship for {name}, and random ones need {error.name}: python -m pip install 'sam2lite[export]'"
+            f"no weights ship for {name}, and random ones need {error.name}: "
+            "python -m pip install 'sam2lite[export]'"
         ) from None
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        export_student(Student(get_variant(name)).eval(), folder, note="random weights")
+    export_random(name, folder)
     return folder

@@ -149,9 +149,11 @@ def _contenders(
         }
         tracker = Tracker(settings.variant, settings.backend, **options, **shared)
         rows, columns = network_size(settings.height, settings.width, scale, BASE_SHORT_SIDE)
-        facts: dict[str, Any] = {"name": settings.variant, "scale": scale, "weights": "trained"}
-        facts |= {
+        facts: dict[str, Any] = {
+            "name": settings.variant,
+            "scale": scale,
             "input": f"{columns}x{rows}",
+            "weights": "given" if settings.model else "shipped",
             "memory_tokens": _fill(tracker, settings, source, OWN_WARM_UP),
         }
         yield Contender(tracker, settings.own_steps, {**facts, **_model_facts(tracker)})

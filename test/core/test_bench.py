@@ -148,7 +148,7 @@ def test_models_that_cannot_be_chosen(variants, backends, model, message, tmp_pa
 
 
 def test_random_weights_name_what_they_need(monkeypatch, tmp_path) -> None:
-    monkeypatch.setitem(sys.modules, "sam2lite_core.export.onnx", None)
+    monkeypatch.setitem(sys.modules, "sam2lite_core.export.random_weights", None)
     with pytest.raises(ConfigurationError, match=r"no weights ship for small.*sam2lite\[export\]"):
         bench_models.random_model("small", tmp_path / "small")
 

@@ -29,7 +29,7 @@ def test_every_contender_has_a_row_and_every_peer_its_ratios(content) -> None:
     assert [set(row.get("over_ours", ())) for row in rows] == [set(), set(), {"1", "0.5"}]
     assert all(len(row["round_medians_ms"]) == 2 and row["step_ms"]["p50"] > 0 for row in rows)
     assert rows[2]["parameters_m"] == 13.9  # as published
-    assert [row["weights"] for row in rows] == ["trained", "trained", "random"]
+    assert [row["weights"] for row in rows] == ["shipped", "shipped", "random"]
     assert content["settings"]["threads"] == 1 and "transformers" in content["machine"]
 
 
