@@ -158,7 +158,12 @@ def track(
             threads=threads,
             model_path=model,
         )
-        header = {"source": source, "variant": variant, "deadline_ms": deadline_ms, "version": __version__}
+        header = {
+            "source": source,
+            "variant": tracker.backend.info.variant,
+            "deadline_ms": deadline_ms,
+            "version": __version__,
+        }
         with show_progress(f"tracking {source}", opened.length) as advance:
             document = record_video(
                 tracker,

@@ -12,10 +12,23 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from sam2lite_core.errors import ConfigurationError
 
 VariantOption = Annotated[str, typer.Option(help="Model variant: tiny, small or base.")]
-BackendOption = Annotated[str, typer.Option(help="Runtime; auto takes the best that is installed.")]
+BackendOption = Annotated[
+    str,
+    typer.Option(
+        help="Runtime: onnxruntime, torch, or auto for the best that is installed; transformers for a SAM 2.1 or "
+        "EdgeTAM of your own."
+    ),
+]
 ScaleOption = Annotated[float | None, typer.Option(help="Fix the resolution scale, 0.5..1.")]
 ThreadsOption = Annotated[int | None, typer.Option(help="CPU threads of the runtime.")]
-ModelOption = Annotated[Path | None, typer.Option("--model", help="Folder of an exported model.")]
+ModelOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--model",
+        "--model-path",
+        help="Folder of an exported model; with --backend transformers, of SAM 2.1 or EdgeTAM.",
+    ),
+]
 BudgetOption = Annotated[
     int | None, typer.Option(help="Memory tokens, 64..1024; the variant's own by default.")
 ]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from sam2lite_core.backends.base import POLICIES
 from sam2lite_core.controller import ControllerConfig
 from sam2lite_core.errors import ConfigurationError
-from sam2lite_core.variants import PATCH, RUNGS
+from sam2lite_core.variants import BASE_SHORT_SIDE, DEFAULT_POLICY, PATCH, RUNGS
 
 MIN_BUDGET, MAX_BUDGET = 64, 1024
 PRECISIONS = ("auto", "fp32", "fp16", "int8")
@@ -97,3 +97,36 @@ def check_precision(precision: str) -> str:
     if precision not in PRECISIONS:
         raise ConfigurationError(f"unknown precision {precision!r}; choose one of {', '.join(PRECISIONS)}")
     return precision
+
+
+@dataclass(frozen=True)
+class StudentChoices:
+    """What a caller may choose about the student alone; a foreign model has none of it."""
+
+    variant: str = "tiny"
+    memory_budget: int | None = None
+    memory_policy: str = DEFAULT_POLICY
+    base_short_side: int = BASE_SHORT_SIDE
+
+
+def check_foreign(backend: str, choices: StudentChoices, wanted: TrackerSettings) -> None:
+    """Refuse what a foreign model would not heed.
+
+    Args:
+        backend: its name.
+        choices, wanted: what the caller asked for.
+
+    Raises:
+        ConfigurationError: a choice that differs from its default, a scale, or a controller.
+    """
+    usual = StudentChoices()
+    given = {name: value for name, value in vars(choices).items() if value != getattr(usual, name)}
+    if wanted.scale is not None:
+        given["scale"] = wanted.scale
+    if wanted.controller != "off":
+        given["controller"] = wanted.controller
+    if given:
+        names = ", ".join(f"{name} {value!r}" for name, value in given.items())
+        raise ConfigurationError(
+            f"backend {backend} runs a model with a size and a memory of its own, which knows no {names}; leave it out"
+        )

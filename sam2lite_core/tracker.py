@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from sam2lite_core import postprocess, preprocess, settings
 from sam2lite_core.backends.base import Backend, BackendSettings, StepInputs, StepOutputs
-from sam2lite_core.backends.files import find_model
-from sam2lite_core.backends.registry import open_backend
+from sam2lite_core.backends.files import find_model, foreign_folder
+from sam2lite_core.backends.frames import FrameBackend, FrameInputs
+from sam2lite_core.backends.registry import FRAME_BACKENDS, open_backend, open_frame_backend
 from sam2lite_core.control import measuring
 from sam2lite_core.controller import (
     DEFAULT_CONTROLLER,
@@ -63,7 +64,9 @@ class Tracker:
 
         Args:
             variant: tiny, small or base.
-            backend: onnxruntime or torch, or auto for the best that is installed.
+            backend: onnxruntime or torch, or auto for the best that is installed; transformers for a SAM 2.1 or EdgeTAM
+                of your own. That one has a size and a memory of its own: leave variant, scale, memory_budget,
+                memory_policy, base_short_side and controller as they are by default.
             precision: auto, fp32, fp16 or int8, as far as the backend has it.
             deadline_ms: time a step may take; the controller lowers the resolution to keep it. None: full resolution.
             scale: fixes the resolution scale, 0.5..1; the controller then leaves it alone.
@@ -71,7 +74,8 @@ class Tracker:
             memory_policy: learned, fifo, random or uniform: what memory keeps.
             base_short_side: short side of the network's input at scale 1, px.
             threads: CPU threads of the runtime; None for its own choice.
-            model_path: folder of an exported model instead of the shipped one.
+            model_path: folder of an exported model instead of the shipped one; for transformers, a folder in Hugging
+                Face's layout.
             presence_threshold: an object below it is LOST.
             device: where the backend computes, as it names its devices; auto for the best that it finds.
             controller: plain, predictive or off: how the deadline is kept; None for plain when there is a deadline. For
@@ -86,25 +90,27 @@ class Tracker:
         )
         self._policy = settings.check_policy(memory_policy)
         self._short_side = settings.check_short_side(base_short_side)
+        uncontrolled = deadline_ms is None or backend in FRAME_BACKENDS
         self._settings = settings.TrackerSettings(
-            controller or ("off" if deadline_ms is None else DEFAULT_CONTROLLER),
+            controller or ("off" if uncontrolled else DEFAULT_CONTROLLER),
             ControllerConfig(deadline_ms=deadline_ms),
             scale,
             presence_threshold,
         )
-        folder = find_model(definition, model_path)
-        self._backend = open_backend(
-            backend,
-            BackendSettings(
-                folder,
-                self._budget,
-                settings.check_precision(precision),
-                settings.check_threads(threads),
-                device,
-            ),
-        )
-        if self._backend.info.variant != variant:
-            raise ConfigurationError(f"{folder} holds variant {self._backend.info.variant}, not {variant}")
+        own = settings.check_precision(precision), settings.check_threads(threads), device
+        self._backend: Backend | FrameBackend
+        if backend in FRAME_BACKENDS:
+            chosen = settings.StudentChoices(variant, memory_budget, memory_policy, base_short_side)
+            settings.check_foreign(backend, chosen, self._settings)
+            folder = foreign_folder(backend, model_path)
+            self._backend = open_frame_backend(backend, BackendSettings(folder, self._budget, *own))
+        else:
+            folder = find_model(definition, model_path)
+            self._backend = open_backend(backend, BackendSettings(folder, self._budget, *own))
+            if self._backend.info.variant != variant:
+                raise ConfigurationError(
+                    f"{folder} holds variant {self._backend.info.variant}, not {variant}"
+                )
         self._motion = MotionEstimator()
         self._still = Stillness()
         self._slot_of: dict[int, int] = {}
@@ -128,9 +134,14 @@ class Tracker:
         return tuple(sorted(self._slot_of))
 
     @property
-    def backend(self) -> Backend:
+    def backend(self) -> Backend | FrameBackend:
         """The runtime in use."""
         return self._backend
+
+    @property
+    def fixed_size(self) -> bool:
+        """Whether the model takes every frame at a size of its own, so that no scale or controller has a say."""
+        return isinstance(self._backend, FrameBackend)
 
     @property
     def memory_budget(self) -> int:
@@ -180,7 +191,7 @@ class Tracker:
             self.configure(controller="off", deadline_ms=None)
         else:
             # Only a tracker that never had a deadline is switched on: "off" may be the caller's wish.
-            fresh = self.deadline_ms is None and self.controller == "off"
+            fresh = self.deadline_ms is None and self.controller == "off" and not self.fixed_size
             self.configure(deadline_ms=value, **({"controller": DEFAULT_CONTROLLER} if fresh else {}))
 
     def configure(self, **changes: Any) -> None:
@@ -203,6 +214,8 @@ class Tracker:
         except TypeError as error:
             raise ConfigurationError(f"unknown setting among {', '.join(changes)}") from error
         wanted = replace(self._settings, deadlines=deadlines, **own)
+        if isinstance(self._backend, FrameBackend):
+            settings.check_foreign(self._backend.name, settings.StudentChoices(), wanted)
         controller = self._make_controller(wanted)
         self._settings, self._controller = wanted, controller
         self._control = controller.resume(self._control)
@@ -224,7 +237,12 @@ class Tracker:
 
         Raises:
             BackendError: the runtime failed.
+            ConfigurationError: the model has one size only.
         """
+        if self.fixed_size:
+            raise ConfigurationError(
+                f"backend {self._backend.name} has one size only; there are no rungs to measure"
+            )
         table = self._timed(size or self._source, objects or max(1, len(self._slot_of)))
         self._table = table
         if self.controller == "predictive":
@@ -289,6 +307,8 @@ class Tracker:
         height, width = check_image(image)
         slots = self._assign(prompts, height, width)
         prompts = preprocess.separate_masks(prompts)
+        if isinstance(self._backend, FrameBackend):
+            return self._step_whole(self._backend, image, slots, prompts)
         clock = Stopwatch()
         scale = self._settings.scale if self._settings.scale is not None else self._control.scale
         rows, columns = preprocess.network_size(height, width, scale, self._short_side)
@@ -334,6 +354,29 @@ class Tracker:
             self._control = self._controller.update(self._control, timings.total_ms, overhead_ms)
         frame, self._frame = self._frame, self._frame + 1
         return replace(result, timings=timings, scale=scale, window=window, frame_index=frame)
+
+    def _step_whole(
+        self,
+        backend: FrameBackend,
+        image: NDArray[np.uint8],
+        slots: dict[int, int],
+        prompts: Sequence[Prompt],
+    ) -> TrackResult:
+        """A step of a foreign model, which prepares the frame itself: that counts as inference."""
+        height, width = image.shape[:2]
+        ids = tuple(sorted(slots))
+        clock = Stopwatch()
+        outputs = None
+        if ids:
+            followed = frozenset(self._slot_of)
+            threshold = self._settings.presence_threshold
+            outputs = backend.step_frame(FrameInputs(image, ids, prompts, followed, self._frame, threshold))
+        inference_ms = clock.lap()
+        self._slot_of, self._source = slots, (height, width)
+        result = self._result(outputs, ids, prompts, height, width)
+        timings = StepTimings(inference_ms=inference_ms, postprocess_ms=clock.lap())
+        frame, self._frame = self._frame, self._frame + 1
+        return replace(result, timings=timings, window=backend.window, frame_index=frame)
 
     def remove(self, object_id: int) -> None:
         """Stop following an object; its memory is forgotten on the next step.

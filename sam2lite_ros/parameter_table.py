@@ -6,7 +6,7 @@ from typing import Any
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 
 from sam2lite_core.backends.base import POLICIES
-from sam2lite_core.backends.registry import BACKENDS
+from sam2lite_core.backends.registry import BACKENDS, FRAME_BACKENDS
 from sam2lite_core.controller import CONTROLLERS, DEFAULT_CONTROLLER, ControllerConfig
 from sam2lite_core.settings import MAX_BUDGET, PRECISIONS
 from sam2lite_core.types import MAX_OBJECT_ID
@@ -46,11 +46,14 @@ SPECIFICATIONS: dict[str, Specification] = {
     "variant": Specification("tiny", "Size of the student.", choices=tuple(VARIANTS)),
     "backend": Specification(
         "auto",
-        "Runtime that runs the student; auto takes the best one that is here.",
-        choices=("auto", *BACKENDS),
+        "Runtime that runs the student, auto for the best one that is here; transformers runs the SAM 2.1 or EdgeTAM "
+        "in model_path, at its own size.",
+        choices=("auto", *BACKENDS, *FRAME_BACKENDS),
     ),
     "model_path": Specification(
-        "", "Folder or file of weights to use instead of those shipped; empty = shipped."
+        "",
+        "Folder or file of weights to use instead of those shipped; empty = shipped. For backend transformers, a "
+        "folder in Hugging Face's layout.",
     ),
     "device": Specification(
         "auto",

@@ -133,7 +133,12 @@ class TrackerNode(LifecycleNode):
         self._outputs = Outputs(self, self._settings.mask_encoding)
         self._tracker = tracker
         self._labels = {}
-        self.get_logger().info(f"configured: {self._settings.variant}, {self._settings.backend} backend")
+        backend = tracker.backend
+        self.get_logger().info(f"configured: {backend.info.variant}, {backend.name} backend")
+        if tracker.fixed_size and self._settings.frame_deadline_ms is not None:
+            self.get_logger().warning(
+                f"backend {backend.name} has one size only: frame_deadline_ms is watched, and nothing keeps it"
+            )
 
     def _activate(self) -> None:
         assert self._tracker is not None

@@ -42,8 +42,10 @@ def apply_live(tracker: Tracker, parameters: TrackerParameters) -> None:
         BackendError: measuring for the controller `predictive` failed.
     """
     tracker.configure(
-        # Without a deadline there is nothing to control for.
-        controller="off" if parameters.frame_deadline_ms is None else parameters.controller,
+        # Without a deadline there is nothing to control for, and a model with one size has nothing to control.
+        controller="off"
+        if parameters.frame_deadline_ms is None or tracker.fixed_size
+        else parameters.controller,
         deadline_ms=parameters.frame_deadline_ms,
         presence_threshold=parameters.presence_threshold,
         kp=parameters.kp,

@@ -1,6 +1,8 @@
 """Fixtures that every test may use."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,3 +38,61 @@ def small_clip():
     clip = render_clip(1, height=96, width=128, frames=6)
     clip.frames.flags.writeable = clip.label_maps.flags.writeable = False
     return clip
+
+
+def _miniature(name: str, attention: str = "eager", **changes: Any) -> Any:
+    """A model of 8 x 8 patches, three memory attention layers and two heads."""
+    import torch
+    import transformers
+
+    torch.manual_seed(0)
+    side, grid, width = 128, 8, 128
+    vision = {
+        "model_type": "sam2_vision_model",
+        "backbone_config": {
+            "model_type": "sam2_hiera_det_model", "image_size": [side, side], "hidden_size": 8,
+            "embed_dim_per_stage": [8, 16, 32, 64], "blocks_per_stage": [1, 1, 2, 1],
+            "num_attention_heads_per_stage": [1, 1, 2, 2], "window_size_per_stage": [4, 4, 4, 2],
+            "global_attention_blocks": [3],
+        },
+        "backbone_channel_list": [64, 32, 16, 8],
+        "backbone_feature_sizes": [[4 * grid, 4 * grid], [2 * grid, 2 * grid], [grid, grid]],
+        "fpn_hidden_size": width,
+    }  # fmt: skip
+    common = {
+        "image_size": side,
+        "vision_config": vision,
+        "prompt_encoder_config": {"hidden_size": width, "image_size": side},
+        "mask_decoder_config": {
+            "hidden_size": width, "mlp_dim": 64, "iou_head_hidden_dim": 32, "num_attention_heads": 2,
+        },
+        "memory_attention_hidden_size": width,
+        "memory_attention_num_layers": 3,
+        "memory_attention_num_attention_heads": 2,
+        "memory_attention_rope_feat_sizes": [grid, grid],
+        "memory_encoder_hidden_size": width,
+        "mask_downsampler_embed_dim": width,
+        "memory_fuser_embed_dim": width,
+        "memory_fuser_intermediate_dim": 64,
+        **changes,
+    }  # fmt: skip
+    if name == "sam2":
+        config = transformers.Sam2VideoConfig(**common, memory_attention_feed_forward_hidden_size=64)
+        kind = transformers.Sam2VideoModel
+    else:
+        config = transformers.EdgeTamVideoConfig(
+            **common, memory_attention_mlp_hidden_size=64, memory_attention_rope_k_sizes=[4, 4],
+            perceiver_resampler_num_latents=6, perceiver_resampler_num_latents_2d=16,
+        )  # fmt: skip
+        kind = transformers.EdgeTamVideoModel
+    return kind._from_config(config, attn_implementation=attention).eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
+def miniature() -> Callable[..., Any]:
+    """Builds SAM 2 ("sam2") or EdgeTAM ("edgetam") video models of small configuration with random weights.
+
+    They take frames of 128x128 and have a width of 128.
+    """
+    pytest.importorskip("transformers", reason="needs transformers: pip install 'sam2lite[transformers]'")
+    return _miniature

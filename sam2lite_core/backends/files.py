@@ -92,6 +92,30 @@ def find_model(variant: Variant, model_path: str | Path | None) -> Path:
     return folder
 
 
+def foreign_folder(backend: str, model_path: str | Path | None) -> Path:
+    """Folder of a model that is not ours.
+
+    Args:
+        backend: that runs it, for the message.
+        model_path: the folder.
+
+    Raises:
+        ModelFileError: none was given.
+    """
+    if model_path is None:
+        raise ModelFileError(
+            f"backend {backend} ships no weights; give model_path, a folder of SAM 2.1 or EdgeTAM in Hugging Face's "
+            "layout"
+        )
+    return Path(model_path).expanduser()
+
+
+def foreign_weights(backend: str, model_path: str | Path | None) -> list[Path]:
+    """The weights files of a model that is not ours, by name; arguments and errors as for `foreign_folder`."""
+    folder = foreign_folder(backend, model_path)
+    return sorted(path for ending in ("safetensors", "bin") for path in folder.glob(f"*.{ending}"))
+
+
 def read_weights_info(path: Path) -> ModelInfo:
     """What a weights file says of itself, with its hash; nothing but the header is interpreted.
 

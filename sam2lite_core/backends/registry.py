@@ -4,6 +4,7 @@ import importlib
 import importlib.util
 
 from sam2lite_core.backends.base import Backend, BackendSettings
+from sam2lite_core.backends.frames import FrameBackend
 from sam2lite_core.errors import BackendError
 
 BACKENDS = {
@@ -12,6 +13,17 @@ BACKENDS = {
 }
 """Name -> (module, class, package that it needs), in the order in which `auto` prefers them. Modules are imported only
 when chosen, so that no runtime is loaded that nobody uses."""
+
+FRAME_BACKENDS = {
+    "transformers": ("sam2lite_core.backends.transformers", "TransformersBackend", ("torch", "transformers")),
+}
+"""Name -> (module, class, packages) of those that run a foreign model (`backends.frames`); `auto` never takes them. The
+extra that installs the packages has the backend's name."""
+
+
+def installed_backends() -> tuple[str, ...]:
+    """Names of `BACKENDS` whose packages are here, in the order in which `auto` prefers them."""
+    return tuple(name for name, (_, _, package) in BACKENDS.items() if _installed(package))
 
 
 def open_backend(name: str, settings: BackendSettings) -> Backend:
@@ -26,18 +38,50 @@ def open_backend(name: str, settings: BackendSettings) -> Backend:
         ModelFileError: the model cannot be loaded.
     """
     if name == "auto":
-        name = next((key for key, (_, _, package) in BACKENDS.items() if _installed(package)), "")
+        name = next(iter(installed_backends()), "")
         if not name:
             raise BackendError(
                 f"no backend is installed; install one of {', '.join(p for _, _, p in BACKENDS.values())}"
             )
     if name not in BACKENDS:
-        raise BackendError(f"unknown backend {name!r}; choose one of auto, {', '.join(BACKENDS)}")
+        raise BackendError(
+            f"unknown backend {name!r}; choose one of auto, {', '.join((*BACKENDS, *FRAME_BACKENDS))}"
+        )
     module, class_name, package = BACKENDS[name]
     if not _installed(package):
         raise BackendError(f"backend {name} needs the package {package}, which is not installed")
     backend: Backend = getattr(importlib.import_module(module), class_name)(settings)
     return backend
+
+
+def open_frame_backend(name: str, settings: BackendSettings) -> FrameBackend:
+    """Open a foreign model.
+
+    Args:
+        name: one of `FRAME_BACKENDS`.
+        settings: what to open and how; `slots` and `profile` have no meaning here.
+
+    Raises:
+        BackendError: a backend whose packages are not installed.
+        ModelFileError: the model cannot be loaded.
+    """
+    check_frame_backend(name)
+    module, class_name, _ = FRAME_BACKENDS[name]
+    backend: FrameBackend = getattr(importlib.import_module(module), class_name)(settings)
+    return backend
+
+
+def check_frame_backend(name: str) -> None:
+    """Make sure that a foreign model's packages are installed.
+
+    Raises:
+        BackendError: they are not.
+    """
+    missing = [package for package in FRAME_BACKENDS[name][2] if not _installed(package)]
+    if missing:
+        raise BackendError(
+            f"backend {name} needs {' and '.join(missing)}: python -m pip install 'sam2lite[{name}]'"
+        )
 
 
 def _installed(package: str) -> bool:

@@ -58,8 +58,12 @@ def load_shipped(path: Path) -> tuple[Student, ModelInfo]:
     return student.eval(), info
 
 
-def choose_device(name: str) -> torch.device:
+def choose_device(name: str, backend: str = "torch") -> torch.device:
     """The torch device of a name; auto takes CUDA where there is one.
+
+    Args:
+        name: auto, cpu, cuda or cuda:N.
+        backend: who asks, for the message.
 
     Raises:
         BackendError: not a name of a device, or a device that is not there.
@@ -70,10 +74,10 @@ def choose_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise BackendError(
-            f"backend torch has no device {name!r}; choose auto, cpu, cuda or cuda:N"
+            f"backend {backend} has no device {name!r}; choose auto, cpu, cuda or cuda:N"
         ) from error
     if device.type not in ("cpu", "cuda"):
-        raise BackendError(f"backend torch has no device {name!r}; choose auto, cpu, cuda or cuda:N")
+        raise BackendError(f"backend {backend} has no device {name!r}; choose auto, cpu, cuda or cuda:N")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise BackendError(
             f"device {name!r} is not there: torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices"

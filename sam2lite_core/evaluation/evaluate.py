@@ -72,9 +72,13 @@ class TrackerOptions:
 
     def describe(self) -> dict[str, Any]:
         """What a result says of its tracker: the options, and which weights they stand for."""
-        from sam2lite_core.backends.files import WEIGHTS_FILE, find_model, sha256
+        from sam2lite_core.backends.files import WEIGHTS_FILE, find_model, foreign_weights, sha256
+        from sam2lite_core.backends.registry import FRAME_BACKENDS
         from sam2lite_core.variants import get_variant
 
+        if self.backend in FRAME_BACKENDS:
+            files = foreign_weights(self.backend, self.model_path)
+            return {**asdict(self), "weights_sha256": {file.name: sha256(file) for file in files}}
         weights = find_model(get_variant(self.variant), self.model_path) / WEIGHTS_FILE
         return {**asdict(self), "weights_sha256": sha256(weights)}
 

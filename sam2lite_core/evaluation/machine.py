@@ -5,7 +5,7 @@ import platform
 from importlib import metadata
 from pathlib import Path
 
-PACKAGES = ("numpy", "opencv-python-headless", "onnxruntime", "torch")
+PACKAGES = ("numpy", "opencv-python-headless", "onnxruntime", "torch", "transformers")
 
 
 def cpu_model() -> str:

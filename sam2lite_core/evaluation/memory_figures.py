@@ -10,7 +10,7 @@ of a frame reads from the frames that are still remembered.
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -198,7 +198,7 @@ def ask(
     Raises:
         ConfigurationError: the backend cannot tell, or nothing is tracked on that frame.
     """
-    backend = tracker.backend
+    backend: Any = tracker.backend
     if backend.name != "torch":
         raise ConfigurationError(f"backend {backend.name} does not show its attention; choose torch")
     labels = record.label_maps[query_frame]
@@ -211,7 +211,7 @@ def ask(
     height, width = labels.shape
     size = preprocess.network_size(height, width, scale, BASE_SHORT_SIDE)
     image = preprocess.resize(record.frames[query_frame], *size)
-    attention = cast(Any, backend).attention(image, MAX_WINDOW)
+    attention = backend.attention(image, MAX_WINDOW)
     row, column = int(y * size[0] / height) // PATCH, int(x * size[1] / width) // PATCH
     cells = preprocess.token_grid(height, width, size, BASE_SHORT_SIDE)
     return draw_attention(record.frames, query_frame, (x, y), backend.bank(), attention[row, column], cells)

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam2lite_core.backends.base import BankSnapshot, FloatArray
+from sam2lite_core.backends.frames import FrameBackend
 from sam2lite_core.errors import ConfigurationError
 from sam2lite_core.tracker import Tracker
 from sam2lite_core.types import Prompt
@@ -68,12 +69,19 @@ def record_memory(
     prompts: Sequence[Prompt],
     progress: Callable[[], object] = lambda: None,
 ) -> MemoryRecord:
-    """Track a clip from its first frame on and keep every bank. The tracker is reset first."""
+    """Track a clip from its first frame on and keep every bank. The tracker is reset first.
+
+    Raises:
+        ConfigurationError: a foreign model's memory is no bank of tokens.
+    """
+    backend = tracker.backend
+    if isinstance(backend, FrameBackend):
+        raise ConfigurationError(f"backend {backend.name} has no bank of tokens; choose torch or onnxruntime")
     tracker.reset()
     label_maps, banks = [], []
     for index, image in enumerate(frames):
         label_maps.append(tracker.step(image, prompts if index == 0 else ()).label_map)
-        banks.append(tracker.backend.bank())
+        banks.append(backend.bank())
         progress()
     return MemoryRecord(frames, label_maps, tuple(banks), tracker.memory_budget)
 

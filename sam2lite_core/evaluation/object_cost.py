@@ -9,13 +9,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from sam2lite_core.backends.files import WEIGHTS_FILE, find_model
-from sam2lite_core.evaluation.bench import BenchSettings, endless, frames_of, middle_boxes
+from sam2lite_core.evaluation.bench import BenchSettings, endless, frames_of, middle_masks
 from sam2lite_core.tracker import Tracker
-from sam2lite_core.types import Prompt
 from sam2lite_core.variants import get_variant
 
 WARM_UP = 5
@@ -80,19 +76,8 @@ def _prompted(settings: BenchSettings, folder: Path, count: int) -> Tracker:
         threads=settings.threads,
         model_path=folder,
     )
-    shape = (settings.height, settings.width)
-    shown = [Prompt(object_id=p.object_id, mask=_inside(p, shape)) for p in middle_boxes(count, settings)]
-    tracker.step(frames_of(settings)[0], shown)
+    tracker.step(frames_of(settings)[0], middle_masks(count, settings))
     return tracker
-
-
-def _inside(prompt: Prompt, shape: tuple[int, int]) -> NDArray[np.bool_]:
-    """The box as a mask: it needs no reading, so that every object is followed and drawn."""
-    assert prompt.box is not None  # middle_boxes makes boxes
-    mask = np.zeros(shape, np.bool_)
-    x0, y0, x1, y1 = (int(value) for value in prompt.box)
-    mask[y0:y1, x0:x1] = True
-    return mask
 
 
 def markdown(content: dict[str, Any]) -> str:

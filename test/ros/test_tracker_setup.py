@@ -22,6 +22,8 @@ def test_what_is_read_at_configure_reaches_the_tracker(monkeypatch):
     given = {}
 
     class Noted:
+        fixed_size = False
+
         def __init__(self, **options):
             given.update(options)
 
@@ -39,3 +41,14 @@ def test_what_is_read_at_configure_reaches_the_tracker(monkeypatch):
     assert (given["deadline_ms"], given["controller"]) == (None, "off")
     tracker_setup.build_tracker(parameters(controller="predictive"))
     assert (given["deadline_ms"], given["controller"]) == (33.3, "predictive")
+
+
+def test_a_foreign_model_is_opened_and_no_controller_chosen(miniature, tmp_path):
+    miniature("edgetam").save_pretrained(tmp_path)
+    tracker = tracker_setup.build_tracker(
+        parameters(backend="transformers", model_path=str(tmp_path), threads=1)
+    )
+    assert tracker.fixed_size and tracker.backend.info.variant == "edgetam_video"
+    assert (tracker.controller, tracker.deadline_ms) == ("off", 33.3)
+    tracker_setup.warm_up(tracker)
+    assert tracker.object_ids == ()

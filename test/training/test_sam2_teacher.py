@@ -11,55 +11,13 @@ from training.unroll import LossWeights, UnrollConfig, Unroller
 
 transformers = pytest.importorskip("transformers", reason="the extra [train] is not installed")
 
-from training.teachers.sam2 import Sam2Teacher, new_session  # noqa: E402
+from sam2lite_core.backends.transformers_session import new_session  # noqa: E402
+from training.teachers import sam2_session  # noqa: E402
+from training.teachers.sam2 import Sam2Teacher  # noqa: E402
 from training.teachers.sam2_session import NOWHERE, Stream, Tap, key_cells  # noqa: E402
 
 SIDE, GRID, WIDTH = 128, 8, 128
 NAMES = ["sam2", "edgetam"]
-
-
-def small(name, attention="eager", **changes):
-    """A model of 8 x 8 patches, three memory attention layers and two heads."""
-    torch.manual_seed(0)
-    vision = {
-        "model_type": "sam2_vision_model",
-        "backbone_config": {
-            "model_type": "sam2_hiera_det_model", "image_size": [SIDE, SIDE], "hidden_size": 8,
-            "embed_dim_per_stage": [8, 16, 32, 64], "blocks_per_stage": [1, 1, 2, 1],
-            "num_attention_heads_per_stage": [1, 1, 2, 2], "window_size_per_stage": [4, 4, 4, 2],
-            "global_attention_blocks": [3],
-        },
-        "backbone_channel_list": [64, 32, 16, 8],
-        "backbone_feature_sizes": [[4 * GRID, 4 * GRID], [2 * GRID, 2 * GRID], [GRID, GRID]],
-        "fpn_hidden_size": WIDTH,
-    }  # fmt: skip
-    common = {
-        "image_size": SIDE,
-        "vision_config": vision,
-        "prompt_encoder_config": {"hidden_size": WIDTH, "image_size": SIDE},
-        "mask_decoder_config": {
-            "hidden_size": WIDTH, "mlp_dim": 64, "iou_head_hidden_dim": 32, "num_attention_heads": 2,
-        },
-        "memory_attention_hidden_size": WIDTH,
-        "memory_attention_num_layers": 3,
-        "memory_attention_num_attention_heads": 2,
-        "memory_attention_rope_feat_sizes": [GRID, GRID],
-        "memory_encoder_hidden_size": WIDTH,
-        "mask_downsampler_embed_dim": WIDTH,
-        "memory_fuser_embed_dim": WIDTH,
-        "memory_fuser_intermediate_dim": 64,
-        **changes,
-    }  # fmt: skip
-    if name == "sam2":
-        config = transformers.Sam2VideoConfig(**common, memory_attention_feed_forward_hidden_size=64)
-        kind = transformers.Sam2VideoModel
-    else:
-        config = transformers.EdgeTamVideoConfig(
-            **common, memory_attention_mlp_hidden_size=64, memory_attention_rope_k_sizes=[4, 4],
-            perceiver_resampler_num_latents=6, perceiver_resampler_num_latents_2d=16,
-        )  # fmt: skip
-        kind = transformers.EdgeTamVideoModel
-    return kind._from_config(config, attn_implementation=attention).eval().requires_grad_(False)
 
 
 def start(model):
@@ -116,8 +74,8 @@ class Record:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_attention_sums_to_one_and_readout_is_attention_times_values(name):
-    model = small(name)
+def test_attention_sums_to_one_and_readout_is_attention_times_values(miniature, name):
+    model = miniature(name)
     record, stream = Record(model), start(model)
     for t, pixels in enumerate(frames(4)):
         record.calls.clear()
@@ -132,9 +90,9 @@ def test_attention_sums_to_one_and_readout_is_attention_times_values(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_key_comes_from_the_frame_and_the_cell_that_it_is_said_to(name):
+def test_every_key_comes_from_the_frame_and_the_cell_that_it_is_said_to(miniature, name):
     """Each key is compared with what the memory encoder wrote for that frame; object 1 joins on frame 2."""
-    model = small(name)
+    model = miniature(name)
     record, stream = Record(model), start(model)
     written = {0: {}, 1: {}}
     for t, pixels in enumerate(frames(12)):
@@ -181,8 +139,8 @@ def held_by(sessions):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_memory_stays_bounded_over_200_frames(name):
-    stream = start(small(name))
+def test_memory_stays_bounded_over_200_frames(miniature, name):
+    stream = start(miniature(name))
     sizes, counts = [], []
     for t, pixels in enumerate(frames(200)):
         stream.step(t, pixels, {0: square(20)} if t == 0 else {})
@@ -193,11 +151,11 @@ def test_memory_stays_bounded_over_200_frames(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_forgetting_changes_nothing_that_is_read(name, monkeypatch):
+def test_forgetting_changes_nothing_that_is_read(miniature, name, monkeypatch):
     def run(keep):
-        stream = start(small(name, max_object_pointers_in_encoder=9))
+        stream = start(miniature(name, max_object_pointers_in_encoder=9))
         if keep:
-            monkeypatch.setattr(stream, "_forget", lambda session, t: None)
+            monkeypatch.setattr(sam2_session, "forget", lambda *_: None)
         out = []
         for t, pixels in enumerate(frames(14)):
             readings, logits = stream.step(t, pixels, {0: square(20)} if t == 0 else {})
@@ -212,8 +170,8 @@ def test_forgetting_changes_nothing_that_is_read(name, monkeypatch):
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("late", [0, 2])
-def test_targets_of_a_clip(name, late):
-    teacher = Sam2Teacher(name, small(name))
+def test_targets_of_a_clip(miniature, name, late):
+    teacher = Sam2Teacher(name, miniature(name))
     targets = teacher.targets(clip(batch=2, late=late))
     assert targets.attention.shape == (2, 4, 48, 4, CELLS)
     total = targets.attention.flatten(3).sum(-1)
@@ -232,9 +190,9 @@ def test_targets_of_a_clip(name, late):
     assert not torch.equal(targets.attention[0], targets.attention[1])  # clips do not mix
 
 
-def test_queries_are_those_nearest_to_the_students():
+def test_queries_are_those_nearest_to_the_students(miniature):
     """On a clip of 8 x 8 patches each query is the teacher's own; the tap alone gives the same rows."""
-    model = small("sam2")
+    model = miniature("sam2")
     teacher = Sam2Teacher("sam2", model)
     square_clip = clip(length=2)
     square_clip["motion"] = torch.zeros(1, 2, GRID, GRID)
@@ -247,11 +205,11 @@ def test_queries_are_those_nearest_to_the_students():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_student_learns_from_a_folder(name, tmp_path):
+def test_a_student_learns_from_a_folder(miniature, name, tmp_path):
     from sam2lite_core.model.student import Student
     from sam2lite_core.variants import get_variant
 
-    small(name).save_pretrained(tmp_path / "teacher")
+    miniature(name).save_pretrained(tmp_path / "teacher")
     teacher = open_teacher(name, tmp_path / "teacher", "cpu")
     assert teacher.name == name and teacher.readout_width == WIDTH
     student = Student(get_variant("tiny"))
@@ -264,8 +222,8 @@ def test_a_student_learns_from_a_folder(name, tmp_path):
     assert projection.weight.grad.abs().sum() > 0 and student.key.weight.grad.abs().sum() > 0
 
 
-def test_another_attention_than_eager_is_refused():
-    stream = start(small("sam2", attention="sdpa"))
+def test_another_attention_than_eager_is_refused(miniature):
+    stream = start(miniature("sam2", attention="sdpa"))
     pixels = list(frames(2))
     stream.step(0, pixels[0], {0: square(20)})
     with pytest.raises(TeacherError, match="eager"):
@@ -282,17 +240,17 @@ def test_another_attention_than_eager_is_refused():
         (lambda folder: (folder / "model.safetensors").write_bytes(b"\x08"), "cannot be loaded"),
     ],
 )
-def test_folders_that_are_no_teacher(tmp_path, break_it, message):
-    small("sam2").save_pretrained(tmp_path)
+def test_folders_that_are_no_teacher(miniature, tmp_path, break_it, message):
+    miniature("sam2").save_pretrained(tmp_path)
     break_it(tmp_path)
     with pytest.raises(TeacherError, match=message):
         open_teacher("sam2", tmp_path, "cpu")
 
 
-def test_a_folder_that_lacks_weights_is_refused(tmp_path):
+def test_a_folder_that_lacks_weights_is_refused(miniature, tmp_path):
     from safetensors.torch import load_file, save_file
 
-    small("sam2").save_pretrained(tmp_path)
+    miniature("sam2").save_pretrained(tmp_path)
     state = load_file(tmp_path / "model.safetensors")
     kept = {name: value for name, value in state.items() if not name.startswith("memory_attention.layers.2.")}
     save_file(kept, tmp_path / "model.safetensors", {"format": "pt"})

@@ -1,4 +1,4 @@
-"""Streaming through a SAM 2 or EdgeTAM video model: what its memory attention reads, and forgetting what it will not.
+"""Streaming through a SAM 2 or EdgeTAM video model: what its memory attention reads.
 
 Works on transformers' Sam2VideoModel and EdgeTamVideoModel with eager attention; others return no attention weights.
 """
@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from sam2lite_core.backends.transformers_session import forget
 from training.attention_bins import grid_cells
 from training.teachers.base import TeacherError
 
@@ -146,7 +147,7 @@ class Stream:
             features = session.cache.get_vision_features(t)
             for attention, readout, pointers in self._tap.take():
                 readings[number] = self._reading(sources, attention, readout, pointers)
-            self._forget(session, t)
+            forget(session, self._model, t)
         return readings, masks
 
     def _sources(self, session: Any, t: int) -> list[int]:
@@ -175,23 +176,3 @@ class Stream:
                 "this version of transformers builds its memory in another way"
             )
         return Reading(attention, readout, source, cell)
-
-    def _forget(self, session: Any, t: int) -> None:
-        """Drop what no later frame can read: the session itself keeps everything, 12 MB a frame."""
-        session.processed_frames.clear()
-        session.mask_inputs_per_obj[0].clear()
-        session.frames_tracked_per_obj[0].clear()
-        stored = session.output_dict_per_obj[0]
-        recent = stored["non_cond_frame_outputs"]
-        for frame in [f for f in recent if t + 1 - f >= self._model.config.max_object_pointers_in_encoder]:
-            del recent[frame]
-        for frame, entry in recent.items():
-            if t + 1 - frame >= self._model.num_maskmem:
-                _keep(entry, ("object_pointer",))
-        for entry in (*recent.values(), *stored["cond_frame_outputs"].values()):
-            _keep(entry, ("object_pointer", "maskmem_features", "maskmem_pos_enc"))
-
-
-def _keep(entry: dict[str, Any], names: tuple[str, ...]) -> None:
-    for name in [name for name in entry if name not in names]:
-        del entry[name]

@@ -100,6 +100,11 @@ def policies_by_budget(table: Mapping[str, Any]) -> str:
     return as_data_uri(figure)
 
 
+def model_of_row(row: Mapping[str, Any]) -> str:
+    """Variant, backend and precision of a row of `sam2lite bench`, as far as it has them."""
+    return ", ".join(str(row[key]) for key in ("variant", "backend", "precision") if key in row)
+
+
 def latency_by_rung(benches: Mapping[str, Mapping[str, Any]], deadline_ms: float) -> str:
     """Step time of one object by rung, a line a device and variant, with the deadline (the paper's figure 2)."""
     figure, (axes,) = _figure(6.4, 3.4)
@@ -107,14 +112,14 @@ def latency_by_rung(benches: Mapping[str, Mapping[str, Any]], deadline_ms: float
     for name, bench in benches.items():
         rows = bench["latency"]
         fewest = min(row["objects"] for row in rows)
-        for variant in dict.fromkeys(row["variant"] for row in rows):
+        for model in dict.fromkeys(map(model_of_row, rows)):
             chosen = sorted(
-                (row for row in rows if row["variant"] == variant and row["objects"] == fewest),
+                (row for row in rows if model_of_row(row) == model and row["objects"] == fewest),
                 key=lambda row: float(row["scale"]),
             )
             scales = [row["scale"] for row in chosen]
             colour = next(colours)
-            label = f"{name}: {variant}, {bench['machine']['cpu']}"
+            label = f"{name}: {model}, {bench['machine']['cpu']}"
             axes.plot(
                 scales, [row["step_ms"]["p50"] for row in chosen], marker="o", color=colour, label=label
             )

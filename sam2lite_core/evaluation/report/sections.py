@@ -253,7 +253,7 @@ def latency(inputs: Inputs, deadline_ms: float) -> Section:
     rows = [
         (
             f"{name}: {bench['machine']['cpu']}",
-            row["variant"],
+            plots.model_of_row(row),
             _number(row["scale"], 2),
             str(row["objects"]),
             _number(row["step_ms"]["p50"]),

@@ -1,0 +1,220 @@
+"""Energy that the machine itself counts: RAPL (x86 packages), NVML (NVIDIA GPUs) and the rails of a Jetson board.
+
+All of them count the whole package, GPU or board, idle power included. A machine without readable counters says so:
+nothing is estimated.
+"""
+
+import importlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+from sam2lite_core.errors import ConfigurationError
+
+RAIL_PERIOD_S = 0.05
+"""Rails tell power, not energy: they are read this often and summed up."""
+
+BOARD_RAIL = "VDD_IN"
+"""A Jetson's rail that feeds all the others; where it is missing, all rails are summed up."""
+
+
+class Meter(Protocol):
+    """A source of energy readings.
+
+    Attributes:
+        name: what it counts: "rapl package-0", "nvml", "jetson VDD_IN".
+    """
+
+    name: str
+
+    def joules(self) -> float:
+        """Energy since it was opened, J."""
+
+
+class RaplMeter:
+    """One processor package, from Linux's powercap folder."""
+
+    def __init__(self, folder: Path) -> None:
+        """Open it.
+
+        Raises:
+            OSError: its counter cannot be read; on many systems root alone may.
+        """
+        self.name = f"rapl {(folder / 'name').read_text().strip()}"
+        self._counter = folder / "energy_uj"
+        self._range = int((folder / "max_energy_range_uj").read_text())
+        self._last, self._total = self._read(), 0
+
+    def _read(self) -> int:
+        return int(self._counter.read_text())
+
+    def joules(self) -> float:
+        """Energy since it was opened, J; to be read more often than the counter wraps, a matter of minutes."""
+        now = self._read()
+        self._total += now - self._last if now >= self._last else now + self._range - self._last
+        self._last = now
+        return self._total / 1e6
+
+
+class NvmlMeter:
+    """All GPUs that NVML sees, Volta and later."""
+
+    name = "nvml"
+
+    def __init__(self, library: Any) -> None:
+        """Take pynvml, or what answers like it.
+
+        Raises:
+            Exception: of its own: no driver, or a GPU that counts no energy.
+        """
+        library.nvmlInit()
+        self._library = library
+        self._gpus = [library.nvmlDeviceGetHandleByIndex(i) for i in range(library.nvmlDeviceGetCount())]
+        self._start = self._millijoules()
+
+    def _millijoules(self) -> int:
+        return sum(int(self._library.nvmlDeviceGetTotalEnergyConsumption(gpu)) for gpu in self._gpus)
+
+    def joules(self) -> float:
+        """Energy since it was opened, J."""
+        return (self._millijoules() - self._start) / 1e3
+
+
+class JetsonMeter:
+    """The board's power monitor, sampled in a thread."""
+
+    def __init__(self, rails: dict[str, tuple[Path, Path]]) -> None:
+        """Start sampling.
+
+        Args:
+            rails: files of millivolts and milliamperes by the rail's name.
+
+        Raises:
+            OSError: a file cannot be read.
+        """
+        chosen = {BOARD_RAIL: rails[BOARD_RAIL]} if BOARD_RAIL in rails else rails
+        self.name = f"jetson {'+'.join(chosen)}"
+        self._rails = list(chosen.values())
+        self._total, self._last, self._power = 0.0, time.monotonic(), self._watts()
+        self._lock, self._ended = threading.Lock(), threading.Event()
+        self._thread = threading.Thread(target=self._sample, daemon=True)
+        self._thread.start()
+
+    def _watts(self) -> float:
+        return sum(int(volts.read_text()) * int(amps.read_text()) / 1e6 for volts, amps in self._rails)
+
+    def _sample(self) -> None:
+        while not self._ended.wait(RAIL_PERIOD_S):
+            self.joules()
+
+    def joules(self) -> float:
+        """Energy since it was opened, J: trapezoids between the readings."""
+        with self._lock:
+            now, power = time.monotonic(), self._watts()
+            self._total += (now - self._last) * (power + self._power) / 2
+            self._last, self._power = now, power
+            return self._total
+
+    def close(self) -> None:
+        """End the thread."""
+        self._ended.set()
+        self._thread.join()
+
+
+def jetson_rails(sys_root: Path) -> dict[str, tuple[Path, Path]]:
+    """Files of millivolts and milliamperes of an INA3221 monitor, by the rail's name."""
+    rails = {}
+    for label in sorted(sys_root.glob("bus/i2c/drivers/ina3221/*/hwmon/hwmon*/in*_label")):
+        channel = label.name.removeprefix("in").removesuffix("_label")
+        files = label.with_name(f"in{channel}_input"), label.with_name(f"curr{channel}_input")
+        if all(file.is_file() for file in files):
+            rails[label.read_text().strip()] = files
+    return rails
+
+
+def open_meters(sys_root: Path = Path("/sys"), nvml: str = "pynvml") -> tuple[list[Meter], list[str]]:
+    """Every meter that this machine lets us read.
+
+    Args:
+        sys_root: where Linux mounts sysfs.
+        nvml: module of nvidia-ml-py.
+
+    Returns:
+        The meters, and why each of the others is not there.
+    """
+    meters: list[Meter] = []
+    missing = []
+    packages = sorted(p for p in sys_root.glob("class/powercap/intel-rapl:*") if p.name.count(":") == 1)
+    if not packages:
+        missing.append("no RAPL counter")
+    for folder in packages:
+        try:
+            meters.append(RaplMeter(folder))
+        except OSError as error:
+            missing.append(f"RAPL: {folder.name} cannot be read ({error.strerror})")
+    try:
+        meters.append(NvmlMeter(importlib.import_module(nvml)))
+    except ImportError:
+        missing.append("NVML: nvidia-ml-py is not installed")
+    except Exception as error:  # NVML's errors share no type that can be named without it
+        missing.append(f"NVML: {error}")
+    rails = jetson_rails(sys_root)
+    if rails:
+        meters.append(JetsonMeter(rails))
+    else:
+        missing.append("no Jetson rails")
+    return meters, missing
+
+
+class Gauge:
+    """Meters around pieces of work; made by `opened_gauge`."""
+
+    def __init__(self, meters: list[Meter], missing: list[str]) -> None:
+        """Take what `open_meters` gave."""
+        self._meters = meters
+        self.missing = missing
+
+    @property
+    def summary(self) -> str:
+        """What is measured, or why nothing can be."""
+        if self._meters:
+            return ", ".join(meter.name for meter in self._meters)
+        return f"not measurable here: {'; '.join(self.missing)}"
+
+    def per_step(self, work: Callable[[], Any], steps: int) -> tuple[Any, dict[str, float] | None]:
+        """Do a piece of work.
+
+        Args:
+            work: to do.
+            steps: that it consists of.
+
+        Returns:
+            What it returned, and millijoules a step by meter; None where nothing is measurable.
+
+        Raises:
+            ConfigurationError: no steps.
+        """
+        if steps < 1:
+            raise ConfigurationError(f"energy of {steps} steps; give at least 1")
+        before = [meter.joules() for meter in self._meters]
+        result = work()
+        after = [meter.joules() for meter in self._meters]
+        used = {
+            meter.name: round(1e3 * (end - start) / steps, 3)
+            for meter, start, end in zip(self._meters, before, after, strict=True)
+        }
+        return result, used or None
+
+
+@contextmanager
+def opened_gauge(sys_root: Path = Path("/sys"), nvml: str = "pynvml") -> Iterator[Gauge]:
+    """A gauge of every meter there is; arguments as for `open_meters`."""
+    meters, missing = open_meters(sys_root, nvml)
+    with ExitStack() as stack:
+        for meter in meters:
+            if isinstance(meter, JetsonMeter):
+                stack.callback(meter.close)
+        yield Gauge(meters, missing)
