@@ -27,8 +27,9 @@ def products_by_hand(v: Variant, h: int, w: int, r: int, c: int, slots: int, obj
     stem = sum(side * 9 * a * b for side, a, b in zip(sides, channels, channels[1:], strict=False))
     block = n * v.width * 9 + 2 * n * v.width**2 + pooled * v.width * 2 * v.width
     block += 2 * n * pooled * v.width + 2 * n * v.width * hidden
-    read = n * slots * (key + key + 2 * objects) + 2 * slots * v.max_objects * objects
-    project = n * key * (v.width + v.width + 2) + n * wide * (v.width + key)
+    # Beside the key: the squared distance's three terms and the token's own; values are projected before they are read.
+    read = n * slots * (key + 4 + wide + 2 * objects) + 2 * slots * v.max_objects * objects
+    project = n * key * (v.width + v.width + 2) + n * wide * v.width + slots * wide * key
     layer = queries * wide * (3 + 1 + 1 + 1) * wide + 2 * queries**2 * wide + 2 * queries * pooled * wide
     layer += pooled * wide * 2 * wide + 2 * queries * wide * v.decoder_ffn
     decoder = objects * n * wide + objects * wide**2 + v.decoder_layers * layer
@@ -112,7 +113,7 @@ def test_memory_is_what_the_arrays_take(name) -> None:
     variant = VARIANTS[name]
     memory = model_info.memory_bytes(variant)
     bank = {key: value for key, value in memory.items() if key.startswith("bank_")}
-    assert memory["bank"] == sum(bank.values()) == variant.memory_budget * (256 + 256 + 16 + 16 + 9) * 4
+    assert memory["bank"] == sum(bank.values()) == variant.memory_budget * (256 + 256 + 16 + 16 + 10) * 4
     assert memory["previous_masks"] == np.zeros((16, 120, 216), np.float32).nbytes
     assert memory["previous_grey"] == np.zeros((120, 214), np.uint8).nbytes
     assert memory["total"] == memory["bank"] + memory["previous_masks"] + memory["previous_grey"]
@@ -149,7 +150,7 @@ def test_a_robot_without_torch_and_weights_says_what_it_cannot_know(monkeypatch,
     cli.app(["info", "--variant", "base", "--json", str(tmp_path / "info.json")], standalone_mode=False)
     document = json.loads((tmp_path / "info.json").read_text())
     assert document["parameters"] is None and document["flops_per_frame"] is None
-    assert document["memory_budget"] == 512 and document["memory_bytes"]["bank"] == 512 * 553 * 4
+    assert document["memory_budget"] == 512 and document["memory_bytes"]["bank"] == 512 * 554 * 4
     printed = capsys.readouterr().out
     assert "no weights ship for base" in " ".join(printed.replace("│", " ").split())
     assert printed.count("unknown: ") == 2

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
+from sam2lite_core.backends.base import META
 from sam2lite_core.errors import (
     BackendError,
     ConfigurationError,
@@ -338,7 +339,7 @@ def test_budget_and_policy_bound_the_bank(small_clip) -> None:
     used = [r.memory_tokens_used for r in run(tracker, np.concatenate([small_clip.frames] * 3), prompts)]
     assert max(used) <= 64
     bank = tracker.backend.bank()
-    assert bank.meta.shape == (64, 9)
+    assert bank.meta.shape == (64, len(META))
     anchors = bank.meta[:, 6] > 0
     assert 0 < anchors.sum() <= 32 and (bank.meta[anchors, 2] == len(used) - 1).all()
 
