@@ -46,7 +46,7 @@ class Tracker:
     def __init__(
         self,
         variant: str = "tiny",
-        backend: str = "auto",
+        backend: str | Backend = "auto",
         precision: str = "auto",
         deadline_ms: float | None = None,
         scale: float | None = None,
@@ -63,7 +63,8 @@ class Tracker:
 
         Args:
             variant: tiny, small or base.
-            backend: onnxruntime or torch, or auto for the best that is installed.
+            backend: one of `backends.registry.BACKENDS`, or auto for the best that is installed; or a Backend that is
+                open already, and then precision, threads, model_path and device were its opener's choice.
             precision: auto, fp32, fp16 or int8, as far as the backend has it.
             deadline_ms: time a step may take; the controller lowers the resolution to keep it. None: full resolution.
             scale: fixes the resolution scale, 0.5..1; the controller then leaves it alone.
@@ -92,19 +93,15 @@ class Tracker:
             scale,
             presence_threshold,
         )
-        folder = find_model(definition, model_path)
-        self._backend = open_backend(
-            backend,
-            BackendSettings(
-                folder,
-                self._budget,
-                settings.check_precision(precision),
-                settings.check_threads(threads),
-                device,
-            ),
-        )
+        if isinstance(backend, str):
+            folder = find_model(definition, model_path)
+            checked = settings.check_precision(precision), settings.check_threads(threads)
+            self._backend = open_backend(backend, BackendSettings(folder, self._budget, *checked, device))
+        else:
+            self._backend = backend
         if self._backend.info.variant != variant:
-            raise ConfigurationError(f"{folder} holds variant {self._backend.info.variant}, not {variant}")
+            place = f"backend {self._backend.name}" if not isinstance(backend, str) else str(folder)
+            raise ConfigurationError(f"{place} holds variant {self._backend.info.variant}, not {variant}")
         self._motion = MotionEstimator()
         self._slot_of: dict[int, int] = {}
         self._masks: dict[int, FloatArray] = {}  # last probability of each object that is not LOST, stride 4

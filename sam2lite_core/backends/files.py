@@ -32,6 +32,7 @@ class ModelInfo:
         flops_per_frame: operations of a frame of a 480x854 source by resolution scale, one object, full bank.
         weights_sha256: of the weights file.
         note: where the weights come from.
+        precision: of the graphs: fp32, fp16 or int8.
     """
 
     variant: str
@@ -41,6 +42,7 @@ class ModelInfo:
     flops_per_frame: dict[str, int] = field(default_factory=dict)
     weights_sha256: str = ""
     note: str = ""
+    precision: str = "fp32"
 
 
 def parse_info(text: str | None, path: Path) -> ModelInfo:

@@ -63,10 +63,6 @@ class OnnxRuntimeBackend:
             ModelFileError: a file cannot be loaded or is not ours.
             BackendError: a precision or device that this backend does not have.
         """
-        if settings.precision not in ("auto", "fp32"):
-            raise BackendError(
-                f"backend onnxruntime has no precision {settings.precision!r}; choose auto or fp32"
-            )
         if settings.device not in ("auto", "cpu"):
             raise BackendError(f"backend onnxruntime has no device {settings.device!r}; choose auto or cpu")
         step_path, prompt_path = settings.folder / STEP_FILE, settings.folder / PROMPT_FILE
@@ -74,6 +70,11 @@ class OnnxRuntimeBackend:
         self._step = open_session(step_path, settings.threads, settings.profile)
         self.info = parse_info(self._step.get_modelmeta().custom_metadata_map.get(INFO_KEY), step_path)
         check_weights(settings.folder, weights, self.info, STEP_FILE)
+        if settings.precision not in ("auto", self.info.precision):
+            raise BackendError(
+                f"{settings.folder} holds {self.info.precision} graphs, not {settings.precision!r}; choose auto, or "
+                f"export the model: sam2lite export --precision {settings.precision}"
+            )
         self._prompt = open_session(prompt_path, settings.threads)
         prompt_info = parse_info(self._prompt.get_modelmeta().custom_metadata_map.get(INFO_KEY), prompt_path)
         check_weights(settings.folder, weights, prompt_info, PROMPT_FILE)

@@ -318,7 +318,11 @@ def test_weights_of_another_variant_are_refused(exported) -> None:
     ("name", "change", "message"),
     [
         ("cuda-core", {}, "unknown backend 'cuda-core'; choose one of auto, onnxruntime, torch"),
-        ("onnxruntime", {"precision": "fp16"}, "onnxruntime has no precision 'fp16'; choose auto or fp32"),
+        (
+            "onnxruntime",
+            {"precision": "fp16"},
+            "holds fp32 graphs, not 'fp16'; choose auto, or export the model",
+        ),
         ("torch", {"precision": "int8"}, "torch has no precision 'int8'; choose auto or fp32"),
         ("onnxruntime", {"device": "cuda"}, "onnxruntime has no device 'cuda'; choose auto or cpu"),
         ("torch", {"device": "npu9000"}, "torch has no device 'npu9000'; choose auto, cpu, cuda or cuda:N"),
