@@ -13,6 +13,9 @@ from sam2lite_core.variants import Variant
 STEP_FILE = "step.onnx"
 PROMPT_FILE = "prompt.onnx"
 WEIGHTS_FILE = "weights.safetensors"
+ENGINES = "engines"
+"""Folder beside the graphs that holds what TensorRT built from them."""
+
 INFO_KEY = "sam2lite_info"
 FORMAT = 3
 MAX_HEADER = 1 << 20  # ours is 20 kB; a foreign file must not make us read gigabytes

@@ -7,18 +7,19 @@ from sam2lite_core.backends.base import Backend, BackendSettings
 from sam2lite_core.errors import BackendError
 
 BACKENDS = {
+    "tensorrt": ("sam2lite_core.backends.tensorrt", "TensorRtBackend", "tensorrt or tensorrt_rtx_bindings"),
     "onnxruntime": ("sam2lite_core.backends.onnxruntime", "OnnxRuntimeBackend", "onnxruntime"),
     "torch": ("sam2lite_core.backends.torch", "TorchBackend", "torch"),
 }
-"""Name -> (module, class, package that it needs), in the order in which `auto` prefers them. Modules are imported only
-when chosen, so that no runtime is loaded that nobody uses."""
+"""Name -> (module, class, package that it needs, or packages of which one will do), in the order in which `auto`
+prefers them. Modules are imported only when chosen, so that no runtime is loaded that nobody uses."""
 
 
 def open_backend(name: str, settings: BackendSettings) -> Backend:
     """Open a model with a backend.
 
     Args:
-        name: one of `BACKENDS`, or "auto" for the first whose package is installed.
+        name: one of `BACKENDS`, or "auto" for the first whose package is installed; tensorrt only where there is a GPU.
         settings: what to open and how.
 
     Raises:
@@ -26,7 +27,7 @@ def open_backend(name: str, settings: BackendSettings) -> Backend:
         ModelFileError: the model cannot be loaded.
     """
     if name == "auto":
-        name = next((key for key, (_, _, package) in BACKENDS.items() if _installed(package)), "")
+        name = next((key for key in BACKENDS if _usable(key)), "")
         if not name:
             raise BackendError(
                 f"no backend is installed; install one of {', '.join(p for _, _, p in BACKENDS.values())}"
@@ -40,5 +41,16 @@ def open_backend(name: str, settings: BackendSettings) -> Backend:
     return backend
 
 
-def _installed(package: str) -> bool:
-    return importlib.util.find_spec(package) is not None
+def _usable(name: str) -> bool:
+    """Whether `auto` may take a backend: its package is installed, and what that cannot do without is there."""
+    if not _installed(BACKENDS[name][2]):
+        return False
+    if name != "tensorrt":
+        return True
+    from sam2lite_core.backends.cuda import count_gpus
+
+    return count_gpus() > 0
+
+
+def _installed(packages: str) -> bool:
+    return any(importlib.util.find_spec(package) is not None for package in packages.split(" or "))

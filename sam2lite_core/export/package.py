@@ -9,13 +9,13 @@ from typing import Any
 
 import onnx
 
-from sam2lite_core.backends.files import FORMAT, INFO_KEY, PROMPT_FILE, STEP_FILE, WEIGHTS_FILE
+from sam2lite_core.backends.files import ENGINES, FORMAT, INFO_KEY, PROMPT_FILE, STEP_FILE, WEIGHTS_FILE
 from sam2lite_core.errors import ModelFileError
 from sam2lite_core.model.cost import flops_by_rung, parameters_by_part
 from sam2lite_core.model.student import Student
 
-OURS = frozenset({STEP_FILE, PROMPT_FILE, WEIGHTS_FILE, "MODEL_CARD.md"})
-"""Files that an export may find in its folder: an earlier one's, and the card that somebody wrote about it."""
+OURS = frozenset({STEP_FILE, PROMPT_FILE, WEIGHTS_FILE, "MODEL_CARD.md", ENGINES})
+"""What an export may find in its folder: an earlier one, somebody's card about it, and engines built from it."""
 
 
 def describe(

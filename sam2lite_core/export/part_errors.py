@@ -10,6 +10,7 @@ import onnxruntime as ort
 from onnx import helper
 
 from sam2lite_core.export.calibration import Feed
+from sam2lite_core.export.half import HALF
 
 
 @dataclass(frozen=True)
@@ -51,12 +52,15 @@ def part_errors(plain: onnx.ModelProto, converted: onnx.ModelProto, feeds: Seque
     """
     names = handed_on(plain)
     kept = {name for node in converted.graph.node for name in node.output}
-    wanted = [name for name in names if name in kept]
-    first, second = (_with_outputs(model, wanted) for model in (plain, converted))
+    # Where a graph computes in fp16, its tensors carry another name.
+    found = {name: name if name in kept else name + HALF for name in names}
+    wanted = [name for name in names if found[name] in kept]
+    others = [found[name] for name in wanted]
+    first, second = _with_outputs(plain, wanted), _with_outputs(converted, others)
     total: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
     tensors: dict[str, set[str]] = defaultdict(set)
     for feed in feeds:
-        for name, ours, theirs in zip(wanted, first.run(wanted, feed), second.run(wanted, feed), strict=True):
+        for name, ours, theirs in zip(wanted, first.run(wanted, feed), second.run(others, feed), strict=True):
             if ours.dtype.kind != "f":
                 continue
             difference = theirs.astype(np.float64) - ours
