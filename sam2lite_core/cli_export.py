@@ -20,7 +20,7 @@ def export(
         Path | None, typer.Option(help="What the trainer wrote; the shipped weights when not given.")
     ] = None,
     variant: Annotated[str, typer.Option(help="Whose shipped weights: tiny, small or base.")] = "tiny",
-    form: Annotated[str, typer.Option("--format", help="onnx, tensorrt or coreml.")] = "onnx",
+    form: Annotated[str, typer.Option("--format", help="onnx, or tensorrt: INT8 as it parses it.")] = "onnx",
     precision: Annotated[str, typer.Option(help="fp32, fp16 or int8.")] = "fp32",
     objects: Annotated[int | None, typer.Option(help="Objects that the graphs hold at once, 1..255.")] = None,
     calibration: Annotated[

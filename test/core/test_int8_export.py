@@ -1,6 +1,7 @@
 """INT8 and fp16 graphs, the clips they are calibrated and checked on, and what is refused."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -350,6 +351,15 @@ def test_the_reference_is_the_student_with_nothing_rounded(tmp_path, monkeypatch
     assert not torch.equal(student.value.weight, student.value.weight.half().float())
 
 
+@pytest.mark.parametrize("name", [STEP_FILE, PROMPT_FILE])
+def test_the_page_on_the_graphs_names_every_input_and_output(shipped, name) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "graphs.md").read_text()
+    graph = onnx.load(shipped / name, load_external_data=False).graph
+    for value in (*graph.input, *graph.output):
+        documented = "new_bank_…" if value.name.startswith("new_") else value.name
+        assert f"`{documented}`" in page, f"{value.name} is not documented"
+
+
 # --- the command
 
 
@@ -364,7 +374,7 @@ def run(*arguments: str) -> int:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--format", "tflite"], "unknown format 'tflite'; choose one of onnx, tensorrt, coreml"),
+        (["--format", "tflite"], "unknown format 'tflite'; choose one of onnx, tensorrt"),
         (["--precision", "int4"], "unknown precision 'int4'; choose one of fp32, fp16, int8"),
         (["--precision", "int8", "--frames", "3"], "give --calibration FOLDER and --calibration-mask PNG"),
         (["--frames", "2"], "--frames is 2; give at least 3"),
