@@ -1,7 +1,7 @@
 """`sam2lite export`: model files from a checkpoint or from the shipped weights, checked against the student."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -20,7 +20,9 @@ def export(
         Path | None, typer.Option(help="What the trainer wrote; the shipped weights when not given.")
     ] = None,
     variant: Annotated[str, typer.Option(help="Whose shipped weights: tiny, small or base.")] = "tiny",
-    form: Annotated[str, typer.Option("--format", help="onnx, or tensorrt: INT8 as it parses it.")] = "onnx",
+    form: Annotated[
+        str, typer.Option("--format", help="onnx; tensorrt: INT8 as it parses it; or coreml, fp32 only.")
+    ] = "onnx",
     precision: Annotated[str, typer.Option(help="fp32, fp16 or int8.")] = "fp32",
     objects: Annotated[int | None, typer.Option(help="Objects that the graphs hold at once, 1..255.")] = None,
     calibration: Annotated[
@@ -74,7 +76,11 @@ def export(
     convert.check_choice("format", form, convert.FORMATS)
     usual = BOUNDS[convert.check_choice("precision", precision, convert.PRECISIONS)]
     check_json_path(json_file)
+    if form == "coreml":
+        write_json(json_file, _coreml(checkpoint, variant, out, precision, scale, objects or 1))
+        return
     check_folder(out)
+    seen = tuple(clips.pair_clips(calibration or [], calibration_mask or [], frames))
     student, note = _student(checkpoint, variant, note)
     plan = convert.ExportPlan(
         precision,
@@ -85,7 +91,7 @@ def export(
         ),
         scheme="tensorrt" if form == "tensorrt" else "onnx",
         max_objects=objects,
-        calibration=tuple(clips.pair_clips(calibration or [], calibration_mask or [], frames)),
+        calibration=seen,
         scale=scale,
         threads=threads,
         note=note,
@@ -96,6 +102,28 @@ def export(
     for name, size in report["files"].items():
         print(f"{out / name}: {size / 1e6:.1f} MB")
     write_json(json_file, report)
+
+
+def _coreml(
+    checkpoint: Path | None, variant: str, out: Path, precision: str, scale: float, objects: int
+) -> dict[str, Any]:
+    """Export Core ML packages and say what is in them.
+
+    Raises:
+        ConfigurationError: another precision than fp32, or coremltools is not installed.
+    """
+    from sam2lite_core.export.coreml import export_coreml, load_tools
+
+    if precision != "fp32":
+        raise ConfigurationError(f"Core ML packages have precision fp32 only, not {precision!r}")
+    load_tools()
+    student, _ = _student(checkpoint, variant, "")
+    report = export_coreml(student, out, scale, objects)
+    for name, sides in report["packages"].items():
+        counts = f"{len(sides['inputs'])} inputs and {len(sides['outputs'])} outputs"
+        print(f"{out / name}: {counts}, as the graph has them")
+    print(f"no parity report: {report['parity_reason']}")
+    return report
 
 
 def _check_clip(clip: Path | None, mask: Path | None, truth: Path | None, frames: int) -> "Clip":

@@ -52,7 +52,7 @@ def available() -> bool:
 class _Tensor:
     """One input or output: its type, and where it lies on the device and in pinned host memory."""
 
-    dtype: np.dtype[Any]
+    dtype: Any
     address: int
     host: NDArray[np.uint8] | None = None
 
@@ -304,4 +304,5 @@ def _bytes(tensor: _Tensor, shape: tuple[int, ...]) -> NDArray[np.uint8]:
 
 def _view(tensor: _Tensor, shape: tuple[int, ...]) -> NDArray[Any]:
     """A tensor's pinned memory as an array of that shape."""
-    return _bytes(tensor, shape).view(tensor.dtype).reshape(shape)
+    array: NDArray[Any] = _bytes(tensor, shape).view(tensor.dtype).reshape(shape)
+    return array

@@ -34,7 +34,7 @@ from sam2lite_core.model.student import Student
 from sam2lite_core.variants import RUNGS
 
 PRECISIONS = tuple(parity.BOUNDS)
-FORMATS = ("onnx", "tensorrt")
+FORMATS = ("onnx", "tensorrt", "coreml")
 CALIBRATION_SCALES = (RUNGS[0], RUNGS[-1])
 """The activations of a large picture are not those of a small one: calibration sees the first and the last rung."""
 

@@ -374,9 +374,13 @@ def run(*arguments: str) -> int:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--format", "tflite"], "unknown format 'tflite'; choose one of onnx, tensorrt"),
+        (["--format", "tflite"], "unknown format 'tflite'; choose one of onnx, tensorrt, coreml"),
         (["--precision", "int4"], "unknown precision 'int4'; choose one of fp32, fp16, int8"),
         (["--precision", "int8", "--frames", "3"], "give --calibration FOLDER and --calibration-mask PNG"),
+        (
+            ["--format", "coreml", "--precision", "int8"],
+            "Core ML packages have precision fp32 only, not 'int8'",
+        ),
         (["--frames", "2"], "--frames is 2; give at least 3"),
         (["--clip", "nowhere"], "give at least --clip and --mask"),
         (["--calibration", "nowhere"], "1 calibration clips and 0 masks"),
