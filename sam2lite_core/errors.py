@@ -35,3 +35,7 @@ class SourceError(Sam2LiteError):
 
 class ConfigurationError(Sam2LiteError):
     """A setting outside its range."""
+
+
+class ParityError(Sam2LiteError):
+    """An exported model that does not do what the student does."""

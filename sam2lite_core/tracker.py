@@ -47,7 +47,7 @@ class Tracker:
     def __init__(
         self,
         variant: str = "tiny",
-        backend: str = "auto",
+        backend: str | Backend = "auto",
         precision: str = "auto",
         deadline_ms: float | None = None,
         scale: float | None = None,
@@ -64,9 +64,10 @@ class Tracker:
 
         Args:
             variant: tiny, small or base.
-            backend: onnxruntime or torch, or auto for the best that is installed; transformers for a SAM 2.1 or EdgeTAM
-                of your own. That one has a size and a memory of its own: leave variant, scale, memory_budget,
-                memory_policy, base_short_side and controller as they are by default.
+            backend: one of `backends.registry.BACKENDS`, or auto for the best that is installed; transformers for a SAM
+                2.1 or EdgeTAM of your own, which has a size and a memory of its own: leave variant, scale,
+                memory_budget, memory_policy, base_short_side and controller as they are by default. Or a Backend that
+                is open already, and then precision, threads, model_path and device were its opener's choice.
             precision: auto, fp32, fp16 or int8, as far as the backend has it.
             deadline_ms: time a step may take; the controller lowers the resolution to keep it. None: full resolution.
             scale: fixes the resolution scale, 0.5..1; the controller then leaves it alone.
@@ -99,7 +100,10 @@ class Tracker:
         )
         own = settings.check_precision(precision), settings.check_threads(threads), device
         self._backend: Backend | FrameBackend
-        if backend in FRAME_BACKENDS:
+        if not isinstance(backend, str):
+            self._backend = backend
+            self._check_variant(variant, f"backend {backend.name}")
+        elif backend in FRAME_BACKENDS:
             chosen = settings.StudentChoices(variant, memory_budget, memory_policy, base_short_side)
             settings.check_foreign(backend, chosen, self._settings)
             folder = foreign_folder(backend, model_path)
@@ -107,10 +111,7 @@ class Tracker:
         else:
             folder = find_model(definition, model_path)
             self._backend = open_backend(backend, BackendSettings(folder, self._budget, *own))
-            if self._backend.info.variant != variant:
-                raise ConfigurationError(
-                    f"{folder} holds variant {self._backend.info.variant}, not {variant}"
-                )
+            self._check_variant(variant, str(folder))
         self._motion = MotionEstimator()
         self._still = Stillness()
         self._slot_of: dict[int, int] = {}
@@ -152,6 +153,10 @@ class Tracker:
     def max_objects(self) -> int:
         """Most objects that can be followed at once."""
         return self._backend.info.max_objects
+
+    def _check_variant(self, variant: str, place: str) -> None:
+        if self._backend.info.variant != variant:
+            raise ConfigurationError(f"{place} holds variant {self._backend.info.variant}, not {variant}")
 
     @property
     def presence_threshold(self) -> float:

@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sam2lite_core.errors import ConfigurationError
+from sam2lite_core.export.layers import KEEP, is_kept
 from sam2lite_core.model.deploy import fold_batch_norms
 from sam2lite_core.model.student import Student
 
@@ -35,12 +36,11 @@ class QuantizationConfig:
     """What runs in INT8.
 
     Attributes:
-        keep: layers that stay in floating point, by name or by the name of a part that holds them: what the memory's
-            attention compares, what ranks tokens or decides presence, and the last convolution before the mask.
+        keep: layers that stay in floating point, by name or by the name of a part that holds them.
         coverage: share of an activation's magnitudes that its calibrated range holds; the rest is clipped.
     """
 
-    keep: tuple[str, ...] = ("key", "gate", "presence", "similarity", "head.out")
+    keep: tuple[str, ...] = KEEP
     coverage: float = 0.9999
 
 
@@ -146,7 +146,7 @@ def prepare(student: Student, config: QuantizationConfig | None = None) -> Stude
     if unknown := [name for name in config.keep if name not in names]:
         raise ConfigurationError(f"the student has no part named {', '.join(unknown)} to keep from INT8")
     for name, layer in list(copied.named_modules()):
-        if any(name == kept or name.startswith(f"{kept}.") for kept in config.keep):
+        if is_kept(name, config.keep):
             continue
         if isinstance(layer, _Simulated):
             continue

@@ -1,21 +1,19 @@
 """A student whose training simulated INT8, as the QDQ operators that run later (paper section 3.5)."""
 
 import copy
-import hashlib
 import json
 import math
 from pathlib import Path
-from typing import Any
 
 import safetensors.numpy
 import torch
 from torch import Tensor, nn
 
-from sam2lite_core.backends.files import FORMAT, INFO_KEY, PROMPT_FILE, STEP_FILE, WEIGHTS_FILE
+from sam2lite_core.backends.files import INFO_KEY, PROMPT_FILE, STEP_FILE
 from sam2lite_core.errors import ConfigurationError
-from sam2lite_core.export.onnx import OPSET, replace_files, stored_state, trace
+from sam2lite_core.export.onnx import OPSET, stored_state, trace
+from sam2lite_core.export.package import describe, replace_files, stamp
 from sam2lite_core.model import graphs
-from sam2lite_core.model.cost import flops_by_rung, parameters_by_part
 from sam2lite_core.model.deploy import folded_student
 from sam2lite_core.model.student import Student
 from training.quantization import (
@@ -139,20 +137,6 @@ def export_int8(student: Student, folder: Path, note: str = "") -> None:
         STEP_FILE: trace(graphs.StepGraph(ready), prompt=False),
         PROMPT_FILE: trace(graphs.PromptGraph(ready), prompt=True),
     }
-    info: dict[str, Any] = {
-        "format": FORMAT,
-        "variant": student.variant.name,
-        "max_objects": student.variant.max_objects,
-        "memory_budget": student.variant.memory_budget,
-        "parameters": parameters_by_part(plain),
-        "flops_per_frame": flops_by_rung(plain),
-        "note": note,
-    }
+    info = describe(plain, note, precision="int8")
     weights = safetensors.numpy.save(stored_state(plain, set()), {INFO_KEY: json.dumps(info)})
-    info["weights_sha256"] = hashlib.sha256(weights).hexdigest()
-    contents = {WEIGHTS_FILE: weights}
-    for name, model in models.items():
-        entry = model.metadata_props.add()
-        entry.key, entry.value = INFO_KEY, json.dumps(info)
-        contents[name] = model.SerializeToString()
-    replace_files(folder, contents)
+    replace_files(folder, stamp(models, weights, info))

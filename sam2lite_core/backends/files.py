@@ -13,6 +13,9 @@ from sam2lite_core.variants import Variant
 STEP_FILE = "step.onnx"
 PROMPT_FILE = "prompt.onnx"
 WEIGHTS_FILE = "weights.safetensors"
+ENGINES = "engines"
+"""Folder beside the graphs that holds what TensorRT built from them."""
+
 INFO_KEY = "sam2lite_info"
 FORMAT = 3
 MAX_HEADER = 1 << 20  # ours is 20 kB; a foreign file must not make us read gigabytes
@@ -32,6 +35,7 @@ class ModelInfo:
         flops_per_frame: operations of a frame of a 480x854 source by resolution scale, one object, full bank.
         weights_sha256: of the weights file.
         note: where the weights come from.
+        precision: of the graphs: fp32, fp16 or int8.
     """
 
     variant: str
@@ -41,6 +45,7 @@ class ModelInfo:
     flops_per_frame: dict[str, int] = field(default_factory=dict)
     weights_sha256: str = ""
     note: str = ""
+    precision: str = "fp32"
 
 
 def parse_info(text: str | None, path: Path) -> ModelInfo:

@@ -1,7 +1,9 @@
 """ONNX Runtime backend. The memory bank stays on the session's device between frames through I/O binding."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -30,12 +32,87 @@ HOST_OUTPUTS = ("logits", "presence", "uncertainty", "tokens_used")
 BANK = ("bank_key", "bank_value", "bank_identity", "bank_known", "bank_meta")
 
 
-def open_session(path: Path, threads: int | None, profile: Path | None = None) -> ort.InferenceSession:
+CPU = "CPUExecutionProvider"
+PROVIDERS = {
+    "tensorrt": "TensorrtExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+    "cpu": CPU,
+}
+"""ONNX Runtime's providers by the names of devices. Only on the CPU has this backend ever run."""
+
+ON_DEVICE = ("tensorrt", "cuda")
+"""Devices whose memory holds the bank between frames; Core ML gives its results back to the host."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where a session computes.
+
+    Attributes:
+        name: key of `PROVIDERS`.
+        index: which one, where there are several.
+    """
+
+    name: str
+    index: int = 0
+
+    @property
+    def memory(self) -> str:
+        """ONNX Runtime's name of the memory that holds the bank."""
+        return "cuda" if self.name in ON_DEVICE else "cpu"
+
+    @property
+    def providers(self) -> list[Any]:
+        """For a session: the device's own, then the CPU's for operators that it lacks."""
+        own = PROVIDERS[self.name]
+        chosen: list[Any] = [(own, {"device_id": self.index}) if self.name in ON_DEVICE else own]
+        return chosen if self.name == "cpu" else [*chosen, CPU]
+
+
+def choose_device(name: str, available: Sequence[str]) -> Device:
+    """The device of a name.
+
+    Args:
+        name: auto, cpu, cuda, cuda:N, tensorrt, tensorrt:N or coreml. Auto takes CUDA where this ONNX Runtime has it,
+            else the CPU: TensorRT's provider would build engines for minutes at every new frame size (backend tensorrt
+            builds once), and Core ML's hands most of a graph with dynamic sizes back to the CPU.
+        available: providers that this ONNX Runtime was built with.
+
+    Raises:
+        BackendError: no such device, or an ONNX Runtime that was built without its provider.
+    """
+    if name == "auto":
+        return Device("cuda" if PROVIDERS["cuda"] in available else "cpu")
+    kind, _, index = name.partition(":")
+    if kind not in PROVIDERS or (index and (kind not in ON_DEVICE or not index.isdecimal())):
+        raise BackendError(
+            f"backend onnxruntime has no device {name!r}; choose auto, cpu, cuda, cuda:N, tensorrt or coreml"
+        )
+    if PROVIDERS[kind] not in available:
+        raise BackendError(
+            f"device {name!r} needs {PROVIDERS[kind]}, and this ONNX Runtime {ort.__version__} has "
+            f"{', '.join(available)}; install the package that brings it, or choose auto"
+        )
+    return Device(kind, int(index or 0))
+
+
+def open_session(
+    path: Path, threads: int | None, profile: Path | None = None, device: Device | None = None
+) -> ort.InferenceSession:
     """Load an ONNX file; with a profile, every node's time is recorded until `end_profiling`.
+
+    Args:
+        path: the file.
+        threads: of the CPU; None for the runtime's own choice.
+        profile: where to record.
+        device: where to compute; the CPU when None.
 
     Raises:
         ModelFileError: the file cannot be loaded.
+        BackendError: the device's provider could not start; ONNX Runtime would go on with the CPU.
     """
+    device = device or Device("cpu")
     options = ort.SessionOptions()
     options.log_severity_level = 3
     if threads is not None:
@@ -46,13 +123,18 @@ def open_session(path: Path, threads: int | None, profile: Path | None = None) -
     # Idle workers would spin on a core that the camera driver and DDS need.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(str(path), options, providers=device.providers)
     except Exception as error:  # onnxruntime raises several unrelated types of its own
         raise ModelFileError(f"{path} cannot be loaded by ONNX Runtime {ort.__version__}: {error}") from error
+    if PROVIDERS[device.name] not in session.get_providers():
+        raise BackendError(
+            f"{PROVIDERS[device.name]} could not start, driver or libraries are missing; choose device cpu"
+        )
+    return session
 
 
 class OnnxRuntimeBackend:
-    """Runs step.onnx and prompt.onnx on the CPU."""
+    """Runs step.onnx and prompt.onnx on the CPU, or on what else this ONNX Runtime was built for."""
 
     name = "onnxruntime"
 
@@ -63,18 +145,18 @@ class OnnxRuntimeBackend:
             ModelFileError: a file cannot be loaded or is not ours.
             BackendError: a precision or device that this backend does not have.
         """
-        if settings.precision not in ("auto", "fp32"):
-            raise BackendError(
-                f"backend onnxruntime has no precision {settings.precision!r}; choose auto or fp32"
-            )
-        if settings.device not in ("auto", "cpu"):
-            raise BackendError(f"backend onnxruntime has no device {settings.device!r}; choose auto or cpu")
+        self._device = choose_device(settings.device, ort.get_available_providers())
         step_path, prompt_path = settings.folder / STEP_FILE, settings.folder / PROMPT_FILE
         weights = read_weights_info(settings.folder / WEIGHTS_FILE)
-        self._step = open_session(step_path, settings.threads, settings.profile)
+        self._step = open_session(step_path, settings.threads, settings.profile, self._device)
         self.info = parse_info(self._step.get_modelmeta().custom_metadata_map.get(INFO_KEY), step_path)
         check_weights(settings.folder, weights, self.info, STEP_FILE)
-        self._prompt = open_session(prompt_path, settings.threads)
+        if settings.precision not in ("auto", self.info.precision):
+            raise BackendError(
+                f"{settings.folder} holds {self.info.precision} graphs, not {settings.precision!r}; choose auto, or "
+                f"export the model: sam2lite export --precision {settings.precision}"
+            )
+        self._prompt = open_session(prompt_path, settings.threads, None, self._device)
         prompt_info = parse_info(self._prompt.get_modelmeta().custom_metadata_map.get(INFO_KEY), prompt_path)
         check_weights(settings.folder, weights, prompt_info, PROMPT_FILE)
         self._slots = settings.slots
@@ -87,7 +169,9 @@ class OnnxRuntimeBackend:
         objects = self.info.max_objects
         widths = (KEY_WIDTH, KEY_WIDTH, objects, objects, len(META))
         self._bank = {
-            name: ort.OrtValue.ortvalue_from_numpy(np.zeros((1, self._slots, width), np.float32))
+            name: ort.OrtValue.ortvalue_from_numpy(
+                np.zeros((1, self._slots, width), np.float32), self._device.memory, self._device.index
+            )
             for name, width in zip(BANK, widths, strict=True)
         }
 
@@ -105,7 +189,10 @@ class OnnxRuntimeBackend:
             binding.bind_ortvalue_input(name, value)
         names = (*HOST_OUTPUTS, *(f"new_{name}" for name in BANK))
         for name in names:
-            binding.bind_output(name, "cpu")
+            if name in HOST_OUTPUTS:
+                binding.bind_output(name, "cpu")
+            else:
+                binding.bind_output(name, self._device.memory, self._device.index)
         try:
             session.run_with_iobinding(binding)
         except Exception as error:  # onnxruntime raises several unrelated types of its own

@@ -8,11 +8,12 @@ from sam2lite_core.backends.frames import FrameBackend
 from sam2lite_core.errors import BackendError
 
 BACKENDS = {
+    "tensorrt": ("sam2lite_core.backends.tensorrt", "TensorRtBackend", "tensorrt or tensorrt_rtx_bindings"),
     "onnxruntime": ("sam2lite_core.backends.onnxruntime", "OnnxRuntimeBackend", "onnxruntime"),
     "torch": ("sam2lite_core.backends.torch", "TorchBackend", "torch"),
 }
-"""Name -> (module, class, package that it needs), in the order in which `auto` prefers them. Modules are imported only
-when chosen, so that no runtime is loaded that nobody uses."""
+"""Name -> (module, class, package that it needs, or packages of which one will do), in the order in which `auto`
+prefers them. Modules are imported only when chosen, so that no runtime is loaded that nobody uses."""
 
 FRAME_BACKENDS = {
     "transformers": ("sam2lite_core.backends.transformers", "TransformersBackend", ("torch", "transformers")),
@@ -22,15 +23,15 @@ extra that installs the packages has the backend's name."""
 
 
 def installed_backends() -> tuple[str, ...]:
-    """Names of `BACKENDS` whose packages are here, in the order in which `auto` prefers them."""
-    return tuple(name for name, (_, _, package) in BACKENDS.items() if _installed(package))
+    """Names of `BACKENDS` that can run here, in the order in which `auto` prefers them."""
+    return tuple(name for name, (_, _, package) in BACKENDS.items() if _installed(package) and _usable(name))
 
 
 def open_backend(name: str, settings: BackendSettings) -> Backend:
     """Open a model with a backend.
 
     Args:
-        name: one of `BACKENDS`, or "auto" for the first whose package is installed.
+        name: one of `BACKENDS`, or "auto" for the first whose package is installed; tensorrt only where there is a GPU.
         settings: what to open and how.
 
     Raises:
@@ -84,5 +85,14 @@ def check_frame_backend(name: str) -> None:
         )
 
 
-def _installed(package: str) -> bool:
-    return importlib.util.find_spec(package) is not None
+def _usable(name: str) -> bool:
+    """Whether an installed backend finds what it cannot do without."""
+    if name != "tensorrt":
+        return True
+    from sam2lite_core.backends.cuda import count_gpus
+
+    return count_gpus() > 0
+
+
+def _installed(packages: str) -> bool:
+    return any(importlib.util.find_spec(package) is not None for package in packages.split(" or "))

@@ -6,13 +6,10 @@ import io
 import json
 import logging
 import re
-import shutil
-import tempfile
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -21,17 +18,10 @@ import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from sam2lite_core.backends.files import (
-    FORMAT,
-    INFO_KEY,
-    PROMPT_FILE,
-    STEP_FILE,
-    TRANSPOSED,
-    WEIGHTS_FILE,
-)
-from sam2lite_core.errors import ConfigurationError, ModelFileError
+from sam2lite_core.backends.files import INFO_KEY, PROMPT_FILE, STEP_FILE, TRANSPOSED, WEIGHTS_FILE
+from sam2lite_core.errors import ConfigurationError
+from sam2lite_core.export.package import check_folder, describe, replace_files, stamp
 from sam2lite_core.model import graphs
-from sam2lite_core.model.cost import flops_by_rung, parameters_by_part
 from sam2lite_core.model.deploy import SHARED_BYTES, fold_batch_norms, round_to_half
 from sam2lite_core.model.graphs import example_inputs
 from sam2lite_core.model.student import Student
@@ -251,10 +241,7 @@ def export_student(student: Student, folder: Path, note: str = "", max_objects: 
         ConfigurationError: fewer objects than one, or more than MOST_OBJECTS.
         ModelFileError: the folder exists and holds something else.
     """
-    ours = {STEP_FILE, PROMPT_FILE, WEIGHTS_FILE, "MODEL_CARD.md"}
-    foreign = {p.name for p in folder.iterdir()} - ours if folder.is_dir() else set()
-    if foreign:
-        raise ModelFileError(f"{folder} holds {', '.join(sorted(foreign))}; export into a folder of its own")
+    check_folder(folder)
     if max_objects is not None and not 1 <= max_objects <= MOST_OBJECTS:
         raise ConfigurationError(f"max_objects is {max_objects}; choose 1 to {MOST_OBJECTS}")
     ready = round_to_half(fold_batch_norms(student))
@@ -263,34 +250,6 @@ def export_student(student: Student, folder: Path, note: str = "", max_objects: 
         STEP_FILE: trace(graphs.StepGraph(ready), prompt=False),
         PROMPT_FILE: trace(graphs.PromptGraph(ready), prompt=True),
     }
-    info: dict[str, Any] = {
-        "format": FORMAT,
-        "variant": student.variant.name,
-        "max_objects": ready.variant.max_objects,
-        "memory_budget": student.variant.memory_budget,
-        "parameters": parameters_by_part(student),
-        "flops_per_frame": flops_by_rung(student),
-        "note": note,
-    }
+    info = describe(student, note, ready.variant.max_objects)
     weights = move_weights(models, ready, {INFO_KEY: json.dumps(info)})
-    info["weights_sha256"] = hashlib.sha256(weights).hexdigest()
-    contents = {WEIGHTS_FILE: weights}
-    for name, model in models.items():
-        entry = model.metadata_props.add()
-        entry.key, entry.value = INFO_KEY, json.dumps(info)
-        contents[name] = model.SerializeToString()
-    replace_files(folder, contents)
-
-
-def replace_files(folder: Path, contents: dict[str, bytes]) -> None:
-    """Write files into a folder under other names first, so that a failure leaves what was there."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        for name, content in contents.items():
-            (partial / name).write_bytes(content)
-        folder.mkdir(exist_ok=True)
-        for name in contents:
-            (partial / name).replace(folder / name)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    replace_files(folder, stamp(models, weights, info))

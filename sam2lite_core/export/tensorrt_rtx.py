@@ -38,11 +38,12 @@ AXES: dict[str, tuple[int | tuple[str, int], ...]] = {
 }
 
 
-def build_engine(path: Path, slots: int, capabilities: Sequence[str]) -> bytes:
-    """Build an engine from step.onnx or prompt.onnx.
+MODULES = ("tensorrt", "tensorrt_rtx_bindings")
+"""TensorRT, and TensorRT for RTX with the same API, in the order in which they are taken."""
 
-    Frame size and object count stay dynamic within `RANGES`; the bank's size is fixed, so that the update's top-B has a
-    static k.
+
+def build_engine(path: Path, slots: int, capabilities: Sequence[str]) -> bytes:
+    """Build an engine with TensorRT for RTX, for GPUs that need not be here.
 
     Args:
         path: the ONNX file; its weights file lies beside it.
@@ -67,21 +68,51 @@ def build_engine(path: Path, slots: int, capabilities: Sequence[str]) -> bytes:
         raise BackendError(
             f"no GPU generation {', '.join(unknown) or 'given'}; choose among {', '.join(CAPABILITIES)}"
         )
+    return build(trt, path, slots, capabilities)[0]
+
+
+def build(
+    trt: Any, path: Path, slots: int, capabilities: Sequence[str] = (), timings: bytes = b""
+) -> tuple[bytes, bytes]:
+    """Build an engine from step.onnx or prompt.onnx.
+
+    Frame size and object count stay dynamic within `RANGES`; the bank's size is fixed, so that the update's top-B has a
+    static k. Precision is what the graph says, layer by layer: TensorRT for RTX has no flags for it, and TensorRT's
+    would also lower the memory's arithmetic, which fp16 cannot hold.
+
+    Args:
+        trt: one of `MODULES`, imported.
+        path: the ONNX file; its weights file lies beside it.
+        slots: bank slots S.
+        capabilities: GPU generations, for TensorRT for RTX only; none for the GPU that is here.
+        timings: an earlier build's timing cache, which makes this one faster.
+
+    Returns:
+        The serialized engine, and the timing cache to keep.
+
+    Raises:
+        BackendError: the build failed.
+        ModelFileError: the file cannot be parsed.
+    """
     builder = trt.Builder(trt.Logger(trt.Logger.ERROR))
-    network = builder.create_network(0)
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, trt.Logger(trt.Logger.ERROR))
     if not parser.parse_from_file(str(path)):
         errors = "; ".join(parser.get_error(i).desc() for i in range(parser.num_errors))
-        raise ModelFileError(f"{path} cannot be parsed by TensorRT for RTX {trt.__version__}: {errors}")
+        raise ModelFileError(f"{path} cannot be parsed by {trt.__name__} {trt.__version__}: {errors}")
     config = builder.create_builder_config()
+    config.clear_flag(trt.BuilderFlag.TF32)  # fp32 was asked for; who wants speed takes fp16
     config.add_optimization_profile(_profile(builder.create_optimization_profile(), network, slots))
-    config.num_compute_capabilities = len(capabilities)
+    cache = config.create_timing_cache(timings)
+    config.set_timing_cache(cache, False)
+    if capabilities:
+        config.num_compute_capabilities = len(capabilities)
     for index, name in enumerate(capabilities):
         config.set_compute_capability(getattr(trt.ComputeCapability, name), index)
     engine = builder.build_serialized_network(network, config)
     if engine is None:
-        raise BackendError(f"TensorRT for RTX {trt.__version__} could not build an engine from {path}")
-    return bytes(engine)
+        raise BackendError(f"{trt.__name__} {trt.__version__} could not build an engine from {path}")
+    return bytes(engine), bytes(cache.serialize())
 
 
 def _profile(profile: Any, network: Any, slots: int) -> Any:

@@ -18,8 +18,9 @@ from sam2lite_core.backends.base import (
     StepInputs,
     StepOutputs,
 )
-from sam2lite_core.backends.files import PROMPT_FILE, STEP_FILE, WEIGHTS_FILE
-from sam2lite_core.backends.registry import BACKENDS, open_backend
+from sam2lite_core.backends.files import PROMPT_FILE, STEP_FILE, WEIGHTS_FILE, find_model
+from sam2lite_core.backends.onnxruntime import Device, choose_device, open_session
+from sam2lite_core.backends.registry import open_backend
 from sam2lite_core.errors import BackendError, ModelFileError, Sam2LiteError
 from sam2lite_core.evaluation.rendered import render_clip
 from sam2lite_core.motion import MotionEstimator
@@ -27,6 +28,7 @@ from sam2lite_core.postprocess import label_map
 from sam2lite_core.preprocess import motion_map, network_size, prompt_inputs, resize, token_pool
 from sam2lite_core.tracker import Tracker
 from sam2lite_core.types import Prompt
+from sam2lite_core.variants import get_variant
 
 SLOTS, BUDGET = 160, 96
 SOURCE = (240, 400)
@@ -179,7 +181,7 @@ def test_trackers_on_both_backends_give_the_same_masks(exported, clip) -> None:
     assert len(np.unique(results["torch"][1].label_map)) > 2
 
 
-@pytest.mark.parametrize("name", BACKENDS)
+@pytest.mark.parametrize("name", ["onnxruntime", "torch"])
 def test_reset_and_failure(exported, clip, name) -> None:
     backend = open_backend(name, BackendSettings(exported.folder, SLOTS, threads=1))
     first, second = scenario(clip, "learned")[:2]
@@ -195,7 +197,7 @@ def test_reset_and_failure(exported, clip, name) -> None:
     assert np.array_equal(backend.step(first).logits, expected.logits)
 
 
-@pytest.mark.parametrize("name", BACKENDS)
+@pytest.mark.parametrize("name", ["onnxruntime", "torch"])
 def test_a_kept_bank_comes_back_whatever_happened_since(exported, clip, name) -> None:
     backend = open_backend(name, BackendSettings(exported.folder, SLOTS, threads=1))
     first, second = scenario(clip, "learned")[:2]
@@ -318,10 +320,15 @@ def test_weights_of_another_variant_are_refused(exported) -> None:
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
-        ("cuda-core", {}, "unknown backend 'cuda-core'; choose one of auto, onnxruntime, torch"),
-        ("onnxruntime", {"precision": "fp16"}, "onnxruntime has no precision 'fp16'; choose auto or fp32"),
+        ("cuda-core", {}, "unknown backend 'cuda-core'; choose one of auto, tensorrt, onnxruntime, torch"),
+        (
+            "onnxruntime",
+            {"precision": "fp16"},
+            "holds fp32 graphs, not 'fp16'; choose auto, or export the model",
+        ),
         ("torch", {"precision": "int8"}, "torch has no precision 'int8'; choose auto or fp32"),
-        ("onnxruntime", {"device": "cuda"}, "onnxruntime has no device 'cuda'; choose auto or cpu"),
+        ("onnxruntime", {"device": "npu"}, "onnxruntime has no device 'npu'; choose auto, cpu, cuda, cuda:N"),
+        ("onnxruntime", {"device": "cpu:1"}, "onnxruntime has no device 'cpu:1'; choose auto, cpu"),
         ("torch", {"device": "npu9000"}, "torch has no device 'npu9000'; choose auto, cpu, cuda or cuda:N"),
         ("torch", {"device": "mps"}, "torch has no device 'mps'; choose auto, cpu, cuda or cuda:N"),
         ("torch", {"device": "cuda:63"}, "device 'cuda:63' is not there"),
@@ -344,4 +351,50 @@ def test_auto_prefers_onnx_runtime_and_leaves_torch_alone(exported) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["onnxruntime", "torch", "onnxruntime", "False"]
+    assert done.stdout.split() == ["tensorrt", "onnxruntime", "torch", "onnxruntime", "False"]
+
+
+CPU_ONLY = ["CPUExecutionProvider"]
+WITH_CUDA = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
+
+
+@pytest.mark.parametrize(
+    ("name", "available", "device", "providers"),
+    [
+        ("auto", CPU_ONLY, Device("cpu"), CPU_ONLY),
+        ("auto", WITH_CUDA, Device("cuda"), [("CUDAExecutionProvider", {"device_id": 0}), *CPU_ONLY]),
+        ("auto", ["CoreMLExecutionProvider", *CPU_ONLY], Device("cpu"), CPU_ONLY),
+        ("cpu", WITH_CUDA, Device("cpu"), CPU_ONLY),
+        ("cuda:2", WITH_CUDA, Device("cuda", 2), [("CUDAExecutionProvider", {"device_id": 2}), *CPU_ONLY]),
+        (
+            "tensorrt",
+            WITH_CUDA,
+            Device("tensorrt"),
+            [("TensorrtExecutionProvider", {"device_id": 0}), *CPU_ONLY],
+        ),
+        (
+            "coreml",
+            ["CoreMLExecutionProvider", *CPU_ONLY],
+            Device("coreml"),
+            ["CoreMLExecutionProvider", *CPU_ONLY],
+        ),
+    ],
+)
+def test_providers_by_what_is_there(name, available, device, providers) -> None:
+    found = choose_device(name, available)
+    assert found == device and found.providers == providers
+    assert found.memory == ("cuda" if device.name in ("cuda", "tensorrt") else "cpu")
+
+
+def test_a_provider_that_is_not_there_is_named() -> None:
+    with pytest.raises(
+        BackendError, match=r"'cuda' needs CUDAExecutionProvider, and this ONNX Runtime .* has CPUEx"
+    ):
+        choose_device("cuda", CPU_ONLY)
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider")
+def test_a_provider_that_cannot_start_is_no_silent_cpu() -> None:
+    folder = find_model(get_variant("tiny"), None)
+    with pytest.raises(BackendError, match="CUDAExecutionProvider could not start"):
+        open_session(folder / STEP_FILE, 1, None, Device("cuda"))

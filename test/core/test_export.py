@@ -22,6 +22,7 @@ from sam2lite_core.backends.torch import load_shipped  # noqa: E402
 from sam2lite_core.errors import ConfigurationError, InvalidPromptError, ModelFileError, Sam2LiteError  # noqa: E402
 from sam2lite_core.evaluation.rendered import render_clip  # noqa: E402
 from sam2lite_core.export import onnx as export  # noqa: E402
+from sam2lite_core.export import package  # noqa: E402
 from sam2lite_core.export.checkpoint import load_checkpoint  # noqa: E402
 from sam2lite_core.model import graphs  # noqa: E402
 from sam2lite_core.model.deploy import fold_batch_norms, round_to_half  # noqa: E402
@@ -113,7 +114,7 @@ def traced(monkeypatch):
         return onnx.helper.make_model(onnx.helper.make_graph([node], "g", inputs, outputs, [tensor, big]))
 
     monkeypatch.setattr(export, "trace", trace)
-    monkeypatch.setattr(export, "flops_by_rung", lambda student: {})
+    monkeypatch.setattr(package, "flops_by_rung", lambda student: {})
 
 
 def listing(folder: Path) -> dict[str, bytes]:

@@ -1,23 +1,70 @@
 """Both graphs build into TensorRT for RTX engines. Building needs no GPU; running them does, and is not tested here."""
 
+import dataclasses
+
 import pytest
 
-from sam2lite_core.backends.files import PROMPT_FILE, STEP_FILE
+pytest.importorskip("onnx", reason="needs onnx: pip install 'sam2lite[export]'")
+pytest.importorskip("torch", reason="needs torch: pip install 'sam2lite[export]'")
+
+from sam2lite_core.backends.base import BackendSettings
+from sam2lite_core.backends.files import PROMPT_FILE, STEP_FILE, find_model
+from sam2lite_core.backends.onnxruntime import OnnxRuntimeBackend
 from sam2lite_core.errors import BackendError, ModelFileError
+from sam2lite_core.export.calibration import record
+from sam2lite_core.export.clips import drawn_clip
+from sam2lite_core.export.int8 import SCHEMES, load_inline, quantise
+from sam2lite_core.export.onnx import trace
 from sam2lite_core.export.tensorrt_rtx import build_engine
+from sam2lite_core.model import graphs
+from sam2lite_core.model.deploy import fold_batch_norms
+from sam2lite_core.model.student import Student
+from sam2lite_core.variants import get_variant
 
 trt = pytest.importorskip(
     "tensorrt_rtx_bindings",
     reason="needs TensorRT for RTX: pip install tensorrt_rtx_cu13_bindings tensorrt_rtx_cu13_libs",
 )
 
+GENERATIONS = ("SM86", "SM89", "SM120")
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [STEP_FILE, PROMPT_FILE])
 def test_graph_builds_for_three_generations_of_gpus(exported, name) -> None:
-    engine = build_engine(exported.folder / name, slots=256, capabilities=("SM86", "SM89", "SM120"))
+    engine = build_engine(exported.folder / name, slots=256, capabilities=GENERATIONS)
     # The weights are inside, as fp32 or smaller.
     assert len(engine) > 2 * sum(p.numel() for p in exported.student.parameters())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", ["small", "base"])
+@pytest.mark.parametrize("prompt", [False, True])
+def test_the_operators_of_the_larger_variants_build(tmp_path, variant, prompt) -> None:
+    """In their true widths, with one block and one decoder layer of each kind: the others only repeat them."""
+    definition = dataclasses.replace(get_variant(variant), depth=1, decoder_layers=1)
+    student = fold_batch_norms(Student(definition))
+    graph = (graphs.PromptGraph if prompt else graphs.StepGraph)(student)
+    path = tmp_path / STEP_FILE
+    path.write_bytes(trace(graph, prompt).SerializeToString())
+    engine = build_engine(path, definition.memory_budget, GENERATIONS)
+    assert len(engine) > 2 * sum(p.numel() for p in student.parameters())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [STEP_FILE, PROMPT_FILE])
+def test_int8_builds_in_the_scheme_for_tensorrt(tmp_path, name) -> None:
+    folder = find_model(get_variant("tiny"), None)
+    drawn = drawn_clip(3)
+    feeds = record(OnnxRuntimeBackend(BackendSettings(folder, 256, threads=1)), [drawn], (0.5,))
+    graph = load_inline(folder / name)
+    seen = feeds.step[-1:] if name == STEP_FILE else feeds.prompt
+    for form, scheme in SCHEMES.items():
+        path = tmp_path / f"{form}.onnx"
+        path.write_bytes(quantise(graph, seen, scheme).SerializeToString())
+    assert len(build_engine(tmp_path / "tensorrt.onnx", 256, GENERATIONS)) > 5e6
+    with pytest.raises(ModelFileError, match="cannot be parsed by"):
+        build_engine(tmp_path / "onnx.onnx", 256, GENERATIONS)
 
 
 def test_what_is_not_a_graph_is_refused_with_the_parser_s_reason(tmp_path) -> None:

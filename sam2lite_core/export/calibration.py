@@ -1,0 +1,131 @@
+"""What the graphs see while a tracker follows objects through clips: the inputs that INT8 ranges are measured on."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sam2lite_core.backends.base import (
+    Backend,
+    BankSnapshot,
+    PromptInputs,
+    StepInputs,
+    StepOutputs,
+    graph_arrays,
+)
+from sam2lite_core.errors import ConfigurationError
+from sam2lite_core.export.clips import Clip
+from sam2lite_core.preprocess import prompt_inputs
+from sam2lite_core.tracker import Tracker
+from sam2lite_core.types import Prompt, TrackResult
+
+Feed = dict[str, NDArray[np.generic]]
+
+LEAST_TOKENS = 128
+"""Fewer tokens in memory than this by the end of the calibration clips say too little about reading it."""
+
+
+@dataclass
+class Feeds:
+    """Inputs of both graphs by name, a dictionary for each frame.
+
+    Attributes:
+        step: of frames without prompts.
+        prompt: of frames with prompts; the step's frames are among them, each with an object shown again, since a
+            clip itself shows objects on one frame only, when memory is still empty.
+        tokens: most tokens that were in memory.
+    """
+
+    step: list[Feed] = field(default_factory=list)
+    prompt: list[Feed] = field(default_factory=list)
+    tokens: int = 0
+
+
+class Recorder:
+    """A backend that notes what another one is given."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self.info, self.name = backend.info, backend.name
+        self.last: StepInputs | None = None
+        self.last_bank: BankSnapshot | None = None
+
+    def reset(self) -> None:
+        """Empty the memory bank."""
+        self._backend.reset()
+
+    def step(self, inputs: StepInputs) -> StepOutputs:
+        """Run one frame, and keep its inputs and the bank before it in `last` and `last_bank`."""
+        self.last, self.last_bank = inputs, self._backend.bank()
+        return self._backend.step(inputs)
+
+    def keep(self) -> Callable[[], None]:
+        """Remember the memory bank as it is."""
+        return self._backend.keep()
+
+    def bank(self) -> BankSnapshot:
+        """Copy the memory bank to the host."""
+        return self._backend.bank()
+
+    def feed(self, prompt: PromptInputs | None) -> Feed:
+        """The last step's inputs by the graphs' names, the bank's among them, with this prompt in place of its own."""
+        assert self.last is not None and self.last_bank is not None
+        arrays = graph_arrays(replace(self.last, prompt=prompt), self.info.max_objects)
+        bank = {f"bank_{f.name}": getattr(self.last_bank, f.name)[None] for f in fields(self.last_bank)}
+        return {name: np.ascontiguousarray(array) for name, array in (arrays | bank).items()}
+
+
+def record(backend: Backend, clips: Sequence[Clip], scales: Sequence[float]) -> Feeds:
+    """Track through every clip at every scale and note what the graphs are given.
+
+    Args:
+        backend: of the floating point model.
+        clips: real frames of the kind that the robot will see.
+        scales: resolution scales, each one of the controller's rungs.
+
+    Raises:
+        ConfigurationError: memory never held `LEAST_TOKENS` tokens; longer clips are needed.
+    """
+    feeds = Feeds()
+    for clip in clips:
+        for scale in scales:
+            recorder = Recorder(backend)
+            tracker = Tracker(backend.info.variant, recorder, scale=scale)
+            tracker.reset()
+            for index, image in enumerate(clip.frames):
+                result = tracker.step(image, clip.prompts if index == 0 else ())
+                feeds.tokens = max(feeds.tokens, result.memory_tokens_used)
+                assert recorder.last is not None
+                if recorder.last.prompt is None:
+                    feeds.step.append(recorder.feed(None))
+                shown = recorder.last.prompt or _shown_again(result, recorder.last, index)
+                feeds.prompt.append(recorder.feed(shown))
+            tracker.reset()
+    if feeds.tokens < LEAST_TOKENS:
+        raise ConfigurationError(
+            f"calibration filled {feeds.tokens} tokens of memory, at least {LEAST_TOKENS} are needed; "
+            "give longer clips"
+        )
+    return feeds
+
+
+def _shown_again(result: TrackResult, inputs: StepInputs, index: int) -> PromptInputs:
+    """A prompt for the first object that was found: its box and middle, or its mask, in turns; else none of them."""
+    network = inputs.image.shape[:2]
+    ids = [entry.object_id for entry in result.objects]
+    prompts = []
+    for entry in result.objects:
+        mask = result.label_map == entry.object_id
+        if not mask.any():
+            continue
+        if index % 2:
+            prompts.append(Prompt(object_id=entry.object_id, mask=mask))
+        else:
+            y, x = (axis.astype(np.float32) for axis in np.nonzero(mask))
+            middle = np.array([[x.mean(), y.mean()], [x.min(), y.min()]], np.float32)
+            box = np.array([x.min(), y.min(), x.max() + 1, y.max() + 1], np.float32)
+            labels = np.array([1, 0], np.uint8)
+            prompts.append(Prompt(object_id=entry.object_id, points=middle, point_labels=labels, box=box))
+        break
+    return prompt_inputs(ids, prompts, result.label_map.shape[:2], (network[0], network[1]))

@@ -1,0 +1,224 @@
+"""A model's folder in another precision, and the whole way from a student to a checked folder: `export_checked`."""
+
+import json
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors.numpy
+
+from sam2lite_core.backends.base import BackendSettings
+from sam2lite_core.backends.files import (
+    FORMAT,
+    INFO_KEY,
+    PROMPT_FILE,
+    STEP_FILE,
+    WEIGHTS_FILE,
+    read_weights_info,
+)
+from sam2lite_core.backends.onnxruntime import OnnxRuntimeBackend
+from sam2lite_core.backends.torch import TorchBackend
+from sam2lite_core.errors import ConfigurationError
+from sam2lite_core.export import int8, parity
+from sam2lite_core.export.calibration import record
+from sam2lite_core.export.clips import Clip
+from sam2lite_core.export.half import to_half
+from sam2lite_core.export.layers import KEEP
+from sam2lite_core.export.onnx import export_student
+from sam2lite_core.export.package import check_folder, describe, replace_files, stamp
+from sam2lite_core.export.part_errors import PartError, part_errors
+from sam2lite_core.model.deploy import fold_batch_norms
+from sam2lite_core.model.student import Student
+from sam2lite_core.variants import RUNGS
+
+PRECISIONS = tuple(parity.BOUNDS)
+FORMATS = ("onnx", "tensorrt", "coreml")
+CALIBRATION_SCALES = (RUNGS[0], RUNGS[-1])
+"""The activations of a large picture are not those of a small one: calibration sees the first and the last rung."""
+
+COMPARED = 8
+"""Frames whose parts are compared with floating point."""
+
+
+@dataclass(frozen=True)
+class ExportPlan:
+    """What to export, and how it is checked.
+
+    Attributes:
+        precision: fp32, fp16 or int8.
+        scheme: how INT8 is written, a key of `int8.SCHEMES`.
+        note: where the weights come from.
+        max_objects: objects that the graphs hold at once; the variant's own when None.
+        calibration: clips that INT8 ranges are measured on.
+        check: the clip that the export and the student track.
+        scale: resolution scale of that check.
+        bound: what they may differ by.
+        threads: CPU threads.
+    """
+
+    precision: str
+    check: Clip
+    bound: parity.Bound
+    scheme: str = "onnx"
+    note: str = ""
+    max_objects: int | None = None
+    calibration: tuple[Clip, ...] = ()
+    scale: float = 1.0
+    threads: int | None = None
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """A model in another precision.
+
+    Attributes:
+        contents: its files by name.
+        errors: of the step graph's parts against fp32.
+        int8_layers, float_layers: the step graph's layers by how they compute; empty but for INT8.
+    """
+
+    contents: dict[str, bytes]
+    errors: list[PartError] = field(default_factory=list)
+    int8_layers: list[str] = field(default_factory=list)
+    float_layers: list[str] = field(default_factory=list)
+
+
+def export_checked(
+    student: Student, folder: Path, plan: ExportPlan, say: Callable[[str], object] = lambda _: None
+) -> dict[str, Any]:
+    """Export a student, let the export and the student track the same clip, and keep the export if they agree.
+
+    Args:
+        student: in evaluation mode.
+        folder: created or replaced as a whole; left as it was when anything fails.
+        plan: what to export.
+        say: told what is going on.
+
+    Returns:
+        The report: precision, parity, and for other precisions than fp32 the error by part.
+
+    Raises:
+        ConfigurationError: INT8 without calibration clips, or with clips too short to fill the memory.
+        ModelFileError: the folder holds something else.
+        ParityError: the export differs from the student by more than plan.bound.
+    """
+    check_folder(folder)
+    if plan.precision == "int8" and not plan.calibration:
+        raise ConfigurationError(
+            "int8 is calibrated on real frames: give --calibration FOLDER and --calibration-mask PNG"
+        )
+    with tempfile.TemporaryDirectory() as work:
+        plain = Path(work) / "fp32"
+        say("tracing both graphs")
+        export_student(student, plain, plan.note, plan.max_objects)
+        ready = plain
+        conversion = Conversion({})
+        if plan.precision != "fp32":
+            say(f"converting to {plan.precision}")
+            conversion = convert(plain, plan)
+            ready = Path(work) / plan.precision
+            replace_files(ready, conversion.contents)
+        say(
+            f"tracking {len(plan.check.frames)} frames of {plan.check.name} with the student and with the export"
+        )
+        found = measure(student, ready, plan)
+        parity.check(found, plan.bound)
+        replace_files(folder, {path.name: path.read_bytes() for path in sorted(ready.iterdir())})
+    return {
+        "variant": student.variant.name,
+        "precision": plan.precision,
+        "bound": asdict(plan.bound),
+        "parity": found.document(),
+        "error_by_part": [asdict(entry) for entry in conversion.errors],
+        "int8_layers": conversion.int8_layers,
+        "float_layers": conversion.float_layers,
+        "calibration": [{"clip": clip.name, "frames": len(clip.frames)} for clip in plan.calibration],
+        "files": {path.name: path.stat().st_size for path in sorted(folder.iterdir()) if path.is_file()},
+    }
+
+
+def measure(student: Student, folder: Path, plan: ExportPlan) -> parity.Parity:
+    """Track the plan's clip with the student in PyTorch and with an exported folder on ONNX Runtime."""
+    slots = student.variant.memory_budget
+    with tempfile.TemporaryDirectory() as work:
+        write_reference(student, Path(work), plan.max_objects)
+        reference = TorchBackend(BackendSettings(Path(work), slots, device="cpu", threads=plan.threads))
+    backend = OnnxRuntimeBackend(BackendSettings(folder, slots, threads=plan.threads))
+    ours, theirs = (parity.track(either, plan.check, plan.scale) for either in (reference, backend))
+    return parity.compare(plan.check, ours, theirs, plan.scale)
+
+
+def write_reference(student: Student, folder: Path, max_objects: int | None = None) -> None:
+    """Write a student's weights for the torch backend, in fp32: nothing is lost that an export may lose."""
+    folded = fold_batch_norms(student)
+    info = json.dumps(describe(student, max_objects=max_objects))
+    state = {name: tensor.numpy() for name, tensor in folded.state_dict().items()}
+    (folder / WEIGHTS_FILE).write_bytes(safetensors.numpy.save(state, {INFO_KEY: info}))
+
+
+def convert(plain: Path, plan: ExportPlan) -> Conversion:
+    """Convert a floating point model to the plan's precision.
+
+    Args:
+        plain: folder of an fp32 export.
+        plan: precision, and for INT8 the scheme and the calibration clips.
+
+    Raises:
+        ConfigurationError: the calibration clips are too short to fill the memory.
+    """
+    info = read_weights_info(plain / WEIGHTS_FILE)
+    backend = OnnxRuntimeBackend(BackendSettings(plain, info.memory_budget, threads=plan.threads))
+    clips, scales = (plan.calibration or (plan.check,)), CALIBRATION_SCALES
+    feeds = record(backend, clips, scales if plan.precision == "int8" else (plan.scale,))
+    graphs = {name: int8.load_inline(plain / name) for name in (STEP_FILE, PROMPT_FILE)}
+    if plan.precision == "int8":
+        scheme = int8.SCHEMES[plan.scheme]
+        seen = {STEP_FILE: feeds.step, PROMPT_FILE: feeds.prompt}
+        models = {name: int8.quantise(graph, seen[name], scheme) for name, graph in graphs.items()}
+        layers = int8.split_layers(graphs[STEP_FILE], (*KEEP, *scheme.keep))
+    else:
+        models = {name: to_half(graph) for name, graph in graphs.items()}
+        layers = ({}, {})
+    stride = max(1, len(feeds.step) // COMPARED)
+    errors = part_errors(graphs[STEP_FILE], models[STEP_FILE], feeds.step[::stride])
+    described = {**asdict(info), "format": FORMAT, "precision": plan.precision}
+    del described["weights_sha256"]
+    tensors = safetensors.numpy.load((plain / WEIGHTS_FILE).read_bytes())
+    weights = safetensors.numpy.save(tensors, {INFO_KEY: json.dumps(described)})
+    return Conversion(
+        stamp(models, weights, described), errors, *(sorted(set(side.values())) for side in layers)
+    )
+
+
+def markdown(report: dict[str, Any]) -> str:
+    """The report as a few lines and, where there is one, the table of errors by part."""
+    found = report["parity"]
+    lines = [
+        f"{report['variant']} {report['precision']} against the student in PyTorch, {found['clip']}, "
+        f"{found['frames']} frames, scale {found['scale']:g}:",
+        f"same label on {found['agreement']:.5f} of the pixels (at least {report['bound']['agreement']:g}), "
+        f"J of the masks {found['overlap']:.4f}, "
+        f"worst frame {found['worst_frame']} with {found['worst_agreement']:.5f}",
+    ]
+    if found["loss"] is not None:
+        lines.append(
+            f"J&F {found['student_jf']:.2f} of the student, {found['export_jf']:.2f} of the export: "
+            f"a loss of {found['loss']:.2f} (at most {report['bound']['loss']:g})"
+        )
+    if report["error_by_part"]:
+        lines += ["", "| part | relative error of what it hands on | tensors |", "|---|---|---|"]
+        lines += [f"| {e['part']} | {e['error']:.4f} | {e['tensors']} |" for e in report["error_by_part"]]
+    return "\n".join(lines)
+
+
+def check_choice(name: str, value: str, choices: Sequence[str]) -> str:
+    """Return an option's value.
+
+    Raises:
+        ConfigurationError: it is none of the choices.
+    """
+    if value not in choices:
+        raise ConfigurationError(f"unknown {name} {value!r}; choose one of {', '.join(choices)}")
+    return value

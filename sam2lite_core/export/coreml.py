@@ -1,0 +1,169 @@
+"""The student's graphs as Core ML packages, converted from PyTorch. Core ML runs on Apple's devices only.
+
+One package serves one frame size and one number of objects. Everything is fp32: Core ML's fp16 would reach the memory's
+arithmetic, and the converter has no names to keep it out by.
+"""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from sam2lite_core.errors import ConfigurationError, ModelFileError
+from sam2lite_core.files import output_folder
+from sam2lite_core.model import graphs
+from sam2lite_core.model.deploy import fold_batch_norms
+from sam2lite_core.model.student import Student
+from sam2lite_core.preprocess import network_size, token_pool
+from sam2lite_core.variants import BASE_SHORT_SIDE, PATCH, REFERENCE_SOURCE
+
+STEP_PACKAGE, PROMPT_PACKAGE = "step.mlpackage", "prompt.mlpackage"
+
+
+def export_coreml(
+    student: Student, folder: Path, scale: float = 1.0, objects: int = 1, overwrite: bool = True
+) -> dict[str, Any]:
+    """Convert both graphs, load their specifications again and check them.
+
+    Args:
+        student: any variant, in evaluation mode.
+        folder: created, or an earlier result replaced; nothing is left when anything fails.
+        scale: resolution scale of a 480x854 source, which fixes the frame's size.
+        objects: K, and the slots M.
+        overwrite: replace an earlier export.
+
+    Returns:
+        The shapes of every input and output by package, and why there is no parity report.
+
+    Raises:
+        ConfigurationError: coremltools is not installed.
+        ModelFileError: a package does not hold what the graph has.
+        SourceError: the folder holds something else.
+    """
+    ready = fold_batch_norms(student)
+    ready.variant = replace(student.variant, max_objects=objects)
+    height, width = network_size(*REFERENCE_SOURCE, scale, BASE_SHORT_SIDE)
+    found: dict[str, Any] = {}
+    with output_folder(folder, marker=STEP_PACKAGE, overwrite=overwrite) as partial:
+        for name, prompt in ((STEP_PACKAGE, False), (PROMPT_PACKAGE, True)):
+            convert_graph(ready, partial / name, (height, width), objects, prompt)
+            found[name] = check_package(partial / name, prompt)
+    return {
+        "variant": student.variant.name,
+        "precision": "fp32",
+        "network_size": [height, width],
+        "packages": found,
+        "parity": None,
+        "parity_reason": "Core ML runs on Apple's devices only: nobody has run these packages",
+    }
+
+
+def convert_graph(student: Student, path: Path, size: tuple[int, int], objects: int, prompt: bool) -> None:
+    """Trace one graph for frames of (height, width) px and save it as a package.
+
+    Raises:
+        ConfigurationError: coremltools is not installed.
+    """
+    tools = load_tools()
+    graph = (graphs.PromptGraph if prompt else graphs.StepGraph)(student).eval()
+    names = graphs.PROMPT_INPUTS if prompt else graphs.STEP_INPUTS
+    slots = student.variant.memory_budget
+    example = graphs.example_inputs(student, objects, slots, size[0] // PATCH, size[1] // PATCH, prompt)
+    pool = token_pool(*REFERENCE_SOURCE, size, BASE_SHORT_SIDE)
+    for name, weights in zip(("token_rows", "token_columns"), pool, strict=True):
+        example[name] = torch.from_numpy(weights).unsqueeze(0)
+    with torch.no_grad(), warnings.catch_warnings(), patched_operators():
+        warnings.simplefilter(
+            "ignore"
+        )  # tracing says of every shape that it is a constant: it is meant to be
+        traced = torch.jit.trace(graph, tuple(example[name] for name in names), check_trace=False)
+        model = tools.convert(
+            traced,
+            convert_to="mlprogram",
+            inputs=[
+                tools.TensorType(name=name, shape=tuple(example[name].shape), dtype=np.float32)
+                for name in names
+            ],
+            outputs=[tools.TensorType(name=name, dtype=np.float32) for name in graphs.OUTPUTS],
+            minimum_deployment_target=tools.target.iOS17,
+            compute_precision=tools.precision.FLOAT32,
+            skip_model_load=True,
+        )
+    model.short_description = f"SAM2-Lite {student.variant.name}, {'prompt' if prompt else 'step'} graph"
+    model.save(str(path))
+
+
+def check_package(path: Path, prompt: bool) -> dict[str, dict[str, list[int]]]:
+    """Load a package's specification and compare its inputs and outputs with the graph's.
+
+    Returns:
+        Shapes by name, of `inputs` and of `outputs` as far as the package states them.
+
+    Raises:
+        ModelFileError: an input or output is missing, or there is one too many.
+    """
+    spec = load_tools().models.MLModel(str(path), skip_model_load=True).get_spec()
+    wanted = {
+        "inputs": graphs.PROMPT_INPUTS if prompt else graphs.STEP_INPUTS,
+        "outputs": graphs.OUTPUTS,
+    }
+    found = {}
+    for kind, values in (("inputs", spec.description.input), ("outputs", spec.description.output)):
+        shapes = {value.name: [int(n) for n in value.type.multiArrayType.shape] for value in values}
+        if different := set(shapes) ^ set(wanted[kind]):
+            raise ModelFileError(
+                f"{path.name}: {kind} {', '.join(sorted(different))} differ from the graph's"
+            )
+        found[kind] = shapes
+    return found
+
+
+def load_tools() -> Any:
+    """The coremltools package.
+
+    Raises:
+        ConfigurationError: it is not installed.
+    """
+    try:
+        import coremltools
+    except ImportError as error:
+        raise ConfigurationError(
+            f"Core ML needs {error.name}: python -m pip install 'sam2lite[coreml]'"
+        ) from None
+    return coremltools
+
+
+class patched_operators:  # a context manager that reads as one
+    """Inside, coremltools 9.0 knows `|` of booleans, and takes a number from an array of one as NumPy 2.4 wants it."""
+
+    def __enter__(self) -> None:
+        from coremltools.converters.mil import Builder
+        from coremltools.converters.mil.frontend.torch import ops, torch_op_registry
+
+        def either(context: Any, node: Any) -> None:
+            x, y = ops._get_inputs(context, node, expected=2)
+            context.add(Builder.logical_or(x=x, y=y, name=node.name))
+
+        def integer(context: Any, node: Any) -> None:
+            (x,) = ops._get_inputs(context, node, expected=1)
+            if x.val is not None:
+                value = Builder.const(val=int(np.asarray(x.val).item()), name=node.name)
+            else:
+                scalar = Builder.squeeze(x=x) if x.shape else x
+                value = Builder.cast(x=scalar, dtype="int32", name=node.name)
+            context.add(value, node.name)
+
+        self._table: dict[str, Callable[..., Any]] = (
+            torch_op_registry._TORCH_OPS_REGISTRY.name_to_func_mapping
+        )
+        self._before = dict(self._table)
+        self._table.setdefault("or", either)
+        self._table["int"] = integer
+
+    def __exit__(self, *_: object) -> None:
+        self._table.clear()
+        self._table.update(self._before)

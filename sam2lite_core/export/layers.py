@@ -1,0 +1,12 @@
+"""Which layers stay in floating point when the others become INT8, in training's simulation and in exports alike."""
+
+from collections.abc import Sequence
+
+KEEP = ("key", "gate", "presence", "similarity", "head.out")
+"""Layers that stay in floating point, by name or by the name of a part that holds them: what the memory's attention
+compares, what ranks tokens or decides presence, and the last convolution before the mask."""
+
+
+def is_kept(layer: str, keep: Sequence[str]) -> bool:
+    """Whether a layer is one of those named, or lies in a part that is."""
+    return any(layer == name or layer.startswith(f"{name}.") for name in keep)
