@@ -16,13 +16,6 @@ MOTION_SHORT_SIDE = 120
 """Short side of the grey images in px: a quarter of the base resolution (design section 4)."""
 
 
-STILL_CELLS = (27, 15)
-"""Columns and rows in which stillness is judged: about a memory token each."""
-
-STILL = 0.1
-"""Displacement, in cells, below which nothing has moved."""
-
-
 @dataclass(frozen=True)
 class Motion:
     """Backward flow of one frame: current(x) looks like previous(x + flow(x)).
@@ -86,44 +79,6 @@ def grey(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), size, interpolation=cv2.INTER_AREA),
         dtype=np.uint8,
     )
-
-
-class Stillness:
-    """Tells when the scene has not moved since a frame that memory knows, so that it need not be written again.
-
-    Displacements are added up as vectors: the flow's noise cancels out, and a slow pan does not hide in it.
-    """
-
-    def __init__(self) -> None:
-        self._moved: NDArray[np.float32] | None = None
-
-    def reset(self) -> None:
-        """Nothing is known of the past: the next frame counts as moved."""
-        self._moved = None
-
-    def update(self, motion: Motion | None) -> bool:
-        """Add a frame.
-
-        Args:
-            motion: since the last frame; None where it was not measured.
-
-        Returns:
-            Whether no part of the picture has moved by `STILL` patches since the last frame for which this was False.
-        """
-        if motion is None:
-            self._moved = None
-            return False
-        cells = np.asarray(
-            cv2.resize(motion.flow, STILL_CELLS, interpolation=cv2.INTER_AREA), dtype=np.float32
-        ) * np.array(STILL_CELLS, np.float32)
-        if self._moved is None:
-            # The frame before this one was written.
-            self._moved = np.zeros_like(cells)
-        self._moved = self._moved + cells
-        still = bool(np.hypot(self._moved[..., 0], self._moved[..., 1]).max() < STILL)
-        if not still:
-            self._moved = np.zeros_like(cells)
-        return still
 
 
 class MotionEstimator:

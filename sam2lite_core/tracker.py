@@ -30,7 +30,7 @@ from sam2lite_core.controller import (
     make_controller,
 )
 from sam2lite_core.errors import ConfigurationError, InvalidPromptError, UnknownObjectError
-from sam2lite_core.motion import Motion, MotionEstimator, Stillness
+from sam2lite_core.motion import Motion, MotionEstimator
 from sam2lite_core.stopwatch import Stopwatch
 from sam2lite_core.types import ObjectState, Prompt, StepTimings, TrackResult, check_image
 from sam2lite_core.variants import DEFAULT_POLICY, PATCH, REFERENCE_SOURCE, get_variant
@@ -113,7 +113,6 @@ class Tracker:
             self._backend = open_backend(backend, BackendSettings(folder, self._budget, *own))
             self._check_variant(variant, str(folder))
         self._motion = MotionEstimator()
-        self._still = Stillness()
         self._slot_of: dict[int, int] = {}
         self._masks: dict[int, FloatArray] = {}  # last probability of each object that is not LOST, stride 4
         self._frame = 0
@@ -260,8 +259,7 @@ class Tracker:
         restore = self._backend.keep()
         probe = copy.copy(self)
         probe._settings = settings.TrackerSettings("off", ControllerConfig())
-        probe._motion, probe._still = MotionEstimator(), Stillness()
-        probe._slot_of, probe._masks = {}, {}
+        probe._motion, probe._slot_of, probe._masks = MotionEstimator(), {}, {}
         frames = measuring.moving_frames(*size)
 
         def step(scale: float, window: int) -> float:
@@ -320,7 +318,6 @@ class Tracker:
         small = preprocess.resize(image, rows, columns)
         preprocess_ms = clock.lap()
         motion = self._motion.update(image)
-        still = self._still.update(motion)
         ids = tuple(sorted(slots))
         warped = self._warp(ids, motion, rows // preprocess.STRIDE, columns // preprocess.STRIDE)
         motion_ms = clock.lap()
@@ -342,7 +339,6 @@ class Tracker:
                 prompt=preprocess.prompt_inputs(ids, prompts, (height, width), (rows, columns))
                 if prompts
                 else None,
-                still=still,
             )
             try:
                 outputs = self._backend.step(inputs)
@@ -401,7 +397,6 @@ class Tracker:
         """Forget every object, the memory and the previous frame."""
         self._backend.reset()
         self._motion.reset()
-        self._still.reset()
         self._slot_of.clear()
         self._masks.clear()
         self._control = self._controller.start()

@@ -34,6 +34,9 @@ if [ -z "${ROS_DISTRO:-}" ]; then
   export _ROS_WHEELS_BOOTSTRAP_COMPLETE=1
 fi
 
+# ONNX Runtime from 1.29 on would otherwise report to its maker; the package says so itself, this is for other imports.
+export ORT_DISABLE_TELEMETRY=${ORT_DISABLE_TELEMETRY:-1}
+
 if [ -d "$_sam2lite_prefix" ]; then
   _sam2lite_prepend AMENT_PREFIX_PATH "$_sam2lite_prefix"
   _sam2lite_prepend CMAKE_PREFIX_PATH "$_sam2lite_prefix"

@@ -288,3 +288,25 @@ def test_installed_package_holds_messages_and_modules_side_by_side() -> None:
     installed = next(path.parent for path in prefix.glob("**/sam2lite_core/__init__.py")).parent
     assert not (installed / "training").exists()
     assert files_below(installed / "sam2lite_core/weights") == files_below(ROOT / "sam2lite_core/weights")
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, "1"), ("0", "0")])
+def test_onnxruntime_is_told_to_report_to_nobody_before_it_is_imported(
+    given: str | None, expected: str
+) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    environment |= {} if given is None else {"ORT_DISABLE_TELEMETRY": given}
+    # A finder that comes first sees the variable as onnxruntime will find it.
+    code = """
+import os, sys
+class Finder:
+    def find_spec(self, name, path, target=None):
+        if name == "onnxruntime":
+            print(os.environ.get("ORT_DISABLE_TELEMETRY"))
+sys.meta_path.insert(0, Finder())
+import sam2lite_core.backends.onnxruntime
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True
+    )
+    assert done.stdout.split() == [expected]

@@ -143,7 +143,6 @@ class Watched:
             if t == 0:
                 affinity = F.pad(student.affinity(probability, slots, pool), (0, 0, budget, 0))
                 both = memory.anchor_quota(both, affinity, size, exists)
-                repeated = torch.ones_like(repeated)
             if seen is not None:
                 seen.append(both)
             score = memory.policy_scores(

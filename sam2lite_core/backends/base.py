@@ -74,7 +74,6 @@ class StepInputs:
         presence_threshold: an object below it is LOST.
         token_pool: (r, H/16) and (c, W/16) float32 weights that average patches into tokens.
         prompt: None on frames without prompts.
-        still: whether nothing has moved since a frame that memory already knows.
     """
 
     image: NDArray[np.uint8]
@@ -89,7 +88,6 @@ class StepInputs:
     presence_threshold: float
     token_pool: tuple[FloatArray, FloatArray]
     prompt: PromptInputs | None = None
-    still: bool = False
 
 
 @dataclass(frozen=True)
@@ -170,7 +168,6 @@ def graph_arrays(inputs: StepInputs, max_objects: int) -> dict[str, NDArray[np.g
         "presence_threshold": np.array([inputs.presence_threshold], np.float32),
         "token_rows": inputs.token_pool[0][None],
         "token_columns": inputs.token_pool[1][None],
-        "still": np.array([inputs.still], np.float32),
     }
     if inputs.prompt is not None:
         arrays["prompts"] = inputs.prompt.rasters[None]

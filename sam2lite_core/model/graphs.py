@@ -29,7 +29,6 @@ STEP_INPUTS = (
     "presence_threshold",
     "token_rows",
     "token_columns",
-    "still",
     *BANK_NAMES,
 )
 PROMPT_INPUTS = (*STEP_INPUTS, "prompts", "masks", "mask_given", "prompted")
@@ -54,7 +53,7 @@ class StepGraph(nn.Module):
     def forward(
         self, image: Tensor, motion: Tensor, warped: Tensor, slots: Tensor, active: Tensor, window: Tensor,
         budget: Tensor, frame: Tensor, policy: Tensor, presence_threshold: Tensor,
-        token_rows: Tensor, token_columns: Tensor, still: Tensor, bank_key: Tensor, bank_value: Tensor,
+        token_rows: Tensor, token_columns: Tensor, bank_key: Tensor, bank_value: Tensor,
         bank_identity: Tensor, bank_known: Tensor, bank_meta: Tensor,
     ) -> tuple[Tensor, ...]:  # fmt: skip
         """Track every object through one frame.
@@ -72,8 +71,6 @@ class StepGraph(nn.Module):
             presence_threshold: (1,) float32, an object below it is LOST.
             token_rows, token_columns: (1, r, H/16) and (1, c, W/16) float32 weights that average the frame's patches
                 into its r x c tokens; each row sums to 1.
-            still: (1,) float32, 1 where nothing has moved since a frame that memory already knows: the learned policy
-                then writes nothing.
             bank_key, bank_value: (1, S, 256); bank_identity, bank_known: (1, S, M); bank_meta: (1, S, 10); float32.
 
         Returns:
@@ -93,7 +90,6 @@ class StepGraph(nn.Module):
             policy,
             presence_threshold,
             (token_rows, token_columns),
-            still,
             bank,
             None,
         )
@@ -101,7 +97,7 @@ class StepGraph(nn.Module):
     def _run(
         self, image: Tensor, motion: Tensor, warped: Tensor, slots: Tensor, active: Tensor, window: Tensor,
         budget: Tensor, frame: Tensor, policy: Tensor, threshold: Tensor,
-        pool: tuple[Tensor, Tensor], still: Tensor, bank: Bank,
+        pool: tuple[Tensor, Tensor], bank: Bank,
         prompt: tuple[Tensor, Tensor, Tensor, Tensor] | None,
     ) -> tuple[Tensor, ...]:  # fmt: skip
         student = self.student
@@ -129,12 +125,7 @@ class StepGraph(nn.Module):
             affinity = student.affinity(probability, slots, pool)
             padded = F.pad(affinity, (0, 0, size, 0))
             both = memory.anchor_quota(both, padded, budget, (prompt[3].unsqueeze(1) @ slots).squeeze(1))
-        if prompt is not None:
-            # The very first prompt leaves its anchors alone: they surround the object, and the next frame that moves
-            # brings the rest. Until then a still scene takes no more.
-            still = (bank.column("valid").sum(dim=1) < 0.5).to(still.dtype)
-        repeated = torch.maximum(memory.repeats(bank, fresh), still.unsqueeze(1))
-        repeated = F.pad(repeated, (size, 0))
+        repeated = F.pad(memory.repeats(bank, fresh), (size, 0))
         score = memory.policy_scores(both, student.gate_scores(both), frame, policy, repeated)
         kept = memory.select(both, score, size, budget)
         uncertainty = F.avg_pool2d(entropy(probability), 4)
@@ -147,7 +138,7 @@ class PromptGraph(StepGraph):
     def forward(  # type: ignore[override]  # a graph of its own, with more inputs
         self, image: Tensor, motion: Tensor, warped: Tensor, slots: Tensor, active: Tensor, window: Tensor,
         budget: Tensor, frame: Tensor, policy: Tensor, presence_threshold: Tensor,
-        token_rows: Tensor, token_columns: Tensor, still: Tensor, bank_key: Tensor, bank_value: Tensor,
+        token_rows: Tensor, token_columns: Tensor, bank_key: Tensor, bank_value: Tensor,
         bank_identity: Tensor, bank_known: Tensor, bank_meta: Tensor, prompts: Tensor, masks: Tensor,
         mask_given: Tensor, prompted: Tensor,
     ) -> tuple[Tensor, ...]:  # fmt: skip
@@ -173,7 +164,6 @@ class PromptGraph(StepGraph):
             policy,
             presence_threshold,
             (token_rows, token_columns),
-            still,
             bank,
             prompt,
         )
@@ -218,7 +208,6 @@ def example_inputs(
         "presence_threshold": torch.full((1,), 0.5),
         "token_rows": torch.from_numpy(averaging_matrix(rows, (rows + 1) // 2)).unsqueeze(0),
         "token_columns": torch.from_numpy(averaging_matrix(columns, (columns + 1) // 2)).unsqueeze(0),
-        "still": torch.zeros(1),
         **dict(zip(BANK_NAMES, bank, strict=True)),
     }
     if prompt:

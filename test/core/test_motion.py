@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from sam2lite_core.motion import Motion, MotionEstimator, Stillness, grey
+from sam2lite_core.motion import Motion, MotionEstimator, grey
 
 
 def texture(seed: int = 0, height: int = 240, width: int = 320) -> np.ndarray:
@@ -64,46 +64,3 @@ def test_a_new_aspect_or_a_reset_starts_over() -> None:
     estimator.update(texture(0, 240, 240))
     estimator.reset()
     assert estimator.update(texture(0, 240, 240)) is None
-
-
-def shift(x: float, y: float = 0.0, noise: float = 0.0, seed: int = 0) -> Motion:
-    """Flow of a picture that moves by (x, y) cells of stillness as a whole, with noise on every cell."""
-    flow = np.random.default_rng(seed).normal(0, noise, (15, 27, 2)) + np.array([x, y])
-    return Motion((flow / (27, 15)).astype(np.float32))
-
-
-@pytest.mark.parametrize(
-    ("steps", "expected"),
-    [
-        ([None], [False]),
-        ([None, (0, 0), (0, 0)], [False, True, True]),
-        (
-            [None, (0.05, 0), (0.04, 0), (0.04, 0), (0, 0)],
-            [False, True, True, False, True],
-        ),  # a slow pan adds up
-        ([None, (0.09, 0), (-0.09, 0), (0.09, 0)], [False, True, True, True]),  # a shake does not
-        ([None, (0, 2.0), (0, 0)], [False, False, True]),
-        ([None, (0, 0), None, (0, 0)], [False, True, False, True]),
-    ],
-)
-def test_stillness_by_hand(steps: list, expected: list[bool]) -> None:
-    stillness = Stillness()
-    assert [stillness.update(None if step is None else shift(*step)) for step in steps] == expected
-
-
-def test_one_moving_part_is_enough_and_a_reset_forgets() -> None:
-    stillness, part = Stillness(), shift(0.0)
-    part.flow[4, 7] += 0.5 / 27
-    stillness.update(None)
-    assert not stillness.update(part)
-    assert stillness.update(shift(0.0))
-    stillness.reset()
-    stillness.update(shift(0.09))
-    stillness.reset()
-    assert stillness.update(shift(0.09))
-
-
-def test_noise_of_the_flow_is_not_motion() -> None:
-    stillness = Stillness()
-    stillness.update(None)
-    assert all(stillness.update(shift(0.0, noise=0.005, seed=n)) for n in range(20))
