@@ -10,7 +10,7 @@ from rclpy.task import Future as RosFuture
 from sensor_msgs.msg import RegionOfInterest
 from std_srvs.srv import Trigger
 
-from sam2lite_core.errors import Sam2LiteError
+from sam2lite_core.errors import BackendError, Sam2LiteError
 from sam2lite_ros.mailbox import MailboxClosedError
 from sam2lite_ros.prompting import (
     PromptRequest,
@@ -98,6 +98,11 @@ class OperatorInterface:
         worker = self._worker()
         if worker is None:
             raise MailboxClosedError(f"the tracker is {self._state()}; configure and activate it first")
+        if stalled_s := worker.watchdog.stalled_s:
+            raise BackendError(
+                f"the backend hangs: its step has taken {stalled_s:.1f} s so far; ask again once it has ended, or "
+                "deactivate the tracker and configure it anew"
+            )
         return worker
 
     def _prompt_point(self, message: PointStamped) -> None:

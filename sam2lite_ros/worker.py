@@ -20,12 +20,16 @@ from sam2lite_ros.mailbox import Command, Mailbox
 from sam2lite_ros.parameters import TrackerParameters
 from sam2lite_ros.prompting import PromptRequest, resolve_id, stamp_nanoseconds
 from sam2lite_ros.ring import FrameRing, HeldFrame, HeldImage, scale_prompt, spread
+from sam2lite_ros.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from sam2lite_core.tracker import Tracker
 
 CATCH_UP_STEPS = 4
 """Most frames stepped to get from an old prompted frame to the present; each costs a step of delay."""
+
+POLL_S = 0.1
+"""How often `stop` looks whether the step that it waits for hangs."""
 
 
 class TrackingWorker:
@@ -41,6 +45,7 @@ class TrackingWorker:
         now_ns: Callable[[], int],
     ) -> None:
         self.counters = FrameCounters()
+        self.watchdog = Watchdog()
         self._tracker = tracker
         self._parameters = parameters
         self._first_prompts = tuple(first_prompts)
@@ -125,11 +130,19 @@ class TrackingWorker:
 
         return self._mailbox.post(take_over)
 
-    def stop(self) -> None:
-        """End the thread after the running step; a waiting frame is counted as dropped."""
+    def stop(self) -> bool:
+        """End the thread after the running step; a waiting frame is counted as dropped.
+
+        Returns:
+            False when the step hangs: thread and tracker are then left alone, and nothing more comes of them.
+        """
         if self._mailbox.close() is not None:
             self.counters.count_dropped()
-        self._thread.join()
+        while self._thread.is_alive():
+            self._thread.join(POLL_S)
+            if self.watchdog.give_up():
+                return False
+        return True
 
     def _run(self) -> None:
         while (item := self._mailbox.next()) is not None:
@@ -235,7 +248,8 @@ class TrackingWorker:
     ) -> TrackResult:
         """Step the tracker to the frame of this sequence number, which may lie before the one stepped last."""
         elapsed = 1 if self._stepped is None else max(1, abs(sequence - self._stepped))
-        result = self._tracker.step(image, prompts, elapsed=elapsed, overhead_ms=overhead_ms)
+        with self.watchdog.watching():
+            result = self._tracker.step(image, prompts, elapsed=elapsed, overhead_ms=overhead_ms)
         self._stepped = sequence
         self._objects = len(result.objects)
         if prompts:
