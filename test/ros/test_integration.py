@@ -1,6 +1,8 @@
-"""How the tracker fits into a system: two of them on two cameras, simulated time, somebody else's QoS."""
+"""How the tracker fits into a system: two of them on two cameras, simulated time, somebody else's QoS and security."""
 
 from contextlib import ExitStack
+from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from sam2lite_ros.conversions import label_map_to_image
 from sam2lite_ros.demo_session import process
 
 SECOND = 1_000_000_000
+POLICY = Path(__file__).resolve().parents[2] / "config" / "tracker.policy.xml"
 
 
 def test_two_trackers_follow_two_cameras_without_hearing_of_each_other(isolated_ros, make_operator, tmp_path):
@@ -123,3 +126,36 @@ def test_qos_can_be_overridden_by_parameters(in_process, make_operator, overridd
     # The graph does not tell a depth; the parameter that rclpy declares is the one that it took.
     depth = running.node.get_parameter(f"qos_overrides.{name}/tracker/status.publisher.depth").value
     assert depth == (7 if overridden else 1)
+
+
+# Topics and services that not every distribution or setting has.
+SOMETIMES = {"/image/compressed", "/clock", "/parameter_events", "/tracker/get_type_description"}
+
+
+def allowed(rule):
+    """Full names that the shipped policy allows for a node `tracker` in namespace /."""
+    root = ElementTree.parse(POLICY).getroot()
+    (profile,) = root.iter("profile")
+    assert profile.attrib == {"ns": "/", "node": "tracker"}
+    lists = [entry for entry in profile if entry.attrib.get(rule) == "ALLOW"]
+    names = [name.text for entry in lists for name in entry]
+    assert len(names) == len(set(names))
+    return {
+        name if name[0] == "/" else f"/tracker{name[1:]}" if name[0] == "~" else f"/{name}" for name in names
+    }
+
+
+def test_the_security_policy_allows_exactly_what_the_node_does(in_process, make_operator):
+    """`ros2 security` compiles it; here it is held against what the graph says of an active tracker."""
+    in_process()
+    operator = make_operator()
+    operator.bring_up()
+    node = operator.node
+    for rule, ask in {
+        "subscribe": node.get_subscriber_names_and_types_by_node,
+        "publish": node.get_publisher_names_and_types_by_node,
+        "reply": node.get_service_names_and_types_by_node,
+    }.items():
+        names = {name for name, _ in ask("tracker", "/")}
+        assert names <= allowed(rule)
+        assert allowed(rule) - names <= SOMETIMES
