@@ -62,7 +62,7 @@ class TrackerNode(LifecycleNode):
         # Timers of the node's own clock stand still under use_sim_time until somebody publishes /clock.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._diagnostics = Diagnostics(self, self._health)
-        self._diagnostics_timer = self.create_timer(1.0, self._diagnostics.publish, clock=steady)
+        self._diagnostics_timer = self.create_timer(1.0, self._each_second, clock=steady)
         self._autostart_timer = self.create_timer(0.0, self._autostart, clock=steady)
         self.add_on_set_parameters_callback(self._on_set_parameters)
 
@@ -267,6 +267,11 @@ class TrackerNode(LifecycleNode):
         )
 
     # Diagnostics
+
+    def _each_second(self) -> None:
+        if self._tracking is not None:
+            self._tracking.refuse_while_hanging()
+        self._diagnostics.publish()
 
     def _health(self) -> Health:
         """What diagnostics is told once a second."""

@@ -61,6 +61,16 @@ class Watchdog:
         running_s = 0.0 if self._started is None else self._clock() - self._started
         return running_s if running_s > STALL_S else 0.0
 
+    def hang(self) -> BackendError | None:
+        """What to tell whoever wants something of the inference thread while its step hangs; None when it does not."""
+        stalled_s = self.stalled_s
+        if not stalled_s:
+            return None
+        return BackendError(
+            f"the backend hangs: its step has taken {stalled_s:.1f} s so far; ask again once it has ended, or "
+            "deactivate the tracker and configure it anew"
+        )
+
     def give_up(self) -> bool:
         """Make sure that a hanging step has no result; returns whether there is one."""
         with self._lock:

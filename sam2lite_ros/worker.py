@@ -99,7 +99,7 @@ class TrackingWorker:
 
     def add_object(self, request: PromptRequest) -> "Future[Any]":
         """Prompt as soon as the running step ends; the future carries the object's id."""
-        return self._mailbox.post(lambda: self._prompt(request))
+        return self._mailbox.post(lambda: self._prompt(request), awaited=True)
 
     def remove_object(self, object_id: int) -> "Future[Any]":
         """Forget an object between two steps; UnknownObjectError through the future."""
@@ -108,7 +108,7 @@ class TrackingWorker:
             self._tracker.remove(object_id)
             self._labels.pop(object_id, None)
 
-        return self._mailbox.post(remove)
+        return self._mailbox.post(remove, awaited=True)
 
     def reset(self) -> "Future[Any]":
         """Forget every object and all memory between two steps."""
@@ -119,7 +119,7 @@ class TrackingWorker:
             self._labels.clear()
             self._first_prompts = ()
 
-        return self._mailbox.post(reset)
+        return self._mailbox.post(reset, awaited=True)
 
     def apply(self, parameters: TrackerParameters, change: Callable[[], None]) -> "Future[Any]":
         """Take over live parameters between two steps."""
@@ -129,6 +129,11 @@ class TrackingWorker:
             self._parameters = parameters
 
         return self._mailbox.post(take_over)
+
+    def refuse_while_hanging(self) -> None:
+        """Answer the operators who wait for a step that hangs; to be called now and then."""
+        if hang := self.watchdog.hang():
+            self._mailbox.refuse_awaited(hang)
 
     def stop(self) -> bool:
         """End the thread after the running step; a waiting frame is counted as dropped.

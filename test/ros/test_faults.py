@@ -241,11 +241,15 @@ def test_a_backend_that_hangs_is_reported_while_the_node_answers_and_goes_on_aft
     failed = counts(operator)[3]
     gate, stamp = hang(running, operator, images[1])
     try:
+        # Asked before anybody could know that the step hangs.
+        early = operator.ask("reset", Trigger.Request())
         diagnosed(operator, DiagnosticStatus.ERROR, "the backend hangs: its step has taken")
         for name, request in (("add_object", prompt(truth[0])), ("reset", Trigger.Request())):
             answer = operator.call(name, request)
             assert not answer.success
             assert "the backend hangs" in answer.message
+        operator.until(early.done, "an answer to whoever asked first")
+        assert not early.result().success and "the backend hangs" in early.result().message
         assert operator.state() == "active"
         assert operator.set(presence_threshold=0.5)[0].successful
         operator.publish(images[2])
@@ -257,6 +261,29 @@ def test_a_backend_that_hangs_is_reported_while_the_node_answers_and_goes_on_aft
     running.before_each_step(lambda: None)
     assert_follows(operator.track(images[4]), truth[4])
     assert counts(operator)[3] == failed
+
+
+def test_a_request_that_waits_for_a_step_keeps_nobody_else_waiting(following, frames):
+    running, operator = following
+    images, truth = frames
+    received = counts(operator)[0]
+    gate, _ = hang(running, operator, images[1])
+    waiting = operator.ask("add_object", prompt(truth[1]))
+    try:
+        operator.publish(images[2])
+        operator.seen.diagnostics.clear()
+        operator.until(
+            lambda: (
+                operator.seen.diagnostics and int(figures(operator)[2]["frames received"]) == received + 2
+            ),
+            "the frame to be received",
+        )
+        assert operator.state() == "active"
+        assert not waiting.done()
+    finally:
+        gate.opened.set()
+    operator.until(waiting.done, "the answer")
+    assert waiting.result().success, waiting.result().message
 
 
 def test_a_tracker_that_hangs_can_be_deactivated_and_configured_anew(following, frames, impatient):
