@@ -66,6 +66,11 @@ def generate_launch_description() -> LaunchDescription:
                 choices=SPELLINGS,
                 description="Start the node again when its process ends unexpectedly.",
             ),
+            DeclareLaunchArgument(
+                "enclave",
+                default_value="/",
+                description="SROS 2 enclave of the node; counts only where ROS_SECURITY_ENABLE is true.",
+            ),
             OpaqueFunction(function=use_large_shared_memory),
             LifecycleNode(
                 package="sam2lite_ros",
@@ -80,7 +85,11 @@ def generate_launch_description() -> LaunchDescription:
                     },
                 ],
                 remappings=[("image", LaunchConfiguration("image_topic"))],
-                arguments=["--ros-args", "--log-level", LaunchConfiguration("log_level")],
+                arguments=[
+                    "--ros-args",
+                    *("--log-level", LaunchConfiguration("log_level")),
+                    *("--enclave", LaunchConfiguration("enclave")),
+                ],
                 respawn=LaunchConfiguration("respawn"),
                 respawn_delay=2.0,
                 output="screen",

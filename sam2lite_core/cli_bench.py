@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 
 from sam2lite_core.cli_bench_controller import controller
+from sam2lite_core.cli_bench_node import node
 from sam2lite_core.cli_bench_parts import objects as bench_objects
 from sam2lite_core.cli_bench_parts import parts
 from sam2lite_core.cli_bench_peers import bench_peers
@@ -23,6 +24,7 @@ SCALES = "0.5,0.7,1"
 
 app = typer.Typer(help="Measure speed and memory on this machine.")
 app.command("controller")(controller)
+app.command("node")(node)
 app.command("parts")(parts)
 app.command("objects")(bench_objects)
 

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from sam2lite_core.encoded_size import check_encoded_size
 from sam2lite_core.errors import InvalidFrameError
 
 Pixels = NDArray[np.uint8]
@@ -101,17 +102,18 @@ def packed_view(message: RawImage, bytes_per_pixel: int) -> Pixels:
 
 
 def compressed_to_rgb(message: EncodedImage) -> Pixels:
-    """Decode a compressed image message (JPEG, PNG, or whatever else OpenCV reads).
+    """Decode a compressed image message, JPEG or PNG.
 
     Returns:
         (H, W, 3) uint8 RGB. An EXIF orientation is ignored: prompts and masks are in the sensor's pixels.
 
     Raises:
-        InvalidFrameError: no bytes, or bytes that no decoder accepts.
+        InvalidFrameError: no bytes, another format, more pixels than `MAX_PIXELS`, or bytes that do not decode.
     """
     if len(message.data) == 0:
         raise InvalidFrameError(f"compressed image ({message.format!r}) has no data")
     data = np.frombuffer(message.data, np.uint8)
+    check_encoded_size(data.data.cast("B"), f"compressed image ({message.format!r}, {data.size} bytes)")
     try:
         bgr = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error as error:

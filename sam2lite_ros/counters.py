@@ -77,7 +77,8 @@ class FrameCounters:
         """Count a frame that could not be used, and remember why."""
         with self._lock:
             self._failed += 1
-            self._last_error = str(error)
+            # A MemoryError says nothing but its name.
+            self._last_error = str(error) or type(error).__name__
 
     def snapshot(self) -> Counts:
         """Return the totals."""

@@ -74,9 +74,11 @@ class Recording:
 
 
 @contextmanager
-def process(module: str, parameters: dict[str, Any], folder: Path) -> Iterator["NodeProcess"]:
+def process(
+    module: str, parameters: dict[str, Any], folder: Path, namespace: str = "/"
+) -> Iterator["NodeProcess"]:
     """Run a module of this package as a node; the process has ended when the block has, however it ends."""
-    running = NodeProcess(module, parameters, folder)
+    running = NodeProcess(module, parameters, folder, namespace)
     try:
         yield running
     finally:
@@ -86,13 +88,14 @@ def process(module: str, parameters: dict[str, Any], folder: Path) -> Iterator["
 class NodeProcess:
     """A node in a process of its own, whose output goes to a file."""
 
-    def __init__(self, module: str, parameters: dict[str, Any], folder: Path) -> None:
+    def __init__(self, module: str, parameters: dict[str, Any], folder: Path, namespace: str = "/") -> None:
         self.name = module
         self._log = folder / f"{module}.log"
         file = folder / f"{module}.yaml"
         # JSON is YAML, and writes strings so that no value is taken for another type.
         file.write_text(json.dumps({"/**": {"ros__parameters": parameters}}))
-        command = [sys.executable, "-m", f"sam2lite_ros.{module}", "--ros-args", "--params-file", str(file)]
+        arguments = ["--ros-args", "--params-file", str(file), "--remap", f"__ns:={namespace}"]
+        command = [sys.executable, "-m", f"sam2lite_ros.{module}", *arguments]
         with self._log.open("wb") as log:
             # A session of its own: Ctrl-C goes to the demo alone, which then ends its processes in order.
             self._process = subprocess.Popen(
@@ -102,6 +105,11 @@ class NodeProcess:
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
             )
+
+    @property
+    def pid(self) -> int:
+        """Id of the process."""
+        return self._process.pid
 
     @property
     def exit_code(self) -> int | None:

@@ -29,6 +29,7 @@ class Health:
         latencies: recent times from arrival to mask, ms.
         last_error: why the latest failed frame failed.
         objects: number of followed objects.
+        stalled_s: for how long a step that hangs has been running; 0 when none does.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Health:
     latencies: Sequence[float] = ()
     last_error: str = ""
     objects: int = 0
+    stalled_s: float = 0.0
 
 
 class Diagnostics:
@@ -84,7 +86,7 @@ class Diagnostics:
 
 
 def diagnose(health: Health) -> DiagnosticStatus:
-    """Judge the node's health: an error when frames fail, a warning when none come or deadlines are missed."""
+    """Judge the node's health: an error when a step hangs or frames fail, a warning when none come or all are late."""
     level, message = _verdict(health)
     ordered = sorted(health.latencies)
     values = {
@@ -115,6 +117,11 @@ def diagnose(health: Health) -> DiagnosticStatus:
 def _verdict(health: Health) -> tuple[bytes, str]:
     if health.state != "active":
         return DiagnosticStatus.OK, health.state
+    if health.stalled_s:
+        return (
+            DiagnosticStatus.ERROR,
+            f"the backend hangs: its step has taken {health.stalled_s:.1f} s so far",
+        )
     if health.counts.failed > health.before.failed:
         return DiagnosticStatus.ERROR, f"frames fail: {health.last_error}"
     if health.silent_s > SILENCE_S:

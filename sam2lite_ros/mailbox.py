@@ -12,9 +12,16 @@ FrameT = TypeVar("FrameT")
 
 @dataclass(frozen=True)
 class Command:
-    """Work for the inference thread; whoever posted it waits on `done`."""
+    """Work for the inference thread; whoever posted it waits on `done`.
+
+    Attributes:
+        action: the work.
+        awaited: whether somebody waits for its outcome, who would rather hear that it cannot be done.
+        done: what became of it.
+    """
 
     action: Callable[[], Any]
+    awaited: bool = False
     done: "Future[Any]" = field(default_factory=Future)
 
     def run(self) -> None:
@@ -64,9 +71,14 @@ class Mailbox(Generic[FrameT]):
             self._ready.notify()
             return replaced
 
-    def post(self, action: Callable[[], Any]) -> "Future[Any]":
-        """Queue work; the future carries its result, or MailboxClosedError when it never runs."""
-        command = Command(action)
+    def post(self, action: Callable[[], Any], *, awaited: bool = False) -> "Future[Any]":
+        """Queue work; the future carries its result, or MailboxClosedError when it never runs.
+
+        Args:
+            action: the work.
+            awaited: see `Command`.
+        """
+        command = Command(action, awaited)
         with self._ready:
             if self._closed:
                 command.done.set_exception(MailboxClosedError("the tracker is not active"))
@@ -74,6 +86,15 @@ class Mailbox(Generic[FrameT]):
                 self._commands.append(command)
                 self._ready.notify()
         return command.done
+
+    def refuse_awaited(self, error: Exception) -> None:
+        """Fail what somebody waits for; other commands, like new parameters, keep their place."""
+        with self._ready:
+            refused = [command for command in self._commands if command.awaited]
+            self._commands = deque(command for command in self._commands if not command.awaited)
+        for command in refused:
+            if command.done.set_running_or_notify_cancel():
+                command.done.set_exception(error)
 
     def waiting_frame(self) -> FrameT | None:
         """Look at the waiting frame without taking it."""

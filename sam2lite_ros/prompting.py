@@ -15,6 +15,9 @@ from sam2lite_core.video import read_label_map
 from sam2lite_ros.conversions import MASK_ENCODINGS, prompt_mask
 from sam2lite_ros.parameters import InitialPrompt
 
+MAX_POINTS = 1024
+"""Most points of one prompt: each is drawn for the model, and nobody clicks as often."""
+
 
 @dataclass(frozen=True)
 class PromptRequest:
@@ -62,12 +65,16 @@ def request_from_service(request: Any) -> PromptRequest:
     """Read an AddObject request.
 
     Raises:
-        InvalidPromptError: an odd number of coordinates.
+        InvalidPromptError: an odd number of coordinates, or more than `MAX_POINTS` points.
         InvalidFrameError: a mask that cannot be read.
     """
     flat = np.asarray(request.points_xy, np.float32)
     if flat.size % 2:
         raise InvalidPromptError(f"points_xy has {flat.size} numbers; give x and y for each point")
+    if flat.size > 2 * MAX_POINTS:
+        raise InvalidPromptError(
+            f"points_xy holds {flat.size // 2} points; give at most {MAX_POINTS}, or a mask"
+        )
     labels = np.asarray(bytearray(request.point_labels), np.uint8)
     has_mask = len(request.mask.data) > 0 or request.mask.height > 0 or request.mask.width > 0
     return PromptRequest(

@@ -9,7 +9,7 @@ import json
 import shutil
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +54,13 @@ def status_entry(status: Any) -> dict[str, Any]:
     }
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Replay.
+def run_request(name: str, work: Callable[[Path], None], arguments: Sequence[str] | None) -> int:
+    """Run the command line of a module that does what a folder's request asks.
+
+    Args:
+        name: of the module, for messages.
+        work: does it, given the folder.
+        arguments: without the program's name; those of the process when None.
 
     Returns:
         0 when everything was recorded, 2 for bad input, 1 when a process failed.
@@ -64,22 +69,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     given = sys.argv[1:] if arguments is None else list(arguments)
     if len(given) != 1:
-        print("replay: give the folder that holds request.json", file=sys.stderr)
+        print(f"{name}: give the folder that holds {REQUEST_FILE}", file=sys.stderr)
         return 2
     try:
-        replay(Path(given[0]))
+        work(Path(given[0]))
     except ModuleNotFoundError as error:
         print(
-            f"replay: {error}; build the package (scripts/setup.sh) and source install/setup.bash or scripts/env.sh",
+            f"{name}: {error}; build the package (scripts/setup.sh) and source install/setup.bash or scripts/env.sh",
             file=sys.stderr,
         )
         return 2
     except Sam2LiteError as error:
         from sam2lite_ros.demo_session import ProcessError
 
-        print(f"replay: {error}", file=sys.stderr)
+        print(f"{name}: {error}", file=sys.stderr)
         return 1 if isinstance(error, ProcessError) else 2
     return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Replay.
+
+    Returns:
+        0 when everything was recorded, 2 for bad input, 1 when a process failed.
+    """
+    return run_request("replay", replay, arguments)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from geometry_msgs.msg import Point, PointStamped
+from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.node import Node
 from rclpy.task import Future as RosFuture
 from sensor_msgs.msg import RegionOfInterest
@@ -42,9 +43,12 @@ class OperatorInterface:
         self._node = node
         self._worker = worker
         self._state = state
-        node.create_service(AddObject, "~/add_object", self._add_object)
-        node.create_service(RemoveObject, "~/remove_object", self._remove_object)
-        node.create_service(Trigger, "~/reset", self._reset)
+        # In the node's own group, which runs one callback at a time, a request that awaits the inference thread would
+        # keep images, diagnostics and lifecycle transitions waiting as well.
+        group = ReentrantCallbackGroup()
+        node.create_service(AddObject, "~/add_object", self._add_object, callback_group=group)
+        node.create_service(RemoveObject, "~/remove_object", self._remove_object, callback_group=group)
+        node.create_service(Trigger, "~/reset", self._reset, callback_group=group)
         node.create_subscription(PointStamped, "~/prompt_point", self._prompt_point, 10)
         # rqt_image_view sends clicks without a header; remap this to its IMAGE_mouse_left topic.
         node.create_subscription(Point, "~/prompt_click", self._prompt_click, 10)
@@ -98,6 +102,8 @@ class OperatorInterface:
         worker = self._worker()
         if worker is None:
             raise MailboxClosedError(f"the tracker is {self._state()}; configure and activate it first")
+        if hang := worker.watchdog.hang():
+            raise hang
         return worker
 
     def _prompt_point(self, message: PointStamped) -> None:

@@ -21,7 +21,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import CompressedImage, Image
 
-from sam2lite_core.errors import Sam2LiteError
+from sam2lite_core.errors import BackendError, Sam2LiteError
 from sam2lite_core.tracker import Tracker
 from sam2lite_core.types import Prompt, TrackResult
 from sam2lite_ros.counters import FrameCounters, StepReport
@@ -62,7 +62,7 @@ class TrackerNode(LifecycleNode):
         # Timers of the node's own clock stand still under use_sim_time until somebody publishes /clock.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._diagnostics = Diagnostics(self, self._health)
-        self._diagnostics_timer = self.create_timer(1.0, self._diagnostics.publish, clock=steady)
+        self._diagnostics_timer = self.create_timer(1.0, self._each_second, clock=steady)
         self._autostart_timer = self.create_timer(0.0, self._autostart, clock=steady)
         self.add_on_set_parameters_callback(self._on_set_parameters)
 
@@ -150,14 +150,24 @@ class TrackerNode(LifecycleNode):
         self.get_logger().info(f"active: waiting for images on {self._images.topic}")
 
     def _halt(self) -> None:
-        """Unsubscribe and end the inference thread."""
+        """Unsubscribe and end the inference thread.
+
+        Raises:
+            BackendError: its step hangs; model and thread are given up, and only a new configure helps.
+        """
         images, self._images = self._images, None
         if images is not None:
             images.destroy()
         worker, self._tracking = self._tracking, None
-        if worker is not None:
-            worker.stop()
-            self._first_prompts = worker.first_prompts_pending
+        if worker is None:
+            return
+        ended = worker.stop()
+        self._first_prompts = worker.first_prompts_pending
+        if not ended:
+            self._release()
+            raise BackendError(
+                "the backend hangs: its step is given up, and the model with it; configure anew"
+            )
 
     def _release(self) -> None:
         self._tracker = None
@@ -167,7 +177,10 @@ class TrackerNode(LifecycleNode):
 
     def close(self) -> None:
         """End the inference thread and let go of the model; harmless when repeated."""
-        self._halt()
+        try:
+            self._halt()
+        except BackendError as error:
+            self.get_logger().error(str(error))
         self._release()
 
     def _autostart(self) -> None:
@@ -255,6 +268,11 @@ class TrackerNode(LifecycleNode):
 
     # Diagnostics
 
+    def _each_second(self) -> None:
+        if self._tracking is not None:
+            self._tracking.refuse_while_hanging()
+        self._diagnostics.publish()
+
     def _health(self) -> Health:
         """What diagnostics is told once a second."""
         topic = "" if self._images is None else self._images.topic
@@ -268,6 +286,7 @@ class TrackerNode(LifecycleNode):
             latencies=counters.latencies(),
             last_error=counters.last_error,
             objects=self._object_count(),
+            stalled_s=0.0 if self._tracking is None else self._tracking.watchdog.stalled_s,
         )
 
     def _object_count(self) -> int:

@@ -20,12 +20,16 @@ from sam2lite_ros.mailbox import Command, Mailbox
 from sam2lite_ros.parameters import TrackerParameters
 from sam2lite_ros.prompting import PromptRequest, resolve_id, stamp_nanoseconds
 from sam2lite_ros.ring import FrameRing, HeldFrame, HeldImage, scale_prompt, spread
+from sam2lite_ros.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from sam2lite_core.tracker import Tracker
 
 CATCH_UP_STEPS = 4
 """Most frames stepped to get from an old prompted frame to the present; each costs a step of delay."""
+
+POLL_S = 0.1
+"""How often `stop` looks whether the step that it waits for hangs."""
 
 
 class TrackingWorker:
@@ -41,6 +45,7 @@ class TrackingWorker:
         now_ns: Callable[[], int],
     ) -> None:
         self.counters = FrameCounters()
+        self.watchdog = Watchdog()
         self._tracker = tracker
         self._parameters = parameters
         self._first_prompts = tuple(first_prompts)
@@ -94,7 +99,7 @@ class TrackingWorker:
 
     def add_object(self, request: PromptRequest) -> "Future[Any]":
         """Prompt as soon as the running step ends; the future carries the object's id."""
-        return self._mailbox.post(lambda: self._prompt(request))
+        return self._mailbox.post(lambda: self._prompt(request), awaited=True)
 
     def remove_object(self, object_id: int) -> "Future[Any]":
         """Forget an object between two steps; UnknownObjectError through the future."""
@@ -103,7 +108,7 @@ class TrackingWorker:
             self._tracker.remove(object_id)
             self._labels.pop(object_id, None)
 
-        return self._mailbox.post(remove)
+        return self._mailbox.post(remove, awaited=True)
 
     def reset(self) -> "Future[Any]":
         """Forget every object and all memory between two steps."""
@@ -114,7 +119,7 @@ class TrackingWorker:
             self._labels.clear()
             self._first_prompts = ()
 
-        return self._mailbox.post(reset)
+        return self._mailbox.post(reset, awaited=True)
 
     def apply(self, parameters: TrackerParameters, change: Callable[[], None]) -> "Future[Any]":
         """Take over live parameters between two steps."""
@@ -125,11 +130,24 @@ class TrackingWorker:
 
         return self._mailbox.post(take_over)
 
-    def stop(self) -> None:
-        """End the thread after the running step; a waiting frame is counted as dropped."""
+    def refuse_while_hanging(self) -> None:
+        """Answer the operators who wait for a step that hangs; to be called now and then."""
+        if hang := self.watchdog.hang():
+            self._mailbox.refuse_awaited(hang)
+
+    def stop(self) -> bool:
+        """End the thread after the running step; a waiting frame is counted as dropped.
+
+        Returns:
+            False when the step hangs: thread and tracker are then left alone, and nothing more comes of them.
+        """
         if self._mailbox.close() is not None:
             self.counters.count_dropped()
-        self._thread.join()
+        while self._thread.is_alive():
+            self._thread.join(POLL_S)
+            if self.watchdog.give_up():
+                return False
+        return True
 
     def _run(self) -> None:
         while (item := self._mailbox.next()) is not None:
@@ -235,7 +253,8 @@ class TrackingWorker:
     ) -> TrackResult:
         """Step the tracker to the frame of this sequence number, which may lie before the one stepped last."""
         elapsed = 1 if self._stepped is None else max(1, abs(sequence - self._stepped))
-        result = self._tracker.step(image, prompts, elapsed=elapsed, overhead_ms=overhead_ms)
+        with self.watchdog.watching():
+            result = self._tracker.step(image, prompts, elapsed=elapsed, overhead_ms=overhead_ms)
         self._stepped = sequence
         self._objects = len(result.objects)
         if prompts:

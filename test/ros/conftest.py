@@ -1,6 +1,7 @@
 """A tracker in a process of its own, and an operator who talks to it over DDS."""
 
 import os
+import threading
 import time
 from types import SimpleNamespace
 
@@ -25,17 +26,18 @@ from sam2lite_core.evaluation.rendered import render_clip
 from sam2lite_ros.conversions import rgb_to_image, rgb_to_jpeg
 from sam2lite_ros.demo_session import process
 from sam2lite_ros.isolation import isolate
+from sam2lite_ros.tracker_node import TrackerNode
 
 PATIENCE_S = 90.0
 """No test passes or fails by speed; this only ends one that hangs."""
 
 TOPICS = {
-    "mask": ("/tracker/mask", Image),
-    "png": ("/tracker/mask/compressed", CompressedImage),
-    "objects": ("/tracker/objects", TrackedObjectArray),
-    "overlay": ("/tracker/overlay", Image),
-    "jpeg": ("/tracker/overlay/compressed", CompressedImage),
-    "status": ("/tracker/status", TrackerStatus),
+    "mask": ("tracker/mask", Image),
+    "png": ("tracker/mask/compressed", CompressedImage),
+    "objects": ("tracker/objects", TrackedObjectArray),
+    "overlay": ("tracker/overlay", Image),
+    "jpeg": ("tracker/overlay/compressed", CompressedImage),
+    "status": ("tracker/status", TrackerStatus),
     "diagnostics": ("/diagnostics", DiagnosticArray),
 }
 
@@ -51,24 +53,24 @@ def isolated_ros():
 
 
 class Operator:
-    """Publishes images, listens to everything, calls every service."""
+    """Publishes images, listens to everything, calls every service of the tracker in its namespace."""
 
-    def __init__(self):
+    def __init__(self, namespace="/"):
         self.context = rclpy.Context()
         rclpy.init(context=self.context, args=[], signal_handler_options=SignalHandlerOptions.NO)
-        self.node = Node("operator", context=self.context)
+        self.node = Node("operator", context=self.context, namespace=namespace)
         self.executor = SingleThreadedExecutor(context=self.context)
         self.executor.add_node(self.node)
         self.seen = SimpleNamespace(**{name: [] for name in TOPICS})
         for name, (topic, kind) in TOPICS.items():
             self.node.create_subscription(kind, topic, getattr(self.seen, name).append, 50)
-        self.images = self.node.create_publisher(Image, "/image", 10)
-        self.compressed = self.node.create_publisher(CompressedImage, "/image/compressed", 10)
-        self.points = self.node.create_publisher(PointStamped, "/tracker/prompt_point", 10)
-        self.clicks = self.node.create_publisher(Point, "/tracker/prompt_click", 10)
-        self.boxes = self.node.create_publisher(RegionOfInterest, "/tracker/prompt_box", 10)
+        self.images = self.node.create_publisher(Image, "image", 10)
+        self.compressed = self.node.create_publisher(CompressedImage, "image/compressed", 10)
+        self.points = self.node.create_publisher(PointStamped, "tracker/prompt_point", 10)
+        self.clicks = self.node.create_publisher(Point, "tracker/prompt_click", 10)
+        self.boxes = self.node.create_publisher(RegionOfInterest, "tracker/prompt_box", 10)
         self.clients = {
-            name: self.node.create_client(kind, f"/tracker/{name}")
+            name: self.node.create_client(kind, f"tracker/{name}")
             for name, kind in {
                 "change_state": ChangeState,
                 "get_state": GetState,
@@ -101,11 +103,15 @@ class Operator:
             self.executor.spin_once(timeout_sec=0.05)
 
     def call(self, name, request):
-        client = self.clients[name]
-        self.until(client.service_is_ready, f"service {name}")
-        future = client.call_async(request)
+        future = self.ask(name, request)
         self.until(future.done, f"an answer of {name}")
         return future.result()
+
+    def ask(self, name, request):
+        """Call without waiting; returns the future."""
+        client = self.clients[name]
+        self.until(client.service_is_ready, f"service {name}")
+        return client.call_async(request)
 
     def change(self, transition):
         return self.call("change_state", ChangeState.Request(transition=Transition(id=transition))).success
@@ -140,7 +146,7 @@ class Operator:
             lambda: self.images.get_subscription_count() + self.compressed.get_subscription_count() == 1,
             "the image subscription",
         )
-        self.until(lambda: self.node.count_publishers("/tracker/mask") == 1, "the mask publisher")
+        self.until(lambda: self.node.count_publishers("tracker/mask") == 1, "the mask publisher")
         self.until(lambda: self._mask_of(self.blank()) is not None, "the first mask")
 
     def _mask_of(self, image):
@@ -195,8 +201,8 @@ def make_operator():
     """Makes operators, and takes them off the graph at the end."""
     made = []
 
-    def make():
-        made.append(Operator())
+    def make(namespace="/"):
+        made.append(Operator(namespace))
         return made[-1]
 
     yield make
@@ -216,6 +222,96 @@ def operator(connected):
     for messages in vars(connected.seen).values():
         messages.clear()
     return connected
+
+
+DEFAULTS = {"frame_deadline_ms": 0.0, "threads": 1}
+
+
+class FaultyBackend:
+    """A fake around the real backend: each step first does what the test wants, and may not get past that."""
+
+    def __init__(self, backend, before):
+        self._backend, self._before = backend, before
+
+    def __getattr__(self, name):
+        return getattr(self._backend, name)
+
+    def step(self, inputs):
+        self._before()
+        return self._backend.step(inputs)
+
+
+class Gate:
+    """Holds steps up until it is opened."""
+
+    def __init__(self):
+        self.entered, self.opened = threading.Semaphore(0), threading.Event()
+
+    def __call__(self):
+        self.entered.release()
+        assert self.opened.wait(90.0)
+
+
+class InProcess:
+    """The node, spun by a thread of its own."""
+
+    def __init__(self, namespace="/", arguments=(), **parameters):
+        self.context = rclpy.Context()
+        rclpy.init(context=self.context, args=[], signal_handler_options=SignalHandlerOptions.NO)
+        values = {**DEFAULTS, **parameters}
+        self.node = TrackerNode(
+            context=self.context,
+            namespace=namespace,
+            cli_args=["--ros-args", *arguments],
+            parameter_overrides=[
+                Parameter(name.replace("__", "."), value=value) for name, value in values.items()
+            ],
+        )
+        self._executor = SingleThreadedExecutor(context=self.context)
+        self._executor.add_node(self.node)
+        self._running = True
+        self._thread = threading.Thread(target=self._spin, daemon=True)
+        self._thread.start()
+
+    def _spin(self):
+        while self._running:
+            self._executor.spin_once(timeout_sec=0.1)
+
+    def before_each_step(self, fault):
+        """Let a fault in: called by the inference thread before each step of the backend that is now loaded."""
+        tracker = self.node._tracker
+        if isinstance(tracker._backend, FaultyBackend):
+            tracker._backend._before = fault
+        else:
+            tracker._backend = FaultyBackend(tracker._backend, fault)
+
+    def hang(self):
+        """Make the next step of the backend hang; returns the gate that lets it go on."""
+        gate = Gate()
+        self.before_each_step(gate)
+        return gate
+
+    def close(self):
+        self._running = False
+        self._thread.join()
+        self.node.close()
+        self._executor.shutdown()
+        self.node.destroy_node()
+        rclpy.shutdown(context=self.context)
+
+
+@pytest.fixture(scope="module")
+def in_process(isolated_ros):
+    """Makes trackers in this process, where faults can be let in; on the graph like any other."""
+    made = []
+
+    def make(**options):
+        made.append(InProcess(**options))
+        return made[-1]
+
+    yield make
+    for running in made:
+        running.close()
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,10 @@
 """Image messages to arrays and back: every encoding against hand-made bytes, and what must be refused."""
 
+import struct
+import zlib
 from contextlib import nullcontext as does_not_raise
+from contextlib import suppress
+from unittest import mock
 
 import cv2
 import numpy as np
@@ -10,6 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sensor_msgs.msg import CompressedImage, Image
 
+from sam2lite_core import encoded_size
+from sam2lite_core.encoded_size import check_encoded_size
 from sam2lite_core.errors import ConfigurationError, InvalidFrameError
 from sam2lite_ros.conversions import (
     SUPPORTED_ENCODINGS,
@@ -138,6 +144,60 @@ def test_compressed_images_decode_and_bad_ones_are_refused():
         broken.data.frombytes(data)
         with pytest.raises(InvalidFrameError, match="png"):
             compressed_to_rgb(broken)
+
+
+def png_of(height, width):
+    """The beginning of a PNG file, with whatever size it announces; the checksum is right."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+
+
+def jpeg_of(height, width):
+    """The beginning of a JPEG file: a comment, a fill byte, the frame header."""
+    comment = b"\xff\xfe" + struct.pack(">H", 5) + b"abc"
+    frame = b"\xff\xff\xc2" + struct.pack(">HBHHB", 17, 8, height, width, 3)
+    return b"\xff\xd8" + comment + frame
+
+
+@pytest.mark.parametrize(
+    ("data", "named"),
+    [
+        (png_of(2**31 - 1, 2**31 - 1), "2147483647x2147483647"),
+        (png_of(8193, 8193), "8193x8193"),
+        (jpeg_of(65535, 65535), "65535x65535"),
+        (jpeg_of(65535, 65535)[:14], "no header"),
+        (b"\xff\xd8\xff\xda\x00\x08", "no header"),
+        (b"\xff\xd8" + b"\xff" * 50, "no header"),
+        (b"BM" + bytes(60), "no header"),
+        (b"II*\x00" + bytes(60), "no header"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(4), "no header"),
+    ],
+)
+def test_what_a_compressed_image_would_take_is_checked_before_it_is_decoded(data, named, monkeypatch):
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("this would allocate"))
+    bomb = CompressedImage(format="bomb")
+    bomb.data.frombytes(data)
+    with pytest.raises(InvalidFrameError, match=named):
+        to_rgb(bomb)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=60), st.sampled_from([b"", b"\xff\xd8", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"]))
+def test_no_header_whatever_it_holds_does_more_than_be_refused(data, start):
+    with suppress(InvalidFrameError):
+        check_encoded_size(start + data, "it")
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 300), st.integers(1, 300), st.sampled_from([".png", ".jpg"]), st.booleans())
+def test_the_size_of_real_files_is_read_as_they_decode(height, width, ending, progressive):
+    options = [cv2.IMWRITE_JPEG_PROGRESSIVE, int(progressive)] if ending == ".jpg" else []
+    _, data = cv2.imencode(ending, np.zeros((height, width, 3), np.uint8), options)
+    with mock.patch.object(encoded_size, "MAX_PIXELS", height * width):
+        check_encoded_size(data.tobytes(), "it")
+    refused = pytest.raises(InvalidFrameError, match=f"{width}x{height}")
+    with mock.patch.object(encoded_size, "MAX_PIXELS", height * width - 1), refused:
+        check_encoded_size(data.tobytes(), "it")
 
 
 @pytest.mark.parametrize(

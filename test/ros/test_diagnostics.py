@@ -20,6 +20,11 @@ from sam2lite_ros.diagnostics import Health, diagnose
             DiagnosticStatus.ERROR,
             "frames fail: bad step",
         ),
+        (
+            {"counts": Counts(failed=1), "last_error": "bad step", "stalled_s": 7.04},
+            DiagnosticStatus.ERROR,
+            "the backend hangs: its step has taken 7.0 s so far",
+        ),
         ({"counts": Counts(failed=1), "before": Counts(failed=1)}, DiagnosticStatus.OK, "waiting"),
         ({"counts": Counts(processed=10, deadlines_missed=6)}, DiagnosticStatus.WARN, "6 of 10 deadlines"),
         ({"counts": Counts(processed=10, deadlines_missed=5)}, DiagnosticStatus.OK, "waiting"),
@@ -58,3 +63,10 @@ def test_the_figures():
     assert values["latency p50 (ms)"] == "51.0"
     assert values["latency p95 (ms)"] == "96.0"
     assert values["last error"] == "odd"
+
+
+@pytest.mark.parametrize(("error", "said"), [(ValueError("odd"), "odd"), (MemoryError(), "MemoryError")])
+def test_an_error_without_words_is_named(error, said):
+    counters = FrameCounters()
+    counters.count_failed(error)
+    assert counters.last_error == said

@@ -27,7 +27,7 @@ def description(name):
 @pytest.mark.parametrize(
     ("name", "arguments"),
     [
-        ("tracker.launch.py", TRACKER_ARGUMENTS),
+        ("tracker.launch.py", TRACKER_ARGUMENTS | {"enclave"}),
         ("demo.launch.py", DEMO_ARGUMENTS),
         ("replay.launch.py", REPLAY_ARGUMENTS),
     ],
@@ -77,10 +77,9 @@ class Recorded(SimpleNamespace):
         return context[self.positional[0]]
 
 
-@pytest.fixture
-def replay_launch(monkeypatch):
-    """The replay's launch file over stand-ins for launch: its functions run, and what they describe can be read."""
-    path = LAUNCH / "replay.launch.py"
+def over_stand_ins(monkeypatch, name):
+    """A launch file over stand-ins for launch: its functions run, and what they describe can be read."""
+    path = LAUNCH / name
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] in ("launch", "launch_ros"):
             module = ModuleType(node.module)
@@ -88,6 +87,22 @@ def replay_launch(monkeypatch):
                 setattr(module, alias.name, type(alias.name, (Recorded,), {}))
             monkeypatch.setitem(sys.modules, node.module, module)
     return runpy.run_path(str(path))
+
+
+@pytest.fixture
+def replay_launch(monkeypatch):
+    return over_stand_ins(monkeypatch, "replay.launch.py")
+
+
+def test_the_tracker_declares_described_arguments_and_gets_its_enclave(monkeypatch):
+    launch = over_stand_ins(monkeypatch, "tracker.launch.py")
+    described = launch["generate_launch_description"]().positional[0]
+    declared = of_kind(described, "DeclareLaunchArgument")
+    assert {entry.positional[0] for entry in declared} == TRACKER_ARGUMENTS | {"enclave"}
+    assert all(entry.description.endswith(".") for entry in declared)
+    (tracker,) = of_kind(described, "LifecycleNode")
+    given = [value if isinstance(value, str) else value.positional for value in tracker.arguments]
+    assert given == ["--ros-args", "--log-level", ("log_level",), "--enclave", ("enclave",)]
 
 
 def defaults(launch, **given):

@@ -140,3 +140,14 @@ def test_a_frame_whose_successor_does_not_come_is_taken_after_all():
     mailbox.put_frame("last")
     assert mailbox.next() == "last"
     assert asked == ["last"]
+
+
+def test_what_is_awaited_can_be_refused_and_the_rest_keeps_its_place():
+    mailbox = Mailbox()
+    awaited = [mailbox.post(lambda: 1, awaited=True) for _ in range(2)]
+    kept = mailbox.post(lambda: 2)
+    mailbox.refuse_awaited(RuntimeError("it hangs"))
+    for future in awaited:
+        assert str(future.exception(0)) == "it hangs"
+    mailbox.next().run()
+    assert kept.result(0) == 2

@@ -204,6 +204,7 @@ def test_a_bad_image_is_reported_and_the_next_good_one_is_tracked(operator, fram
     [
         ({"points_xy": [500.0, 10.0]}, "500"),
         ({"points_xy": [1.0, 2.0, 3.0]}, "3 numbers"),
+        ({"points_xy": [5.0, 5.0] * 1025}, "1025 points; give at most 1024"),
         ({"points_xy": [5.0, 5.0], "point_labels": [1, 0]}, "2 point labels for 1 points"),
         ({"points_xy": [5.0, 5.0], "point_labels": [0]}, "positive"),
         ({"box": box(200, 200, 5, 5)}, "outside"),

@@ -2,10 +2,12 @@
 
 import errno
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import torch
 
 from sam2lite_core.errors import ConfigurationError, ModelFileError, SourceError
 from training import checkpoint, typed_yaml
+from training.datasets.stream import _start_worker
 from training.learner import ClipLoss
 from training.runner import CHECKPOINTS, Runner, Stop, TrainingError
 from training.stage import StageTraining
@@ -106,6 +109,58 @@ def test_sigterm_ends_a_run_with_a_checkpoint_and_its_own_exit_code(
     assert checkpoint.newest(config.folder / CHECKPOINTS) == config.folder / CHECKPOINTS / "step_00000003.pt"
     assert "stopped by SIGTERM at step 3 of stage 2; go on with --resume" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def signal_from_outside(pids: list[int]) -> None:
+    """Send SIGTERM to processes from one that is not their parent, as a shell or a batch system does."""
+    subprocess.run(["kill", "-TERM", *map(str, pids)], check=True)
+
+
+def test_sigterm_to_the_whole_process_group_ends_it_no_less_in_order(
+    small_run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    step, told = StageTraining.step, []
+
+    def step_and_be_told(self: StageTraining, position: Any, *rest: Any) -> Any:
+        outcome = step(self, position, *rest)
+        if outcome is not None and position.step == 3:
+            told.extend(multiprocessing.active_children())
+            signal_from_outside([os.getpid(), *(worker.pid for worker in told)])
+            # Time enough for workers to die of it, and for the loader to notice.
+            time.sleep(1.0)
+        return outcome
+
+    monkeypatch.setattr(StageTraining, "step", step_and_be_told)
+    config = small_run({"data": {"workers": 2}})
+    assert run(config) == 128 + signal.SIGTERM
+    assert checkpoint.newest(config.folder / CHECKPOINTS) == config.folder / CHECKPOINTS / "step_00000003.pt"
+    assert "stopped by SIGTERM at step 3 of stage 2; go on with --resume" in capsys.readouterr().err
+    assert len(told) >= 2
+    for worker in told:
+        worker.join(60)
+        assert worker.exitcode == 0
+
+
+def test_a_worker_outlives_a_stranger_s_sigterm_and_not_its_trainer_s() -> None:
+    fork = multiprocessing.get_context("fork")
+    started = fork.Event()
+    worker = fork.Process(target=stuck_worker, args=(started,), daemon=True)
+    worker.start()
+    assert started.wait(60)
+    signal_from_outside([worker.pid])
+    worker.join(0.5)
+    assert worker.is_alive()
+    worker.terminate()
+    worker.join(60)
+    assert worker.exitcode == 0
+
+
+def stuck_worker(started: Any) -> None:
+    """A worker with a sample that takes for ever."""
+    _start_worker(0)
+    started.set()
+    while True:
+        time.sleep(60)
 
 
 def test_the_clock_ends_a_run_before_its_minutes_are_over(small_run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,9 +4,12 @@ Sample i of a phase depends on the run's seed, the stage, the phase and i only. 
 with the clips that come next, and any number of workers and processes sees the clips that one would see.
 """
 
+import os
 import signal
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from multiprocessing import parent_process
 from typing import Any, Protocol
 
 import cv2
@@ -212,10 +215,27 @@ def rendered(batch: dict[str, Tensor], shape: SynthesisConfig, *key: int) -> dic
 
 
 def _start_worker(_: int) -> None:
-    """A worker ends when the training process says so, not at a Ctrl-C that the terminal sends to all."""
+    """A worker ends when the training process says so, not at a signal that the whole process group gets.
+
+    Were it to end at once, the training process would take that for a crash before it could stop in order. PyTorch's
+    loader ends workers whose training process is gone.
+    """
     cv2.setNumThreads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    training = parent_process()
+    if training is None or training.pid is None or not hasattr(signal, "sigwaitinfo"):
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        return
+    # Only a thread that waits for a signal is told who sent it. Threads that start later have it blocked as well.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=_end_when_told, args=(training.pid,), daemon=True).start()
+
+
+def _end_when_told(training: int) -> None:
+    """Wait for the training process's own SIGTERM, which goes to workers that do not end by themselves."""
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != training:
+        continue
+    os._exit(0)
 
 
 def batches(

@@ -41,8 +41,11 @@ class Recording:
     definition: str
 
 
-def check_ros() -> None:
+def check_ros(command: str = "eval bag") -> None:
     """Say what is missing for the node to run.
+
+    Args:
+        command: that wants to run it, for the message.
 
     Raises:
         ConfigurationError: ROS 2 or our package cannot be imported.
@@ -50,7 +53,7 @@ def check_ros() -> None:
     for name in ("rclpy", "sam2lite_ros"):
         if importlib.util.find_spec(name) is None:
             raise ConfigurationError(
-                f"eval bag runs the ROS node, and there is no {name} here; run scripts/setup.sh, then source "
+                f"{command} runs the ROS node, and there is no {name} here; run scripts/setup.sh, then source "
                 "scripts/env.sh, or install/setup.bash in a workspace of your own"
             )
 
@@ -73,28 +76,44 @@ def replay(plan: Plan, work: Path, on_frame: Callable[[], None] | None = None) -
     write_label_map(prompt, plan.mask)
     request = {"tracker": plan.tracker_parameters(prompt), "player": plan.player_parameters()}
     (work / "request.json").write_text(json.dumps(request))
-    errors = work / "replay.log"
+    run_module(REPLAY, work, lambda: None if on_frame is None else on_frame())
+    return read_recording(work)
+
+
+def run_module(module: str, work: Path, on_frame: Callable[[], None]) -> None:
+    """Run a module of the ROS package that does what `work/request.json` asks, in a process of its own.
+
+    Args:
+        module: its full name; it takes the folder as its only argument.
+        work: the folder.
+        on_frame: told of every frame that was sent.
+
+    Raises:
+        SourceError: the module says that the input is bad.
+        ReplayError: a process failed.
+    """
+    name = module.split(".")[-1]
+    errors = work / f"{name}.log"
     with errors.open("wb") as log:
         # A session of its own: Ctrl-C comes here alone, and the nodes are then ended in order.
         process = subprocess.Popen(
-            [sys.executable, "-m", REPLAY, str(work)],
+            [sys.executable, "-m", module, str(work)],
             stdout=log,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
             start_new_session=True,
         )
     try:
-        _wait(process, work / "frames.jsonl", on_frame or (lambda: None))
+        _wait(process, work / "frames.jsonl", on_frame)
     finally:
         if process.poll() is None:
             process.terminate()
             process.wait()
-    said = errors.read_text(errors="replace").strip().removeprefix("replay: ")
+    said = errors.read_text(errors="replace").strip().removeprefix(f"{name}: ")
     if process.returncode == BAD_INPUT:
         raise SourceError(said)
     if process.returncode != 0:
-        raise ReplayError(f"the replay ended with code {process.returncode}: {said}")
-    return read_recording(work)
+        raise ReplayError(f"the {name} ended with code {process.returncode}: {said}")
 
 
 def _wait(process: subprocess.Popen[bytes], sent: Path, on_frame: Callable[[], None]) -> None:
@@ -117,7 +136,7 @@ def read_recording(work: Path) -> Recording:
     Raises:
         ReplayError: a mask or status carries a stamp that the player never sent.
     """
-    frames = _read_lines(work / "frames.jsonl")
+    frames = read_lines(work / "frames.jsonl")
     numbers = {entry["stamp_ns"]: int(entry["index"]) for entry in frames}
 
     def number(stamp: int) -> int:
@@ -126,10 +145,11 @@ def read_recording(work: Path) -> Recording:
         return numbers[stamp]
 
     masks = {number(int(path.stem)): path for path in sorted((work / "masks").glob("*.png"))}
-    statuses = {number(entry["stamp_ns"]): entry for entry in _read_lines(work / "statuses.jsonl")}
+    statuses = {number(entry["stamp_ns"]): entry for entry in read_lines(work / "statuses.jsonl")}
     definition = (work / "TrackerStatus.msg").read_text()
     return Recording(tuple(numbers.values()), statuses, masks, definition)
 
 
-def _read_lines(path: Path) -> list[dict[str, Any]]:
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Read a file that holds a JSON object on each line."""
     return [json.loads(line) for line in path.read_text().splitlines()]
