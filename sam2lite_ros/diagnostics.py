@@ -86,7 +86,7 @@ class Diagnostics:
 
 
 def diagnose(health: Health) -> DiagnosticStatus:
-    """Judge the node's health: an error when a step hangs or frames fail, a warning when none come or all are late."""
+    """Judge the node's health: an error when a step hangs or frames fail, a warning when none come or come late."""
     level, message = _verdict(health)
     ordered = sorted(health.latencies)
     values = {
