@@ -69,6 +69,11 @@ class Rule:
         return [self.start, self.ageing, self.objects, self.lasting, self.borders, self.motion]
 
 
+NEWEST = Rule(start=16.0, ageing=26.0)
+"""The newest tokens, evenly spread. Its scores lie beyond the gate's limits, where the network's errors are cut off, so
+that only the tokens' draws decide within a frame."""
+
+
 @dataclass(frozen=True)
 class SearchConfig:
     """How the rule is looked for.
@@ -284,8 +289,11 @@ def main() -> None:
     fresh = Watched(student, clips, max(1, args.clips // 4))
     checked = {
         name: [round(float(fresh.quality(some, budget).mean()), 4) for budget in SearchConfig().budgets]
-        for name, some in (("start", Rule()), ("found", rule))
+        for name, some in (("newest", NEWEST), ("found", rule))
     }
+    if np.mean(checked["found"]) <= np.mean(checked["newest"]):
+        # What was found fits the clips that it was looked for on.
+        rule = NEWEST
     banks: list[Bank] = []
     fresh.quality(rule, 256, banks)
     distance = imitate(student, rule, banks, args.steps, torch.Generator().manual_seed(args.seed))

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from sam2lite_core.export.onnx import example_inputs, fold_batch_norms, parameters_by_part
+from sam2lite_core.export.onnx import example_inputs, fold_batch_norms
 from sam2lite_core.model import graphs
+from sam2lite_core.model.cost import parameters_by_part
 from sam2lite_core.model.layers import attend, pool2
 from sam2lite_core.model.student import Student, aggregate_probability, entropy, soft_aggregate, to_token_grid
 from sam2lite_core.preprocess import averaging_matrix

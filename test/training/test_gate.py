@@ -106,7 +106,7 @@ def test_the_command(tmp_path, stills_folder):
     command += ["--minutes", "0.001", "--clips", "4", "--frames", "2", "--steps", "20", "--threads", "1"]
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=True)
     last = json.loads(done.stdout.splitlines()[-1])
-    assert set(last["on other clips"]) == {"start", "found"}
+    assert set(last["on other clips"]) == {"newest", "found"}
     before, after = student.state_dict(), checkpoint.load(out)["average"]
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed and all(name.startswith("gate.") for name in changed)
