@@ -30,6 +30,7 @@ from sam2lite_core.evaluation.prompting import prompts_from_masks
 from sam2lite_core.evaluation.rendered import render_clip
 from sam2lite_core.label_map import read_label_map, write_label_map
 from sam2lite_core.tracker import Tracker
+from sam2lite_core.variants import DEFAULT_POLICY
 
 ROOT = Path(__file__).resolve().parents[2]
 START, STEP = 1_700_000_000_000_000_000, 50_000_000
@@ -116,7 +117,7 @@ def test_a_plan_takes_its_numbers_from_the_bag(request_of, small_clip):
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({}, {"controller": "plain", "frame_deadline_ms": 50.0, "memory_policy": "fifo", "threads": 1}),
+        ({}, {"controller": "plain", "frame_deadline_ms": 50.0, "memory_policy": DEFAULT_POLICY, "threads": 1}),
         ({"deadline_ms": 0.0}, {"controller": "off", "frame_deadline_ms": 0.0}),
         (
             {"deadline_ms": 80.0, "controller": "predictive"},

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 from typing import ClassVar
 
 import cv2
@@ -23,6 +24,7 @@ class CopyTracker:
 
     built: ClassVar[list] = []
     max_objects = 16
+    backend = SimpleNamespace(info=SimpleNamespace(variant="tiny"))
 
     def __init__(self, *args, **options):
         self.built.append((args, options))
