@@ -117,7 +117,10 @@ def test_a_plan_takes_its_numbers_from_the_bag(request_of, small_clip):
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({}, {"controller": "plain", "frame_deadline_ms": 50.0, "memory_policy": DEFAULT_POLICY, "threads": 1}),
+        (
+            {},
+            {"controller": "plain", "frame_deadline_ms": 50.0, "memory_policy": DEFAULT_POLICY, "threads": 1},
+        ),
         ({"deadline_ms": 0.0}, {"controller": "off", "frame_deadline_ms": 0.0}),
         (
             {"deadline_ms": 80.0, "controller": "predictive"},
@@ -462,12 +465,12 @@ def fake_replay(tmp_path, monkeypatch):
     ("code", "error", "said"),
     [
         (
-            "print('replay: clip: image 3 is damaged', file=sys.stderr); sys.exit(2)",
+            "print('fake_replay: clip: image 3 is damaged', file=sys.stderr); sys.exit(2)",
             SourceError,
             "clip: image 3",
         ),
         (
-            "print('replay: the tracker ended', file=sys.stderr); sys.exit(1)",
+            "print('fake_replay: the tracker ended', file=sys.stderr); sys.exit(1)",
             ReplayError,
             "code 1: the tracker ended",
         ),
