@@ -21,8 +21,8 @@ MIN_WINDOW, MAX_WINDOW = 2, 8
 
 
 DEFAULT_POLICY = "fifo"
-"""No gate has beaten the newest tokens yet with the weights that ship (see the model card); until one does, `learned` is
-there to compare with."""
+"""No gate has beaten the newest tokens yet with the weights that ship (see the model card); until one does, `learned`
+is there to compare with."""
 
 
 @dataclass(frozen=True)
