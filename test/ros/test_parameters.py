@@ -28,7 +28,7 @@ def refused(match):
     [
         ({}, does_not_raise()),
         ({"variant": "huge"}, refused("'huge'.*tiny, small, base")),
-        ({"backend": "abacus"}, refused("'abacus'.*auto, onnxruntime")),
+        ({"backend": "abacus"}, refused("'abacus'.*auto, tensorrt, onnxruntime")),
         ({"precision": "fp7"}, refused("'fp7'.*auto")),
         ({"controller": "predictive"}, does_not_raise()),
         ({"controller": "fancy"}, refused("'fancy'.*plain, predictive, off")),
