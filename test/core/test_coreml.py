@@ -7,11 +7,11 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs torch: pip install 'sam2lite[export]'")
 
-from sam2lite_core.errors import ConfigurationError, ModelFileError  # noqa: E402
-from sam2lite_core.export import coreml  # noqa: E402
-from sam2lite_core.model import graphs  # noqa: E402
-from sam2lite_core.model.student import Student  # noqa: E402
-from sam2lite_core.variants import VARIANTS, get_variant  # noqa: E402
+from sam2lite_core.errors import ConfigurationError, ModelFileError
+from sam2lite_core.export import coreml
+from sam2lite_core.model import graphs
+from sam2lite_core.model.student import Student
+from sam2lite_core.variants import VARIANTS, get_variant
 
 
 def test_without_coremltools_it_says_what_to_install(monkeypatch) -> None:

@@ -10,38 +10,38 @@ import pytest
 onnx = pytest.importorskip("onnx", reason="needs onnx: pip install 'sam2lite[export]'")
 torch = pytest.importorskip("torch", reason="needs torch: pip install 'sam2lite[export]'")
 
-import onnxruntime as ort  # noqa: E402
-from onnx import TensorProto, helper, numpy_helper  # noqa: E402
+import onnxruntime as ort
+from onnx import TensorProto, helper, numpy_helper
 
-from sam2lite_core import cli  # noqa: E402
-from sam2lite_core.backends.base import BackendSettings  # noqa: E402
-from sam2lite_core.backends.files import (  # noqa: E402
+from sam2lite_core import cli
+from sam2lite_core.backends.base import BackendSettings
+from sam2lite_core.backends.files import (
     PROMPT_FILE,
     STEP_FILE,
     WEIGHTS_FILE,
     find_model,
     read_weights_info,
 )
-from sam2lite_core.backends.onnxruntime import OnnxRuntimeBackend  # noqa: E402
-from sam2lite_core.backends.torch import TorchBackend, load_shipped  # noqa: E402
-from sam2lite_core.errors import (  # noqa: E402
+from sam2lite_core.backends.onnxruntime import OnnxRuntimeBackend
+from sam2lite_core.backends.torch import TorchBackend, load_shipped
+from sam2lite_core.errors import (
     ConfigurationError,
     InvalidPromptError,
     ParityError,
     SourceError,
 )
-from sam2lite_core.evaluation.metrics import score_sequence  # noqa: E402
-from sam2lite_core.export import convert, int8, package, parity  # noqa: E402
-from sam2lite_core.export.calibration import record  # noqa: E402
-from sam2lite_core.export.clips import Clip, drawn_clip, load_clip, pair_clips  # noqa: E402
-from sam2lite_core.export.half import to_half  # noqa: E402
-from sam2lite_core.export.layers import KEEP, is_kept  # noqa: E402
-from sam2lite_core.export.part_errors import handed_on, part_errors  # noqa: E402
-from sam2lite_core.label_map import write_label_map  # noqa: E402
-from sam2lite_core.model.student import Student  # noqa: E402
-from sam2lite_core.tracker import Tracker  # noqa: E402
-from sam2lite_core.types import Prompt  # noqa: E402
-from sam2lite_core.variants import get_variant  # noqa: E402
+from sam2lite_core.evaluation.metrics import score_sequence
+from sam2lite_core.export import convert, int8, package, parity
+from sam2lite_core.export.calibration import record
+from sam2lite_core.export.clips import Clip, drawn_clip, load_clip, pair_clips
+from sam2lite_core.export.half import to_half
+from sam2lite_core.export.layers import KEEP, is_kept
+from sam2lite_core.export.part_errors import handed_on, part_errors
+from sam2lite_core.label_map import write_label_map
+from sam2lite_core.model.student import Student
+from sam2lite_core.tracker import Tracker
+from sam2lite_core.types import Prompt
+from sam2lite_core.variants import get_variant
 
 BOUND = parity.Bound(0.9, 5.0)
 

@@ -13,8 +13,8 @@ from sam2lite_core.types import Prompt
 
 torch = pytest.importorskip("torch", reason="needs torch: pip install 'sam2lite[torch]'")
 
-from sam2lite_core.backends.onnxruntime import BANK  # noqa: E402
-from sam2lite_core.model import memory  # noqa: E402
+from sam2lite_core.backends.onnxruntime import BANK
+from sam2lite_core.model import memory
 
 FRAMES = 20
 

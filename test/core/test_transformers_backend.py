@@ -19,8 +19,8 @@ from sam2lite_core.types import ObjectState, Prompt
 torch = pytest.importorskip("torch", reason="needs torch: pip install 'sam2lite[transformers]'")
 pytest.importorskip("transformers", reason="needs transformers: pip install 'sam2lite[transformers]'")
 
-from sam2lite_core.backends import transformers_session  # noqa: E402
-from sam2lite_core.backends.transformers import TransformersBackend  # noqa: E402
+from sam2lite_core.backends import transformers_session
+from sam2lite_core.backends.transformers import TransformersBackend
 
 NAMES = ("sam2", "edgetam")
 SIZE = (96, 128)

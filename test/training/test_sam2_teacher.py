@@ -11,10 +11,10 @@ from training.unroll import LossWeights, UnrollConfig, Unroller
 
 transformers = pytest.importorskip("transformers", reason="the extra [train] is not installed")
 
-from sam2lite_core.backends.transformers_session import new_session  # noqa: E402
-from training.teachers import sam2_session  # noqa: E402
-from training.teachers.sam2 import Sam2Teacher  # noqa: E402
-from training.teachers.sam2_session import NOWHERE, Stream, Tap, key_cells  # noqa: E402
+from sam2lite_core.backends.transformers_session import new_session
+from training.teachers import sam2_session
+from training.teachers.sam2 import Sam2Teacher
+from training.teachers.sam2_session import NOWHERE, Stream, Tap, key_cells
 
 SIDE, GRID, WIDTH = 128, 8, 128
 NAMES = ["sam2", "edgetam"]
