@@ -89,8 +89,8 @@ class MotionEstimator:
         self._flow = cv2.DISOpticalFlow_create(  # type: ignore[attr-defined]
             cv2.DISOPTICAL_FLOW_PRESET_MEDIUM
         )
-        # The preset's five iterations cost a third of the flow's time and gain nothing that can be measured: without them
-        # four sequences of davis16_dev scored 69.3 J&F, with them 68.6.
+        # The preset's five iterations cost a third of the flow's time and gain nothing measurable: without them four
+        # sequences of davis16_dev scored 69.3 J&F, with them 68.6.
         self._flow.setVariationalRefinementIterations(0)
         self._previous: NDArray[np.uint8] | None = None
 
