@@ -15,12 +15,12 @@ LEAK = 1e-4
 
 
 class GatedMemory:
-    """A bank of at most `budget` kept tokens, and every dropped one beside it.
+    """A bank of at most `budget` kept tokens and, while the gate learns, every dropped one beside it.
 
-    A robot's bank forgets what it drops, and then nothing says whether that was right. Here the dropped tokens stay as
-    candidates whose weight is 0 going forward; going backward, the straight-through estimator tells the gate how the
-    loss would change were they kept. Going forward it is what the robot's bank does, up to the noise on the scores and
-    to LEAK; with the selection `log_probability` kept tokens weigh p instead of 1.
+    A robot's bank forgets what it drops, and then nothing says whether that was right. Where the gate decides, the
+    dropped tokens stay as candidates whose weight is 0 going forward; going backward, the straight-through estimator
+    tells the gate how the loss would change were they kept. Going forward it is what the robot's bank does, up to the
+    noise on the scores and to LEAK; with the selection `log_probability` kept tokens weigh p instead of 1.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class GatedMemory:
         return torch.log(self._weight.clamp(min=0.0) + LEAK)
 
     def kept(self) -> Tensor:
-        """(N, S) bool, the tokens that a robot's bank would hold."""
+        """(N, S) bool, which of the tokens at hand a robot's bank would hold."""
         return self._kept.detach() > 0.5
 
     def watch(self, logits: Tensor) -> None:
@@ -116,8 +116,11 @@ class GatedMemory:
         best = ranked.topk(room, dim=1).indices
         chosen = torch.zeros_like(alive).scatter(1, best, True) & alive
         if ranking.probability is None:
-            self._kept = (chosen | (anchor & alive)).float()
-            self._weight = self._kept
+            kept = (chosen | (anchor & alive)).float()
+            if self._rule != "unbounded":
+                # Nobody learns from what a rule dropped, and a long clip would carry thousands of such tokens along.
+                self._bank, kept = bank.gather(best), kept.gather(1, best)
+            self._kept = self._weight = kept
         else:
             self._decide(ranking, before, chosen, alive & ~anchor, anchor)
         self._used.append((self._kept.detach() > 0.5).float().sum(1).mean() / self._budget)

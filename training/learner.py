@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sam2lite_core.errors import ConfigurationError
 from sam2lite_core.model.student import Student
 from training.unroll import UnrollConfig, Unroller
 
@@ -30,6 +31,27 @@ class ClipLoss(nn.Module):
         if teacher is None:
             return Unroller(self.student, config, generator)(clip, progress)
         return Unroller(self.student, config, generator, teacher, self.projection)(clip, progress)
+
+
+def freeze(student: Student, names: tuple[str, ...]) -> list[nn.Module]:
+    """Take parts of a student out of training.
+
+    Args:
+        student: its parameters are changed.
+        names: of its parts, as `encoder` or `key`.
+
+    Returns:
+        The parts, which are to be kept in evaluation mode as well.
+
+    Raises:
+        ConfigurationError: it has no such part.
+    """
+    parts = dict(student.named_children())
+    for name in names:
+        if name not in parts:
+            raise ConfigurationError(f"frozen names {name!r}; a student's parts are {', '.join(parts)}")
+        parts[name].requires_grad_(False)
+    return [parts[name] for name in names]
 
 
 def parameter_groups(model: nn.Module, decay: float) -> list[dict[str, Any]]:

@@ -27,7 +27,7 @@ from training.datasets.stream import (
 )
 from training.device_rate import count_operations
 from training.journal import Throughput
-from training.learner import Average, ClipLoss, clip_gradients, parameter_groups
+from training.learner import Average, ClipLoss, clip_gradients, freeze, parameter_groups
 from training.position import Position, phase_at, seed_of
 from training.schedule import learning_rate
 from training.teacher_cache import cached_batches
@@ -74,6 +74,7 @@ class StageTraining:
         """
         self.config, self.stage, self.accelerator, self.mixture = config, stage, accelerator, mixture
         student = build_student(config, stage, start if state is None else None)
+        self._frozen = freeze(student, stage.frozen)
         teacher, projection = open_teacher(config, student, accelerator.device)
         # Matrices and images lie channels last: convolutions on a CPU take half the time.
         # torch annotates no overload of Module.to that takes a memory format alone.
@@ -122,6 +123,8 @@ class StageTraining:
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         self._model.train()
+        for part in self._frozen:
+            part.eval()  # batch statistics are weights too
         rows: list[dict[str, float]] = []
         for _ in range(self.config.accumulate):
             with throughput.waiting():

@@ -44,6 +44,9 @@ class SynthesisConfig:
     pasted: int = 3
 
 
+FEW_FRAMES = 6
+"""Clips of more frames are held together: most objects stay in the picture, turns and growth stay small."""
+
 UNKNOWN = -1.0
 """Layer of a place whose correspondence nobody knows, as in filmed frames."""
 
@@ -90,13 +93,17 @@ def _path(
     heading = rng.uniform(0, 2 * np.pi)
     velocity = np.array([np.cos(heading), np.sin(heading)]) * speed
     turn = rng.normal(0, 0.5) / config.frames
-    angle, spin_rate = rng.normal(0, 0.2), rng.normal(0, spin)
-    growth = np.exp(rng.normal(0, 0.05))
+    # Steady turns and growth add up over a clip: long ones would end upside down, or with nothing but one object.
+    calm = min(1.0, FEW_FRAMES / config.frames)
+    angle, spin_rate = rng.normal(0, 0.2), rng.normal(0, spin) * calm
+    growth = np.exp(rng.normal(0, 0.05) * calm)
     stretch = np.exp(rng.normal(0, 0.1))
     flip = -1.0 if rng.random() < 0.5 else 1.0
     shear = rng.normal(0, 0.08)
     out = np.empty((config.frames, 2, 3), np.float32)
     position = np.array(centre, np.float64)
+    low, high = (np.array([config.width, config.height]) * share for share in (0.1, 0.9))
+    held = config.frames > FEW_FRAMES and rng.random() < 0.8
     for t in range(config.frames):
         cos, sin = np.cos(angle), np.sin(angle)
         linear = (
@@ -114,6 +121,10 @@ def _path(
                 velocity[0] * np.sin(turn) + velocity[1] * np.cos(turn),
             ]
         )
+        if held:
+            # As when whoever films follows: what would leave the frame turns round.
+            outward = np.where(position < low, velocity < 0, (position > high) & (velocity > 0))
+            velocity = np.where(outward, -velocity, velocity)
         angle += spin_rate
         zoom *= growth
     return out

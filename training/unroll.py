@@ -230,10 +230,9 @@ class Unroller:
             self._write(
                 remembered, current, key[:, t], previous, trusted, slots, clip["motion"][:, t], t, new
             )
-        extra = {
-            "correspondence": self._correspondence(key, clip["places"]),
-            "budget": remembered.budget_loss(),
-        }
+        extra = {"budget": remembered.budget_loss()}
+        if config.weights.correspondence > 0:
+            extra["correspondence"] = self._correspondence(key, clip["places"])
         if config.weights.gate > 0:
             extra["gate"] = remembered.supervision_loss()
         total = total / frames

@@ -55,7 +55,8 @@ def test_never_more_than_the_budget_is_kept(learned, rule):
     _, remembered = written(learned, rule=rule)
     kept = remembered.kept()
     assert kept.sum(1).max() <= 16
-    assert kept.shape == (BATCH, 1 + 3 * TOKENS)
+    # What the gate dropped stays in sight of the gradient; what a rule dropped is gone, as on a robot.
+    assert kept.shape == (BATCH, 1 + 3 * TOKENS if learned and rule in LEARNED else 16)
 
 
 def test_what_was_dropped_stays_dropped():
@@ -101,13 +102,40 @@ def test_an_empty_memory_is_read_like_any_other():
 
 
 def test_what_each_fixed_rule_keeps():
-    kept = {
-        rule: written(True, prompted=False, rule=rule)[1].kept() for rule in ("fifo", "random", "unbounded")
-    }
-    frame = torch.arange(3).repeat_interleave(TOKENS)
-    assert (frame[kept["fifo"][0, 1:]] == 2).all() and kept["fifo"][0].sum() == 16
-    assert kept["random"].sum(1).tolist() == [16, 16] and len(frame[kept["random"][0, 1:]].unique()) > 1
-    assert kept["unbounded"][:, 1:].all() and not kept["unbounded"][:, 0].any()  # slot 0 is not in use
+    births = {}
+    for rule in ("fifo", "random", "unbounded"):
+        _, remembered = written(True, prompted=False, rule=rule)
+        bank = remembered.begin_frame(torch.ones(BATCH, 1), WIDTH)
+        births[rule] = [row[mask] for row, mask in zip(bank.column("birth"), remembered.kept(), strict=True)]
+    assert all(torch.equal(row, torch.full((16,), 2.0)) for row in births["fifo"])
+    assert all(len(row) == 16 and len(row.unique()) > 1 for row in births["random"])
+    every = torch.arange(3.0).repeat_interleave(TOKENS)
+    assert all(torch.equal(row.sort().values, every) for row in births["unbounded"])
+
+
+def test_a_rules_bank_is_the_robots_bank():
+    """Frame by frame the same tokens, gathered, as `memory.select` keeps of the same scores."""
+    generator = torch.Generator().manual_seed(5)
+    remembered = GatedMemory(None, 16, 1.0, torch.Generator(), "fifo")
+    bank = memory.empty_bank(BATCH, 16, WIDTH, 1)
+    policy = torch.nn.functional.one_hot(torch.tensor([memory.POLICIES.index("fifo")] * BATCH), 4).float()
+    for t in range(4):
+        active, shown = torch.ones(BATCH, 1), torch.full((BATCH, 1), float(t == 1))
+        remembered.begin_frame(active, WIDTH)
+        fresh = tokens(generator, t)
+        remembered.write(fresh, fresh.identity, shown)
+        both = memory.concat(memory.begin_frame(bank, active), fresh)
+        budget = torch.full((BATCH,), 16.0)
+        if t == 1:
+            both = memory.anchor_quota(both, F.pad(fresh.identity, (0, 0, 16, 0)), budget, shown)
+        nothing = torch.zeros(both.key.shape[:2])
+        frame = fresh.column("birth")[:, 0]
+        score = memory.policy_scores(both, nothing, frame, policy, nothing)
+        bank = memory.select(both, score, 16, budget)
+    ours = remembered.begin_frame(torch.ones(BATCH, 1), WIDTH)
+    theirs = memory.begin_frame(bank, torch.ones(BATCH, 1))
+    for mine, robots in zip(ours.meta, theirs.meta, strict=True):
+        assert {tuple(row) for row in mine.tolist()} == {tuple(row) for row in robots.tolist()}
 
 
 def test_an_unknown_rule_is_refused():
@@ -166,8 +194,9 @@ def test_the_gate_learns_to_keep_what_matters(rule):
             remembered.write(fresh, fresh.identity * 0.0, torch.zeros(BATCH, 1))
             wanted = torch.nn.functional.pad(useful[:, : (t + 1) * TOKENS], (1, 0))
             remembered.watch((wanted * 20.0 - 10.0).unsqueeze(1))
-        weights = torch.softmax(remembered.log_kept(), dim=1)[:, 1:]
-        found = (weights * useful).sum(1).mean()
+        bank = remembered.begin_frame(torch.ones(BATCH, 1), WIDTH)
+        weights = torch.softmax(remembered.log_kept(), dim=1)
+        found = (weights * (bank.value[..., 0] > 0.0)).sum(1).mean()
         if supervised:
             return found.detach(), remembered.supervision_loss()
         return found, remembered.budget_loss() * 0.1 - found

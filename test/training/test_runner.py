@@ -91,6 +91,21 @@ def test_stages_follow_one_another_and_go_on_from_their_averages(small_run) -> N
     ]  # fmt: skip
 
 
+def test_frozen_parts_keep_their_weights_and_statistics(small_run) -> None:
+    config = small_run({"stages": {"memory": {"frozen": ["encoder", "key"]}}})
+    assert run(config) == 0
+    states = [checkpoint.load(path) for path in sorted((config.folder / CHECKPOINTS).glob("step_*.pt"))]
+    first, last = states[0]["student"], states[-1]["student"]
+    moved = {name for name in first if not torch.equal(first[name], last[name])}
+    assert moved and not {name for name in moved if name.split(".")[0] in ("encoder", "key")}
+    assert {name.split(".")[0] for name in moved} >= {"decoder", "head", "value"}
+
+
+def test_a_frozen_part_that_does_not_exist_is_named(small_run) -> None:
+    with pytest.raises(ConfigurationError, match=r"frozen names 'backbone'.*encoder"):
+        run(small_run({"stages": {"memory": {"frozen": ["backbone"]}}}))
+
+
 def test_sigterm_ends_a_run_with_a_checkpoint_and_its_own_exit_code(
     small_run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

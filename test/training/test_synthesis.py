@@ -37,6 +37,14 @@ def test_same_seed_same_clip(stills: Stills) -> None:
     assert np.array_equal(first.images, second.images) and np.array_equal(first.labels, second.labels)
 
 
+def test_objects_stay_in_the_picture_of_long_clips(stills: Stills) -> None:
+    """Left to their first velocity, most would be gone after a dozen frames."""
+    shape = SynthesisConfig(height=96, width=128, frames=16, absence=0.0)
+    clips = [render_clip(np.random.default_rng(seed), stills, shape) for seed in range(12)]
+    last = [len(np.unique(clip.labels[-1])) - 1 for clip in clips]
+    assert sum(last) > 0.7 * sum(clip.count for clip in clips)
+
+
 def test_patches_that_show_the_same_place_carry_the_same_label(stills: Stills) -> None:
     agreements = []
     for seed in range(12):
