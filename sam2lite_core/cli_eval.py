@@ -1,5 +1,6 @@
 """`sam2lite eval`: score the tracker, or anybody's masks, by a dataset's protocol."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -70,12 +71,14 @@ def tracker_options(
     model: Path | None,
     workers: int,
 ) -> "TrackerOptions":
-    """The tracker that the options describe; workers share the processor's cores unless threads are given."""
+    """The tracker that the options describe; processes share the machine's cores unless threads are given."""
     from sam2lite_core.evaluation.evaluate import TrackerOptions
     from sam2lite_core.evaluation.machine import usable_cores
+    from sam2lite_core.evaluation.team import processes_here
 
-    if threads is None and workers > 1:
-        threads = max(1, usable_cores() // workers)
+    processes = workers * processes_here()
+    if threads is None and processes > 1:
+        threads = max(1, usable_cores() // processes)
     path = None if model is None else str(model)
     return TrackerOptions(variant, backend, scale, budget, policy, threads, path)
 
@@ -88,13 +91,16 @@ def run_evaluation(
     workers: int,
     overwrite: bool,
     json_file: Path | None,
-) -> "Evaluation":
-    """Evaluate with a progress bar, print the table, write the JSON."""
+    more_tables: "Sequence[Callable[[Evaluation], Table]]" = (),
+) -> None:
+    """Evaluate with a progress bar, write the JSON, print tables of the result: of many processes, one does that."""
     from sam2lite_core.evaluation.evaluate import evaluate, result_document
+    from sam2lite_core.evaluation.team import launched_team
 
-    check_json_path(json_file)
+    team = launched_team()
+    team.main_does(lambda: check_json_path(json_file))
     names = dataset.names()
-    with show_progress(f"{len(names)} sequences", len(names)) as advance:
+    with show_progress(f"{len(names)} sequences", len(names), team.is_main) as advance:
         result = evaluate(
             dataset,
             options,
@@ -103,10 +109,12 @@ def run_evaluation(
             workers=workers,
             overwrite=overwrite,
             progress=lambda *_: advance(),
+            team=team,
         )
-    write_json(json_file, result_document(result))
-    Console().print(score_table(result))
-    return result
+    team.main_does(lambda: write_json(json_file, result_document(result)))
+    if team.is_main:
+        for table in (score_table, *more_tables):
+            Console().print(table(result))
 
 
 @eval_app.command("davis")
@@ -240,8 +248,7 @@ def eval_stress(
 
     options = tracker_options(variant, backend, scale, budget, policy, threads, model, workers)
     dataset = Stress(split(sets), clips)
-    result = run_evaluation(dataset, options, prompt, out, workers, overwrite, json_file)
-    Console().print(stress_table(result))
+    run_evaluation(dataset, options, prompt, out, workers, overwrite, json_file, [stress_table])
 
 
 @eval_app.command("results")
@@ -283,14 +290,16 @@ def eval_policies(
     """Compare memory policies at several budgets; every cell of the table is an evaluation of its own."""
     from sam2lite_core.evaluation.layouts.davis import Davis
     from sam2lite_core.evaluation.policies import evaluate_policies
+    from sam2lite_core.evaluation.team import launched_team
 
-    check_json_path(json_file)
+    team = launched_team()
+    team.main_does(lambda: check_json_path(json_file))
     options = tracker_options(variant, backend, scale, None, DEFAULT_POLICY, threads, model, workers)
     dataset = Davis(root, year, split(sequences))
     chosen, tokens = split(policies) or (), whole_numbers(budgets, "--budgets")
-    console = Console(stderr=True)
+    console = Console(stderr=True, quiet=not team.is_main)
     total = len(dataset.names()) * len(chosen) * len(tokens)
-    with show_progress("policies and budgets", total) as advance:
+    with show_progress("policies and budgets", total, team.is_main) as advance:
         content = evaluate_policies(
             dataset,
             options,
@@ -302,9 +311,11 @@ def eval_policies(
             overwrite=overwrite,
             progress=lambda *_: advance(),
             finished=lambda cell: console.print(f"{cell.policy} {cell.budget}: J&F {100 * cell.jf:.1f}"),
+            team=team,
         )
-    write_json(json_file, content)
-    print((out / "policies.md").read_text(encoding="utf-8"))
+    team.main_does(lambda: write_json(json_file, content))
+    if team.is_main:
+        print((out / "policies.md").read_text(encoding="utf-8"))
 
 
 def score_table(result: "Evaluation") -> Table:

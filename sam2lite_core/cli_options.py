@@ -40,12 +40,14 @@ OverwriteOption = Annotated[
 
 
 @contextlib.contextmanager
-def show_progress(title: str, total: int | None) -> Iterator[Any]:
+def show_progress(title: str, total: int | None, shown: bool = True) -> Iterator[Any]:
     """A progress bar on stderr, so that stdout holds results only; yields a function that moves it by one."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
     # Without a terminal the bar would leave blank lines in a log.
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with Progress(
+        *columns, console=console, transient=True, disable=not (shown and console.is_terminal)
+    ) as bar:
         task = bar.add_task(title, total=total)
         yield lambda: bar.advance(task)
 

@@ -17,13 +17,14 @@ import numpy as np
 from sam2lite_core.errors import ConfigurationError, Sam2LiteError
 from sam2lite_core.evaluation.absence import summarise_absences
 from sam2lite_core.evaluation.layouts.base import Dataset, VideoSequence
-from sam2lite_core.evaluation.machine import describe_machine
+from sam2lite_core.evaluation.machine import describe_machines
 from sam2lite_core.evaluation.many_objects import ManyObjects
 from sam2lite_core.evaluation.metrics import LabelMap
 from sam2lite_core.evaluation.prompting import check_prompt_kind, prompts_from_masks
 from sam2lite_core.evaluation.results import Evaluation, SequenceResult
 from sam2lite_core.evaluation.resume import Unfinished, resumable_folder
 from sam2lite_core.evaluation.scoring import SequenceScoring
+from sam2lite_core.evaluation.team import ALONE, Team
 from sam2lite_core.evaluation.workers import TrackerFactory, run_jobs
 from sam2lite_core.files import write_json
 from sam2lite_core.label_map import write_label_map
@@ -121,8 +122,11 @@ def evaluate(
     masks: bool = True,
     overwrite: bool = False,
     progress: Progress | None = None,
+    team: Team = ALONE,
 ) -> Evaluation:
     """Evaluate a tracker on a dataset.
+
+    The processes of a team all call this with the same arguments, and all get the whole evaluation.
 
     Args:
         dataset: which sequences, and where they are.
@@ -134,10 +138,12 @@ def evaluate(
         workers: processes; each builds a tracker of its own. The scores do not depend on it, the times do.
         masks: write the masks.
         overwrite: replace an earlier evaluation in `out`.
-        progress: told of every sequence.
+        progress: told of every sequence; of another process's sequences once all are done.
+        team: processes that share the sequences, and `out` with them.
 
     Raises:
         ConfigurationError: an unknown prompt, or no worker.
+        BackendError: another process of the team ended.
         SourceError: a folder or file is missing or unreadable, a mask has another size than its frame, or
             `out` cannot be written.
     """
@@ -154,14 +160,16 @@ def evaluate(
         if out is not None:
             asked = {**what_matters(settings), "sequences": names, "masks": masks}
             work = stack.enter_context(
-                resumable_folder(out, marker=marker, settings=asked, overwrite=overwrite)
+                resumable_folder(out, marker=marker, settings=asked, overwrite=overwrite, team=team)
             )
-        results = _run(dataset, names, options, prompt, work if masks else None, work, workers, progress)
-        evaluation = Evaluation(
-            dataset.title, settings, tuple(results[name] for name in names), describe_machine()
-        )
+        folder = work.folder / MASKS if work is not None and masks else None
+        jobs = [SequenceJob(dataset, name, options, prompt, folder) for name in names]
+        results = _run(jobs, options, work, workers, progress, team)
+        machine = describe_machines(team)
+        evaluation = Evaluation(dataset.title, settings, tuple(results[name] for name in names), machine)
         if work is not None:
-            write_json(work.folder / marker, result_document(evaluation))
+            target = work.folder / marker
+            team.main_does(lambda: write_json(target, result_document(evaluation)))
     return evaluation
 
 
@@ -188,25 +196,38 @@ def what_matters(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _run(
-    dataset: Dataset, names: list[str], options: TrackerFactory, prompt: str, masks: Unfinished | None,
-    work: Unfinished | None, workers: int, progress: Progress | None,
+    jobs: list[SequenceJob], options: TrackerFactory, work: Unfinished | None, workers: int,
+    progress: Progress | None, team: Team,
 ) -> dict[str, SequenceResult]:  # fmt: skip
     """Results by name; what an earlier run finished is read, not done again."""
-    done = [] if work is None else work.finished()
+    # Asked once: processes that looked one after the other would not share out the same.
+    done = [] if work is None else team.main_does(lambda: _take_up(work))
     results = {name: SequenceResult.from_json(work.load(name)) for name in done if work is not None}
-    folder = None if masks is None else masks.folder / MASKS
-    for left in () if folder is None else folder.rglob(".*.partial.png"):
-        left.unlink()  # a run was killed while it wrote this one
-    jobs = [SequenceJob(dataset, name, options, prompt, folder) for name in names if name not in results]
-    for result in run_jobs(jobs, options, workers):
+
+    def add(document: dict[str, Any]) -> None:
         # Round trip: a run in one piece must not differ from one that was taken up again.
-        document = result.to_json()
-        if work is not None:
-            work.save(result.name, document)
-        results[result.name] = SequenceResult.from_json(document)
+        result = SequenceResult.from_json(document)
+        results[result.name] = result
         if progress is not None:
-            progress(result.name, len(results), len(names))
+            progress(result.name, len(results), len(jobs))
+
+    documents = []
+    for result in run_jobs(team.share([job for job in jobs if job.name not in results]), options, workers):
+        documents.append(result.to_json())
+        if work is not None:
+            work.save(result.name, documents[-1])
+        add(documents[-1])
+    for document in team.gather(documents):
+        if document["name"] not in results:
+            add(document)
     return results
+
+
+def _take_up(work: Unfinished) -> list[str]:
+    """Clear away the masks that a run was killed over; what it finished."""
+    for left in (work.folder / MASKS).rglob(".*.partial.png"):
+        left.unlink()
+    return work.finished()
 
 
 def evaluate_sequence(

@@ -5,6 +5,8 @@ import platform
 from importlib import metadata
 from pathlib import Path
 
+from sam2lite_core.evaluation.team import Team
+
 PACKAGES = ("numpy", "opencv-python-headless", "onnxruntime", "torch", "transformers")
 
 
@@ -38,6 +40,15 @@ def describe_machine() -> dict[str, str | int]:
         except metadata.PackageNotFoundError:
             continue
     return facts
+
+
+def describe_machines(team: Team) -> dict[str, str | int]:
+    """The machine of the main process; with others in the team, how many processes, and every kind of processor."""
+    machines = team.gather([describe_machine()])
+    if team.count == 1:
+        return machines[0]
+    processors = " + ".join(dict.fromkeys(str(machine["cpu"]) for machine in machines))
+    return {**machines[0], "cpu": processors, "processes": team.count}
 
 
 def resident_mb() -> float:

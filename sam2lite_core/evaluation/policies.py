@@ -17,6 +17,7 @@ from sam2lite_core.evaluation.evaluate import (
 )
 from sam2lite_core.evaluation.layouts.base import Dataset
 from sam2lite_core.evaluation.results import Evaluation
+from sam2lite_core.evaluation.team import ALONE, Team
 from sam2lite_core.files import write_atomically, write_json
 from sam2lite_core.settings import check_budget, check_policy
 
@@ -49,6 +50,7 @@ def evaluate_policies(
     overwrite: bool = False,
     progress: Progress | None = None,
     finished: Callable[[Cell], None] | None = None,
+    team: Team = ALONE,
 ) -> dict[str, Any]:
     """Evaluate every policy at every budget.
 
@@ -66,6 +68,7 @@ def evaluate_policies(
         overwrite: replace cells of other settings.
         progress: told of every sequence of every cell.
         finished: told of every cell.
+        team: processes that share the sequences of every cell, and `out` with them.
 
     Returns:
         What `policies.json` holds.
@@ -81,7 +84,7 @@ def evaluate_policies(
         for budget in map(check_budget, budgets):
             chosen = replace(options, memory_policy=policy, memory_budget=budget)
             evaluation = _cell(
-                dataset, chosen, out / f"{policy}-{budget}", prompt, workers, overwrite, progress
+                dataset, chosen, out / f"{policy}-{budget}", prompt, workers, overwrite, progress, team
             )
             cells.append(_summary(policy, budget, evaluation, out))
             if finished is not None:
@@ -91,33 +94,49 @@ def evaluate_policies(
         "settings": describe_settings(dataset, options, prompt),
         "policies": [asdict(cell) for cell in cells],
     }
-    write_json(out / POLICIES_FILE, content)
-    write_atomically(out / "policies.md", markdown(cells, dataset.title, options, prompt).encode())
+
+    def write() -> None:
+        write_json(out / POLICIES_FILE, content)
+        write_atomically(out / "policies.md", markdown(cells, dataset.title, options, prompt).encode())
+
+    team.main_does(write)
     return content
 
 
 def _cell(
     dataset: Dataset, options: TrackerOptions, out: Path, prompt: str, workers: int, overwrite: bool,
-    progress: Progress | None,
+    progress: Progress | None, team: Team,
 ) -> Evaluation:  # fmt: skip
     """One evaluation, read where it is there already."""
-    path = out / f"{dataset.key}.json"
-    if path.is_file():
-        try:
-            evaluation = Evaluation.from_json(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise SourceError(f"{path}: not an evaluation of ours ({error}); remove it") from None
-        asked = json.loads(json.dumps(what_matters(describe_settings(dataset, options, prompt))))
-        same = [entry.name for entry in evaluation.sequences] == dataset.names()
-        if what_matters(evaluation.settings) == asked and same:
-            return evaluation
-        if not overwrite:
-            raise SourceError(
-                f"{path}: of other settings or sequences; choose another folder or allow overwriting"
-            )
+    earlier = team.main_does(lambda: _earlier_cell(dataset, options, out, prompt, overwrite))
+    if earlier is not None:
+        return earlier
     return evaluate(
-        dataset, options, prompt, out, workers=workers, masks=False, overwrite=overwrite, progress=progress
-    )
+        dataset, options, prompt, out, workers=workers, masks=False, overwrite=overwrite, progress=progress,
+        team=team,
+    )  # fmt: skip
+
+
+def _earlier_cell(
+    dataset: Dataset, options: TrackerOptions, out: Path, prompt: str, overwrite: bool
+) -> Evaluation | None:
+    """The evaluation that an earlier run left; None where there is none, or it may be replaced."""
+    path = out / f"{dataset.key}.json"
+    if not path.is_file():
+        return None
+    try:
+        evaluation = Evaluation.from_json(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SourceError(f"{path}: not an evaluation of ours ({error}); remove it") from None
+    asked = json.loads(json.dumps(what_matters(describe_settings(dataset, options, prompt))))
+    same = [entry.name for entry in evaluation.sequences] == dataset.names()
+    if what_matters(evaluation.settings) == asked and same:
+        return evaluation
+    if not overwrite:
+        raise SourceError(
+            f"{path}: of other settings or sequences; choose another folder or allow overwriting"
+        )
+    return None
 
 
 def _summary(policy: str, budget: int, evaluation: Evaluation, out: Path) -> Cell:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sam2lite_core.errors import SourceError
+from sam2lite_core.evaluation.team import ALONE, Team
 from sam2lite_core.files import check_output_folder, take_place, write_json
 
 SETTINGS_FILE = "settings.json"
@@ -24,7 +25,8 @@ class Unfinished:
 
     def finished(self) -> list[str]:
         """Names of the finished pieces, sorted."""
-        return sorted(path.stem for path in (self.folder / PIECES).glob("*.json"))
+        # A hidden file is one that a run was killed over.
+        return sorted(path.stem for path in (self.folder / PIECES).glob("[!.]*.json"))
 
     def load(self, name: str) -> dict[str, Any]:
         """What a finished piece found.
@@ -56,7 +58,12 @@ def unfinished_folder(path: Path) -> Path:
 
 @contextlib.contextmanager
 def resumable_folder(
-    path: str | Path, *, marker: str, settings: Mapping[str, Any], overwrite: bool = False
+    path: str | Path,
+    *,
+    marker: str,
+    settings: Mapping[str, Any],
+    overwrite: bool = False,
+    team: Team = ALONE,
 ) -> Iterator[Unfinished]:
     """Fill a folder that takes its place when the block ends; what an interrupted run finished is taken up again.
 
@@ -68,28 +75,37 @@ def resumable_folder(
         marker: a file that every complete result holds, as for `files.output_folder`.
         settings: what was asked for, plain JSON; an unfinished run with others is not continued.
         overwrite: replace an earlier result, and drop an unfinished run with other settings.
+        team: processes that fill the folder together, all in this block; its main one makes and moves it.
 
     Yields:
         The work under way.
 
     Raises:
-        SourceError: the place is taken, cannot be written, or holds an unfinished run with other settings.
+        SourceError: the place is taken, cannot be written, or holds an unfinished run with other settings; or this
+            machine does not see the folder that the main process made.
     """
     path = Path(path)
-    check_output_folder(path, marker=marker, overwrite=overwrite)
-    folder = unfinished_folder(path)
-    try:
-        _prepare(folder, json.loads(json.dumps(settings)), overwrite)
-    except OSError as error:
-        raise SourceError(f"{folder}: cannot be written: {error.strerror}") from None
+    folder, asked = unfinished_folder(path), json.loads(json.dumps(settings))
+
+    def make() -> None:
+        check_output_folder(path, marker=marker, overwrite=overwrite)
+        try:
+            _prepare(folder, asked, overwrite)
+        except OSError as error:
+            raise SourceError(f"{folder}: cannot be written: {error.strerror}") from None
+
+    team.main_does(make)
+    if not team.is_main:
+        _check_shared(folder, asked)
     work = Unfinished(folder)
     try:
         yield work
-        take_place(folder, path)
+        team.main_does(lambda: take_place(folder, path))
     except OSError as error:
         raise SourceError(f"{path}: cannot be written: {error.strerror}") from error
     finally:
-        if folder.exists() and not work.finished():
+        # Others of a team may still be at work in there.
+        if team.count == 1 and folder.exists() and not work.finished():
             shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -112,6 +128,19 @@ def _prepare(folder: Path, settings: dict[str, Any], overwrite: bool) -> None:
         shutil.rmtree(folder)
     (folder / PIECES).mkdir(parents=True)
     write_json(folder / SETTINGS_FILE, settings)
+
+
+def _check_shared(folder: Path, settings: dict[str, Any]) -> None:
+    """Check that this process sees the main process's folder, and was asked for the same."""
+    try:
+        main = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise SourceError(
+            f"{folder}: the main process made it, and this machine does not see it; choose a folder that all "
+            "machines share"
+        ) from None
+    if main != settings:
+        raise SourceError(f"{folder}: the main process runs {_difference(main, settings)}, as this one would")
 
 
 def _difference(before: dict[str, Any] | None, now: dict[str, Any]) -> str:

@@ -1,9 +1,13 @@
 """Evaluations that stop and go on, over one process and many, and the table of policies."""
 
 import dataclasses
+import importlib.util
 import json
+import os
+import socket
 import subprocess
 import sys
+import threading
 import time
 
 import cv2
@@ -11,13 +15,15 @@ import numpy as np
 import pytest
 
 from sam2lite_core import cli
-from sam2lite_core.errors import ConfigurationError, SourceError
+from sam2lite_core.cli_eval import tracker_options
+from sam2lite_core.errors import BackendError, ConfigurationError, SourceError
 from sam2lite_core.evaluation.evaluate import TrackerOptions, evaluate
 from sam2lite_core.evaluation.layouts.davis import Davis
 from sam2lite_core.evaluation.policies import evaluate_policies
 from sam2lite_core.evaluation.rendered import render_clip
 from sam2lite_core.evaluation.results import Evaluation
 from sam2lite_core.evaluation.resume import unfinished_folder
+from sam2lite_core.evaluation.team import COUNTS, COUNTS_HERE, Team
 from sam2lite_core.label_map import write_label_map
 from sam2lite_core.types import StepTimings, TrackResult
 
@@ -191,6 +197,298 @@ def test_a_killed_command_goes_on_to_the_same_numbers(data, tmp_path):
 def test_bad_arguments_are_refused(data, change, message):
     with pytest.raises(ConfigurationError, match=message):
         evaluate(Davis(data), CopyOptions(), **change)
+
+
+# --- many processes
+
+
+class Meeting:
+    """Where threads lay down what they send, by step and number, and say that they have ended."""
+
+    def __init__(self, count):
+        self.count, self.box, self.ended, self.changed = count, {}, set(), threading.Condition()
+
+    def complete(self, step):
+        return all((step, number) in self.box for number in range(self.count))
+
+    def deserted(self, step):
+        return any((step, number) not in self.box for number in self.ended)
+
+
+class ThreadTeam(Team):
+    """A team whose processes are threads."""
+
+    def __init__(self, number, meeting):
+        self.number, self.count, self.meeting, self.step = number, meeting.count, meeting, 0
+
+    def exchange(self, value):
+        meeting, self.step = self.meeting, self.step + 1
+        with meeting.changed:
+            meeting.box[self.step, self.number] = value
+            meeting.changed.notify_all()
+            assert meeting.changed.wait_for(
+                lambda: meeting.complete(self.step) or meeting.deserted(self.step), timeout=60
+            )
+            if not meeting.complete(self.step):
+                raise BackendError("lost the others")
+            return [meeting.box[self.step, number] for number in range(self.count)]
+
+    def main_does(self, work):
+        outcome = (None, None)
+        if self.is_main:
+            try:
+                outcome = (work(), None)
+            except (SourceError, OSError) as error:
+                outcome = (None, error)
+        found, error = self.exchange(outcome)[0]
+        if error is not None:
+            raise error
+        return found
+
+    def gather(self, items):
+        return [item for items in self.exchange(items) for item in items]
+
+
+def together(count, work):
+    """What `work(team)` returned or raised, by process."""
+    meeting, outcomes = Meeting(count), {}
+
+    def member(number):
+        try:
+            outcomes[number] = work(ThreadTeam(number, meeting))
+        except Exception as error:
+            outcomes[number] = error
+        with meeting.changed:
+            meeting.ended.add(number)
+            meeting.changed.notify_all()
+
+    threads = [threading.Thread(target=member, args=[number]) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return [outcomes[number] for number in range(count)]
+
+
+def steps(trackers):
+    return [10**9 - tracker.left for tracker in trackers]
+
+
+@pytest.mark.parametrize(("count", "followed"), [(2, [10, 5]), (3, [5, 5, 5]), (4, [5, 5, 5, 0])])
+def test_a_team_shares_the_sequences_and_finds_what_one_does(data, tmp_path, count, followed):
+    trackers = [Copier() for _ in range(count)]
+    told = []
+
+    def work(team):
+        options, out = CopyOptions(trackers[team.number]), tmp_path / "out"
+        progress = (lambda *event: told.append(event)) if team.is_main else None
+        return evaluate(Davis(data, 2017), options, out=out, progress=progress, team=team)
+
+    found = together(count, work)
+    alone = evaluate(Davis(data, 2017), CopyOptions(), out=tmp_path / "alone")
+    assert steps(trackers) == followed
+    assert all(scores(evaluation) == scores(alone) for evaluation in found)
+    assert scores(json.loads((tmp_path / "out" / "davis.json").read_text())) == scores(alone)
+    assert found[0].machine == {**alone.machine, "processes": count}
+    assert [event[1:] for event in told] == [(1, 3), (2, 3), (3, 3)]
+    masks = sorted(path.relative_to(tmp_path / "alone") for path in (tmp_path / "alone").rglob("*.png"))
+    assert len(masks) == 15
+    assert all((tmp_path / "out" / m).read_bytes() == (tmp_path / "alone" / m).read_bytes() for m in masks)
+
+
+def test_a_team_takes_up_what_one_process_left(data, tmp_path):
+    stop_after_the_first(data, tmp_path / "out")
+    trackers = [Copier(), Copier()]
+    found = together(
+        2,
+        lambda team: evaluate(
+            Davis(data, 2017), CopyOptions(trackers[team.number]), out=tmp_path / "out", team=team
+        ),
+    )
+    assert steps(trackers) == [5, 5]
+    assert scores(found[1]) == scores(evaluate(Davis(data, 2017), CopyOptions()))
+    assert not unfinished_folder(tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("out", "kind", "message"),
+    [
+        ("elsewhere", "copy", r"elsewhere\.unfinished: .*choose a folder that all machines share"),
+        (
+            "out",
+            "other",
+            r"out\.unfinished: the main process runs with tracker\.kind 'copy' instead of 'other'",
+        ),
+    ],
+)
+def test_a_process_that_does_not_fit_ends_the_team(data, tmp_path, out, kind, message):
+    def work(team):
+        folder = tmp_path / ("out" if team.is_main else out)
+        options = CopyOptions(kind="copy" if team.is_main else kind)
+        return evaluate(Davis(data, 2017), options, out=folder, team=team)
+
+    main, other = together(2, work)
+    with pytest.raises(SourceError, match=message):
+        raise other
+    with pytest.raises(BackendError, match="lost the others"):
+        raise main
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_stops_the_main_process_stops_all(data, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "letter.txt").write_text("dear")
+    trackers = [Copier(), Copier()]
+    found = together(
+        2,
+        lambda team: evaluate(
+            Davis(data), CopyOptions(trackers[team.number]), out=tmp_path / "out", team=team
+        ),
+    )
+    for error in found:
+        with pytest.raises(SourceError, match="out: not empty"):
+            raise error
+    assert steps(trackers) == [0, 0]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_team_fills_the_table_of_policies(data, tmp_path):
+    trackers = [Copier(), Copier()]
+    found = together(
+        2,
+        lambda team: evaluate_policies(
+            Davis(data), CopyOptions(trackers[team.number]), tmp_path, ["fifo"], [64, 128], team=team
+        ),
+    )
+    assert steps(trackers) == [20, 10]
+    assert found[0] == found[1] == json.loads((tmp_path / "policies.json").read_text())
+    again = together(
+        2,
+        lambda team: evaluate_policies(
+            Davis(data), CopyOptions(trackers[team.number]), tmp_path, ["fifo"], [64, 128], team=team
+        ),
+    )
+    assert steps(trackers) == [20, 10]
+    assert again[1] == found[0]
+
+
+@pytest.fixture
+def unlaunched(monkeypatch):
+    """An environment in which nobody counted processes."""
+    for name in (*COUNTS, *COUNTS_HERE):
+        monkeypatch.delenv(name, raising=False)
+    return monkeypatch
+
+
+@pytest.mark.parametrize("count", [None, "1", ""])
+def test_one_process_does_not_look_at_accelerate(unlaunched, count):
+    if count is not None:
+        unlaunched.setenv("WORLD_SIZE", count)
+    code = (
+        "import sys; from sam2lite_core.evaluation.team import ALONE, launched_team; assert launched_team() is ALONE;"
+        "import sam2lite_core.evaluation.evaluate; print([m for m in ('accelerate', 'torch') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_many_processes_without_accelerate_are_refused(unlaunched, data, tmp_path, capsys):
+    unlaunched.setenv("WORLD_SIZE", "2")
+    unlaunched.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SystemExit) as end:
+        cli.main(["eval", "davis", "--root", str(data), "--out", str(tmp_path / "out")])
+    assert end.value.code == 2
+    assert "WORLD_SIZE is 2, and Accelerate is not installed" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("given", "workers", "here", "threads"),
+    [(None, 1, None, None), (None, 2, None, 6), (None, 1, "3", 4), (None, 2, "3", 2), (7, 2, "3", 7)],
+)
+def test_processes_share_the_cores_of_their_machine(unlaunched, given, workers, here, threads):
+    unlaunched.setattr("sam2lite_core.evaluation.machine.usable_cores", lambda: 12)
+    if here is not None:
+        unlaunched.setenv("LOCAL_WORLD_SIZE", here)
+    options = tracker_options("tiny", "auto", None, None, "fifo", given, None, workers)
+    assert options.threads == threads
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return str(listener.getsockname()[1])
+
+
+def start_pair(unlaunched, arguments):
+    """The command in two processes that meet as Accelerate's do; each may have arguments of its own."""
+    unlaunched.setenv("OMP_NUM_THREADS", "1")
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": "2"}
+    return [
+        subprocess.Popen(
+            [sys.executable, "-m", "sam2lite_core.cli", *own],
+            env={**os.environ, **meeting, "RANK": str(number)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number, own in enumerate(arguments)
+    ]
+
+
+def test_a_killed_pair_is_taken_up_by_accelerate_to_the_same_numbers(unlaunched, data, tmp_path):
+    """Real processes and the real tracker."""
+    pytest.importorskip("accelerate", reason="needs Accelerate: pip install 'sam2lite[distributed]'")
+    out, pieces = tmp_path / "out", unfinished_folder(tmp_path / "out") / "sequences"
+    command = ["eval", "davis", "--root", str(data), "--year", "2017", "--scale", "0.5", "--threads", "1"]
+    command += ["--out", str(out)]
+    pair = start_pair(unlaunched, [command, command])
+    while all(process.poll() is None for process in pair) and not list(pieces.glob("[!.]*.json")):
+        time.sleep(0.005)
+    for process in pair:
+        process.kill()
+        process.communicate()
+    left = sorted(path.stem for path in pieces.glob("[!.]*.json"))
+    assert left
+    assert not out.exists()
+
+    launch = [
+        "-m",
+        "accelerate.commands.launch",
+        "--multi_gpu",
+        "--num_processes",
+        "2",
+        "--num_machines",
+        "1",
+    ]
+    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", free_port()]
+    done = subprocess.run(
+        [sys.executable, *launch, "-m", "sam2lite_core.cli", *command],
+        capture_output=True, text=True, check=False, timeout=240,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("DAVIS 2017, shown by mask") == 1
+
+    whole = evaluate(Davis(data, 2017), TrackerOptions(scale=0.5, threads=1), out=tmp_path / "whole")
+    found = json.loads((out / "davis.json").read_text())
+    assert found["machine"]["processes"] == 2
+    assert scores(found) == scores(whole)
+    masks = list((tmp_path / "whole").rglob("*.png"))
+    assert len(masks) == 15
+    for path in masks:
+        assert path.read_bytes() == (out / path.relative_to(tmp_path / "whole")).read_bytes()
+
+
+def test_a_process_that_fails_ends_its_pair(unlaunched, data, tmp_path):
+    pytest.importorskip("accelerate", reason="needs Accelerate: pip install 'sam2lite[distributed]'")
+    command = ["eval", "davis", "--out", str(tmp_path / "out"), "--root"]
+    pair = start_pair(unlaunched, [[*command, str(data)], [*command, str(tmp_path / "none")]])
+    (_, main), (_, other) = (process.communicate(timeout=240) for process in pair)
+    assert [process.returncode for process in pair] == [2, 2]
+    assert "none/Annotations: no such folder" in other
+    assert "process 0 of 2 lost the others" in main
+    assert "Traceback" not in main + other
+    assert not (tmp_path / "out").exists()
 
 
 # --- policies

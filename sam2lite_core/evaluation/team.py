@@ -1,0 +1,145 @@
+"""The processes that Accelerate started for one evaluation, perhaps on many machines.
+
+Every process takes its share of the sequences. The first one, called main, is the only one that makes folders, puts
+the result in its place and prints tables. They speak over Accelerate's process group on the CPU: masks and finished
+sequences go through a folder that all machines share, little else is sent.
+"""
+
+import importlib.util
+import os
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from sam2lite_core.errors import BackendError, ConfigurationError, Sam2LiteError
+
+# Who starts processes counts them under one of these names: Accelerate and torchrun, or an MPI that Accelerate runs.
+COUNTS = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+COUNTS_HERE = (
+    "LOCAL_WORLD_SIZE",
+    "MPI_LOCALNRANKS",
+    "OMPI_COMM_WORLD_LOCAL_SIZE",
+    "MV2_COMM_WORLD_LOCAL_SIZE",
+)
+
+LONGEST_WAIT = timedelta(days=7)
+"""A process that is through with its share waits for the others; one that ends is noticed at once."""
+
+Item = TypeVar("Item")
+Found = TypeVar("Found")
+
+
+class Team:
+    """A process that works alone: it is main, and all is its share."""
+
+    number = 0
+    count = 1
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process makes folders, writes results and prints."""
+        return self.number == 0
+
+    def share(self, items: Sequence[Item]) -> Sequence[Item]:
+        """What this process is to do: one in `count` of the items, which are the same in every process."""
+        return items[self.number :: self.count]
+
+    def main_does(self, work: Callable[[], Found]) -> Found:
+        """Let the main process do something, and tell all what came of it.
+
+        Raises:
+            Exception: what the work raised, in every process.
+            BackendError: another process ended.
+        """
+        return work()
+
+    def gather(self, items: list[Item]) -> list[Item]:
+        """The items of all processes, in every process.
+
+        Raises:
+            BackendError: another process ended.
+        """
+        return items
+
+
+ALONE = Team()
+
+
+class AcceleratedTeam(Team):
+    """The processes of `accelerate launch`."""
+
+    def __init__(self) -> None:
+        """Meet the other processes.
+
+        Raises:
+            BackendError: they cannot be reached.
+        """
+        from accelerate import PartialState
+
+        try:
+            # On the CPU whatever the tracker runs on: nothing but small objects is sent.
+            state = PartialState(cpu=True, timeout=LONGEST_WAIT)
+        except (RuntimeError, ValueError) as error:
+            raise BackendError(f"the processes that Accelerate started cannot meet: {error}") from None
+        self.number, self.count = int(state.process_index), int(state.num_processes)
+
+    def main_does(self, work: Callable[[], Found]) -> Found:
+        """See `Team.main_does`."""
+        from accelerate.utils import broadcast_object_list
+
+        outcome: list[Any] = [None, None]
+        if self.is_main:
+            try:
+                outcome[0] = work()
+            except (Sam2LiteError, OSError) as error:
+                outcome[1] = error
+        self._together(lambda: broadcast_object_list(outcome))
+        if outcome[1] is not None:
+            raise outcome[1]
+        found: Found = outcome[0]
+        return found
+
+    def gather(self, items: list[Item]) -> list[Item]:
+        """See `Team.gather`."""
+        from accelerate.utils import gather_object
+
+        found: list[Item] = self._together(lambda: gather_object(items))
+        return found
+
+    def _together(self, step: Callable[[], Any]) -> Any:
+        """A step that all processes take."""
+        try:
+            return step()
+        except RuntimeError:
+            raise BackendError(
+                f"process {self.number} of {self.count} lost the others; what the one that ended first said tells why"
+            ) from None
+
+
+def launched_team() -> Team:
+    """The team that this process was started for; alone, and without a look at Accelerate, where nobody says so.
+
+    Raises:
+        ConfigurationError: one of many processes, and Accelerate is not installed.
+        BackendError: the others cannot be reached.
+    """
+    name = next((name for name in COUNTS if _count(name) > 1), None)
+    if name is None:
+        return ALONE
+    if importlib.util.find_spec("accelerate") is None:
+        raise ConfigurationError(
+            f"{name} is {os.environ[name]}, and Accelerate is not installed: pip install 'sam2lite[distributed]'; "
+            f"or unset {name} to evaluate in one process"
+        )
+    return AcceleratedTeam()
+
+
+def processes_here() -> int:
+    """How many processes of the team run on this machine, as far as who started them tells."""
+    return max(map(_count, COUNTS_HERE))
+
+
+def _count(name: str) -> int:
+    """A number of processes in the environment; 1 where there is none."""
+    text = os.environ.get(name, "")
+    return int(text) if text.isdecimal() else 1
