@@ -207,8 +207,8 @@ def test_every_import_of_the_nodes_is_declared_in_package_xml() -> None:
         "typer": "python3-typer",
         "yaml": "python3-yaml",
     }
-    # Our own conversions serve without cv_bridge, and `ros2 bag` replays without rosbags; pictures, exports, engines and
-    # evaluations over many machines are made on workstations.
+    # Our own conversions serve without cv_bridge, and `ros2 bag` replays without rosbags; pictures, exports, engines
+    # and evaluations over many machines are made on workstations.
     optional = {"accelerate", "cv_bridge", "jinja2", "matplotlib", "rosbags", "tensorrt_rtx_bindings"}
     robots = [
         path
