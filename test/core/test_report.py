@@ -22,9 +22,11 @@ from sam2lite_core.evaluation.policies import evaluate_policies
 from sam2lite_core.evaluation.report.inputs import read_inputs
 from sam2lite_core.evaluation.report.page import write_report
 from sam2lite_core.evaluation.report.plots import time_series
+from sam2lite_core.evaluation.report.tradeoff import measured_energy, tradeoff
 from sam2lite_core.evaluation.report.worst import worst_frames
 from sam2lite_core.label_map import write_label_map
 from sam2lite_core.types import StepTimings, TrackResult
+from sam2lite_core.variants import DEFAULT_POLICY, VARIANTS
 
 for needed in ("jinja2", "matplotlib"):
     pytest.importorskip(needed, reason=f"needs {needed}: pip install 'sam2lite[report]'")
@@ -184,6 +186,7 @@ def test_every_section_is_filled(full):
         "policies": ["B = 64", "B = 256"],
         "stress": ["long occlusion", "50.0", "25.0"],
         "latency": ["a processor", "yes", "no", "A deadline of 33 ms"],
+        "tradeoff": ["DAVIS 2016, against time", "Energy: not measured; sam2lite bench"],
         "worst": ["moving, frame 00004, object 1: J&F 0.0"],
     }
     for section, expected in words.items():
@@ -208,6 +211,123 @@ def test_sections_without_inputs_say_which_command_makes_them(tmp_path):
     ):
         assert command in " ".join(page.text[section]), section
     assert [section for section, _ in page.images] == ["latency"]
+
+
+# --- accuracy against energy or time
+
+ENERGY = {"rapl package-0": 30.0, "nvml": 12.5}
+
+
+def run_of(folder, machine=None, **tracker):
+    """The first run, of another tracker or machine."""
+    document = json.loads((folder / "davis.json").read_text())
+    document["settings"]["tracker"] |= {"backend": "auto", "memory_policy": DEFAULT_POLICY} | tracker
+    document["machine"] = {"cpu": "a processor", "cores": 2} | (machine or {})
+    return document
+
+
+def bench_of(energy=ENERGY, cpu="a processor", **row):
+    """A measurement of ρ = 0.5 and 1 with one object and with two, with figures at ρ = 0.5."""
+    rows = [
+        {**entry, "backend": "onnxruntime", "precision": "auto", "objects": count, **row}
+        for entry in BENCH["latency"]
+        for count in (1, 2)
+    ]
+    rows[0] |= {"energy_mj": energy}
+    rows[1] |= {"energy_mj": {name: 9 * value for name, value in energy.items()}}
+    return {**BENCH, "machine": {"cpu": cpu, "cores": 2}, "latency": rows, "energy": ", ".join(energy)}
+
+
+def read(folder, runs, benches=()):
+    """What a report finds in a folder with these documents."""
+    for name, document in runs.items():
+        (folder / name).mkdir()
+        (folder / name / "davis.json").write_text(json.dumps(document))
+    for index, document in enumerate(benches):
+        (folder / f"{index}").mkdir()
+        (folder / f"{index}" / "bench.json").write_text(json.dumps(document))
+    return read_inputs([folder])
+
+
+@pytest.mark.parametrize(
+    ("tracker", "bench", "millijoules"),
+    [
+        ({}, {}, 42.5),
+        ({"backend": "onnxruntime"}, {}, 42.5),
+        ({"memory_budget": VARIANTS["tiny"].memory_budget}, {}, 42.5),
+        ({"backend": "torch"}, {}, None),
+        ({"scale": 1.0}, {}, None),
+        ({"scale": None}, {}, None),
+        ({"variant": "base"}, {}, None),
+        ({"variant": "copy"}, {}, None),
+        ({"memory_budget": 64}, {}, None),
+        ({"memory_policy": "random"}, {}, None),
+        ({"machine": {"cpu": "another"}}, {}, None),
+        ({"machine": {"cores": 4}}, {}, None),
+        ({}, {"precision": "int8"}, None),
+        ({}, {"objects": 2}, None),
+        ({}, {"energy": {}}, None),
+    ],
+)
+def test_energy_is_taken_from_a_measurement_of_the_same(results, tmp_path, tracker, bench, millijoules):
+    inputs = read(tmp_path, {"run": run_of(results / "first", **tracker)}, [bench_of(**bench)])
+    energy = measured_energy(inputs.runs[0], inputs.benches)
+    assert (energy and energy.millijoules) == millijoules
+    if energy:
+        assert energy.meters == ("rapl package-0", "nvml")
+
+
+def test_auto_has_no_energy_where_several_backends_were_measured(results, tmp_path):
+    both = bench_of()
+    both["latency"] = [*both["latency"], {**both["latency"][0], "backend": "torch"}]
+    runs = {"auto": run_of(results / "first"), "torch": run_of(results / "first", backend="torch")}
+    inputs = read(tmp_path, runs, [both])
+    found = {run.name: measured_energy(run, inputs.benches) for run in inputs.runs}
+    assert found["auto"] is None
+    assert found["torch"].millijoules == 42.5
+
+
+def test_energy_is_shown_where_it_was_measured_and_time_for_all(results, tmp_path):
+    runs = {
+        "half": run_of(results / "first"),
+        "whole": run_of(results / "first", scale=1.0),
+        "board": run_of(results / "first", machine={"cpu": "a board"}),
+    }
+    benches = [bench_of(), bench_of({"jetson VDD_IN": 7.25}, cpu="a board")]
+    section = tradeoff(read(tmp_path, runs, benches))
+    assert [picture.caption for picture in section.pictures] == [
+        "DAVIS 2016, against energy, measured with jetson VDD_IN",
+        "DAVIS 2016, against energy, measured with rapl package-0 + nvml",
+        "DAVIS 2016, against time",
+    ]
+    (table,) = section.tables
+    assert {row[0]: tuple(row[3:]) for row in table.rows} == {
+        "board": ("7.2", "jetson VDD_IN", "1"),
+        "half": ("42.5", "rapl package-0 + nvml", "0"),
+        "whole": ("–", "–", "–"),
+    }
+    assert section.note == ""
+    write_report([tmp_path], tmp_path / "out.html")
+    page = parse(tmp_path / "out.html")
+    assert [section for section, _ in page.images].count("tradeoff") == 3
+
+
+@pytest.mark.parametrize(
+    ("benches", "why"),
+    [
+        ([], "not measured; sam2lite bench"),
+        (
+            [{**BENCH, "energy": "not measurable here: no RAPL counter"}],
+            "not measurable here: no RAPL counter",
+        ),
+        ([bench_of(cpu="another")], "no run has the processor"),
+    ],
+)
+def test_the_report_says_why_it_shows_time(results, tmp_path, benches, why):
+    section = tradeoff(read(tmp_path, {"run": run_of(results / "first")}, benches))
+    assert section.note.startswith(f"Against time. Energy: {why}")
+    assert [picture.caption for picture in section.pictures] == ["DAVIS 2016, against time"]
+    assert not section.tables
 
 
 def test_worst_frames_are_the_lowest_one_a_sequence(results):

@@ -137,15 +137,20 @@ def latency_by_rung(benches: Mapping[str, Mapping[str, Any]], deadline_ms: float
     return as_data_uri(figure)
 
 
-def accuracy_against_time(runs: Sequence[Run]) -> str:
-    """J&F against the mean step time, a point a run (the paper's figure 4, with time in place of energy)."""
+def accuracy_against(points: Sequence[tuple[Run, float]], label: str) -> str:
+    """J&F against what a step costs, a point a run (the paper's figure 4).
+
+    Args:
+        points: runs and what a step of theirs costs.
+        label: of the cost, with its unit.
+    """
     figure, (axes,) = _figure(6.0, 3.6)
-    for index, run in enumerate(runs):
-        x, y = run.evaluation.mean_ms, 100 * (run.evaluation.jf or 0.0)
+    for index, (run, cost) in enumerate(points):
+        y = 100 * (run.evaluation.jf or 0.0)
         colour = POLICY_COLOURS.get(str(run.tracker.get("memory_policy")), PALETTE[index % len(PALETTE)])
-        axes.plot(x, y, "o", color=colour, markersize=6)
-        axes.annotate(run.name, (x, y), xytext=(5, 4), textcoords="offset points", fontsize=7)
+        axes.plot(cost, y, "o", color=colour, markersize=6)
+        axes.annotate(run.name, (cost, y), xytext=(5, 4), textcoords="offset points", fontsize=7)
     axes.margins(0.18)
-    axes.set_xlabel("mean step, ms", fontsize=9)
+    axes.set_xlabel(label, fontsize=9)
     axes.set_ylabel("J&F, %", fontsize=9)
     return as_data_uri(figure)

@@ -2,76 +2,35 @@
 
 import base64
 import itertools
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 
 from sam2lite_core.errors import Sam2LiteError
 from sam2lite_core.evaluation.absence import summarise_absences
 from sam2lite_core.evaluation.report import plots
 from sam2lite_core.evaluation.report.inputs import Inputs, Run
+from sam2lite_core.evaluation.report.tradeoff import tradeoff
+from sam2lite_core.evaluation.report.views import (
+    BENCH,
+    EVAL,
+    Picture,
+    Section,
+    TableView,
+    number,
+    per_cent,
+    scored,
+)
 from sam2lite_core.evaluation.report.worst import draw_worst
 
-EVAL = "sam2lite eval davis --root DAVIS --out DIR"
 POLICIES = "sam2lite eval policies --root DAVIS --out DIR"
-
-
-@dataclass(frozen=True)
-class TableView:
-    """A table: column titles, rows of text (the first column is a name, the others are numbers), and a caption."""
-
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    caption: str = ""
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A picture as a data URI, what it shows in words, and a caption."""
-
-    uri: str
-    alt: str
-    caption: str = ""
-
-
-@dataclass(frozen=True)
-class Section:
-    """A part of the page.
-
-    Attributes:
-        key: the anchor.
-        title: the heading.
-        note: a line below it.
-        tables, pictures: what it shows.
-        missing: what it lacks and which command makes that; empty when it lacks nothing.
-    """
-
-    key: str
-    title: str
-    tables: Sequence[TableView] = ()
-    pictures: Sequence[Picture] = ()
-    missing: str = ""
-    note: str = ""
 
 
 def make_sections(inputs: Inputs, deadline_ms: float) -> list[Section]:
     """All sections in the order of the page."""
     makers: list[Callable[[Inputs], Section]] = [
         accuracy, sequences, side_by_side, over_time, by_budget, absences, memory,
-        lambda given: latency(given, deadline_ms), against_time, worst,
+        lambda given: latency(given, deadline_ms), tradeoff, worst,
     ]  # fmt: skip
     return [make(inputs) for make in makers]
-
-
-def _scored(inputs: Inputs) -> list[Run]:
-    return [run for run in inputs.runs if run.evaluation.jf is not None]
-
-
-def _per_cent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f}"
-
-
-def _number(value: float | None, digits: int = 1) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"
 
 
 def _tracker(run: Run) -> str:
@@ -102,11 +61,11 @@ def accuracy(inputs: Inputs) -> Section:
                 result.protocol,
                 str(result.settings.get("prompt", "–")),
                 _tracker(run),
-                *map(_per_cent, means),
-                *(_per_cent(result.mean_stability(name)) for name in ("drift", "consistency", "flicker")),
-                _number(result.mean_ms),
-                _number(result.fps),
-                _number(max(peaks, default=None), 0),
+                *map(per_cent, means),
+                *(per_cent(result.mean_stability(name)) for name in ("drift", "consistency", "flicker")),
+                number(result.mean_ms),
+                number(result.fps),
+                number(max(peaks, default=None), 0),
             )
         )
     caption = (
@@ -121,7 +80,7 @@ def sequences(inputs: Inputs) -> Section:
     """Bars by sequence, a plot a protocol."""
     pictures = []
     for protocol, group in itertools.groupby(
-        sorted(_scored(inputs), key=lambda run: run.evaluation.protocol), lambda run: run.evaluation.protocol
+        sorted(scored(inputs), key=lambda run: run.evaluation.protocol), lambda run: run.evaluation.protocol
     ):
         runs = list(group)
         shown = runs[: len(plots.PALETTE)]
@@ -133,18 +92,18 @@ def sequences(inputs: Inputs) -> Section:
 
 def side_by_side(inputs: Inputs) -> Section:
     """The first two runs that share sequences, and what differs."""
-    for first, second in itertools.combinations(_scored(inputs), 2):
+    for first, second in itertools.combinations(scored(inputs), 2):
         left = {e.name: e.scores.jf for e in first.evaluation.sequences if e.scores is not None}
         right = {e.name: e.scores.jf for e in second.evaluation.sequences if e.scores is not None}
         shared = [name for name in left if name in right]
         if not shared or first.evaluation.protocol != second.evaluation.protocol:
             continue
         rows = [
-            (name, _per_cent(left[name]), _per_cent(right[name]), f"{100 * (right[name] - left[name]):+.1f}")
+            (name, per_cent(left[name]), per_cent(right[name]), f"{100 * (right[name] - left[name]):+.1f}")
             for name in sorted(shared, key=lambda name: right[name] - left[name])
         ]
         before, after = (sum(side[name] for name in shared) / len(shared) for side in (left, right))
-        rows.append(("mean", _per_cent(before), _per_cent(after), f"{100 * (after - before):+.1f}"))
+        rows.append(("mean", per_cent(before), per_cent(after), f"{100 * (after - before):+.1f}"))
         table = TableView(("sequence", first.name, second.name, "difference"), rows, "J&F, per cent")
         return Section("compare", "Two runs side by side", [table])
     missing = f"Needs two evaluations of the same sequences: {EVAL}, twice"
@@ -155,7 +114,7 @@ def over_time(inputs: Inputs) -> Section:
     """The paper's figure 3: runs that differ by their memory policy alone."""
     title = "Over time, by memory policy"
     groups: dict[str, dict[str, dict[str, Run]]] = {}
-    for run in _scored(inputs):
+    for run in scored(inputs):
         tracker = run.tracker
         if "memory_policy" not in tracker:
             continue
@@ -185,7 +144,7 @@ def by_budget(inputs: Inputs) -> Section:
         budgets = list(dict.fromkeys(cell["budget"] for cell in cells))
         values = {(cell["policy"], cell["budget"]): cell["jf"] for cell in cells}
         policies = list(dict.fromkeys(cell["policy"] for cell in cells))
-        rows = [(policy, *(_per_cent(values.get((policy, b))) for b in budgets)) for policy in policies]
+        rows = [(policy, *(per_cent(values.get((policy, b))) for b in budgets)) for policy in policies]
         tables.append(TableView(("policy", *(f"B = {b}" for b in budgets)), rows, f"{name}: J&F, per cent"))
         pictures.append(Picture(plots.policies_by_budget(table), f"J&F by policy and budget, {name}"))
     missing = "" if tables else f"No table of policies: {POLICIES}"
@@ -195,14 +154,14 @@ def by_budget(inputs: Inputs) -> Section:
 def absences(inputs: Inputs) -> Section:
     """Stress sets, and what became of objects that vanished."""
     rows, tables = [], []
-    for run in _scored(inputs):
+    for run in scored(inputs):
         summary = summarise_absences(run.evaluation.sequences)
         if summary.absences:
             shares = (summary.lost_within_10, summary.found_within_15, summary.false_lost)
-            rows.append((run.name, str(summary.absences), *map(_per_cent, shares)))
+            rows.append((run.name, str(summary.absences), *map(per_cent, shares)))
         sets = run.document.get("sets")
         if sets:
-            scores = [(name.replace("_", " "), _per_cent(value)) for name, value in sets.items()]
+            scores = [(name.replace("_", " "), per_cent(value)) for name, value in sets.items()]
             tables.append(TableView(("set", "J&F"), scores, run.name))
     if rows:
         columns = ("run", "absences", "LOST within 10", "found within 15", "false LOST")
@@ -236,9 +195,7 @@ def memory(inputs: Inputs) -> Section:
 def latency(inputs: Inputs, deadline_ms: float) -> Section:
     """The paper's figure 2, and the table behind it."""
     if not inputs.benches:
-        return Section(
-            "latency", "Latency", missing="No measurement of speed: sam2lite bench --json DIR/bench.json"
-        )
+        return Section("latency", "Latency", missing=f"No measurement of speed: {BENCH}")
     columns = (
         "device",
         "variant",
@@ -254,12 +211,12 @@ def latency(inputs: Inputs, deadline_ms: float) -> Section:
         (
             f"{name}: {bench['machine']['cpu']}",
             plots.model_of_row(row),
-            _number(row["scale"], 2),
+            number(row["scale"], 2),
             str(row["objects"]),
-            _number(row["step_ms"]["p50"]),
-            _number(row["step_ms"]["p95"]),
-            _number(row["inference_ms"]),
-            _number(row["fps"]),
+            number(row["step_ms"]["p50"]),
+            number(row["step_ms"]["p95"]),
+            number(row["inference_ms"]),
+            number(row["fps"]),
             "yes" if row["step_ms"]["p95"] <= deadline_ms else "no",
         )
         for name, bench in inputs.benches.items()
@@ -272,28 +229,16 @@ def latency(inputs: Inputs, deadline_ms: float) -> Section:
     return Section("latency", "Latency by device and rung", [TableView(columns, rows, caption)], [picture])
 
 
-def against_time(inputs: Inputs) -> Section:
-    """The paper's figure 4."""
-    runs = [run for run in _scored(inputs) if run.evaluation.mean_ms]
-    pictures = []
-    for protocol in dict.fromkeys(run.evaluation.protocol for run in runs):
-        chosen = [run for run in runs if run.evaluation.protocol == protocol]
-        alt = f"J&F against the mean step time, {protocol}, a point a run"
-        pictures.append(Picture(plots.accuracy_against_time(chosen), alt, protocol))
-    missing = "" if pictures else f"No scored evaluation with times: {EVAL}"
-    return Section("tradeoff", "Accuracy against time", pictures=pictures, missing=missing)
-
-
 def worst(inputs: Inputs) -> Section:
     """Pictures of the worst frames of the first run that can show them."""
     reasons = []
-    for run in _scored(inputs):
+    for run in scored(inputs):
         try:
             pictures = [
                 Picture(
                     uri,
                     f"Frame {frame.frame} of {frame.sequence}: prediction and truth",
-                    f"{frame.sequence}, frame {frame.frame}, object {frame.object_id}: J&F {_per_cent(frame.score)}",
+                    f"{frame.sequence}, frame {frame.frame}, object {frame.object_id}: J&F {per_cent(frame.score)}",
                 )
                 for frame, uri in draw_worst(run)
             ]
