@@ -1,6 +1,7 @@
 """Each dataset's published layout, in miniature; and masks that others made."""
 
 import json
+import zipfile
 
 import cv2
 import numpy as np
@@ -97,9 +98,31 @@ def test_a_split_without_truth_gives_masks_for_the_server(tmp_path, layout, plac
         path.relative_to(tmp_path / "masks").as_posix() for path in tmp_path.rglob("masks/**/*.png")
     )
     assert written == [place.format(name) for name in FRAMES]
-    last = tmp_path / "masks" / written[-1]
-    assert last.read_bytes()[25] == 3  # the PNG header's colour type: indexed
-    assert np.array_equal(read_label_map(last), BOTH)
+    expected = [FIRST, FIRST, BOTH, BOTH, BOTH, BOTH]
+    for name, labels in zip(written, expected, strict=True):
+        assert np.array_equal(read_label_map(tmp_path / "masks" / name), labels)
+    # As docs/evaluation.md says to pack them.
+    archive = tmp_path / "submission.zip"
+    zipfile.main(["-c", str(archive), *map(str, (tmp_path / "masks").iterdir())])
+    with zipfile.ZipFile(archive) as packed:
+        assert sorted(name for name in packed.namelist() if not name.endswith("/")) == written
+
+
+@pytest.mark.parametrize("layout", [YouTubeVos, Mose])
+def test_the_servers_read_the_masks_as_indexed_png_of_8_bits(tmp_path, layout):
+    """The object appears on the third frame, so that the first masks are empty."""
+    image = pytest.importorskip(
+        "PIL.Image", reason="needs Pillow, with which the servers read: pip install Pillow"
+    )
+    root = write_split(tmp_path / "valid", {FRAMES[2]: OTHER}, FRAMES)
+    follow(layout(root), tmp_path / "masks")
+    written = sorted((tmp_path / "masks").rglob("*.png"))
+    assert len(written) == len(FRAMES)
+    for path, labels in zip(written, [EMPTY, EMPTY, OTHER, OTHER, OTHER, OTHER], strict=True):
+        assert tuple(path.read_bytes()[24:26]) == (8, 3)  # the PNG header's bit depth and colour type
+        read = image.open(path)
+        assert read.mode == "P"
+        assert np.array_equal(np.asarray(read.convert("P")), labels)
 
 
 def test_ytvos_writes_the_frames_that_its_list_names(tmp_path):

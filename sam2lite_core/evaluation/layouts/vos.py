@@ -4,6 +4,10 @@ Both publish their validation sets without the truth: masks lie there only for t
 first time. Such a sequence is followed, and its masks are written as the dataset's server wants them; where every frame
 has its mask (as in the training sets), it is scored here. Scores follow DAVIS; the YouTube-VOS server goes on to
 average over categories that it keeps to itself.
+
+What the servers want was read from the evaluation code of XMem (`eval.py`: frames by `meta.json`) and of Cutie
+(`results_utils.make_zip`: `Annotations/` on top for YouTube-VOS, none for MOSE), and from MOSE's own `tools/score.py`,
+which refuses a video with a frame missing and reads every mask as an indexed PNG.
 """
 
 import json
