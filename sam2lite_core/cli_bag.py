@@ -18,6 +18,7 @@ from sam2lite_core.cli_options import (
     ThreadsOption,
     VariantOption,
     show_progress,
+    tracker_options,
 )
 from sam2lite_core.files import check_json_path, write_json
 from sam2lite_core.variants import DEFAULT_POLICY
@@ -112,12 +113,9 @@ def eval_bag(
     from sam2lite_core.evaluation.bag.plan import Request
     from sam2lite_core.evaluation.bag.result import result_table
     from sam2lite_core.evaluation.bag.session import ReplayError
-    from sam2lite_core.evaluation.evaluate import TrackerOptions
 
     check_json_path(json_file)
-    tracker = TrackerOptions(
-        variant, backend, scale, budget, policy, threads, None if model is None else str(model)
-    )
+    tracker = tracker_options(variant, backend, scale, budget, policy, threads, model)
     request = Request(
         bag, truth, topic, mask, rate, deadline_ms, controller or DEFAULT_CONTROLLER, frames, tracker
     )

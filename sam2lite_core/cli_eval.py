@@ -21,6 +21,7 @@ from sam2lite_core.cli_options import (
     VariantOption,
     numbers,
     show_progress,
+    tracker_options,
 )
 from sam2lite_core.errors import ConfigurationError
 from sam2lite_core.files import check_json_path, write_json
@@ -59,28 +60,6 @@ def whole_numbers(text: str, name: str) -> tuple[int, ...]:
         if not value.is_integer():
             raise ConfigurationError(f"{name} {value:g} is not a whole number")
     return tuple(int(value) for value in values)
-
-
-def tracker_options(
-    variant: str,
-    backend: str,
-    scale: float | None,
-    budget: int | None,
-    policy: str,
-    threads: int | None,
-    model: Path | None,
-    workers: int,
-) -> "TrackerOptions":
-    """The tracker that the options describe; processes share the machine's cores unless threads are given."""
-    from sam2lite_core.evaluation.evaluate import TrackerOptions
-    from sam2lite_core.evaluation.machine import usable_cores
-    from sam2lite_core.evaluation.team import processes_here
-
-    processes = workers * processes_here()
-    if threads is None and processes > 1:
-        threads = max(1, usable_cores() // processes)
-    path = None if model is None else str(model)
-    return TrackerOptions(variant, backend, scale, budget, policy, threads, path)
 
 
 def run_evaluation(

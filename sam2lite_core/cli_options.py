@@ -3,13 +3,16 @@
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from sam2lite_core.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from sam2lite_core.evaluation.evaluate import TrackerOptions
 
 VariantOption = Annotated[str, typer.Option(help="Model variant: tiny, small or base.")]
 BackendOption = Annotated[
@@ -62,3 +65,25 @@ def numbers(text: str, name: str) -> tuple[float, ...]:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
         raise ConfigurationError(f"{name} {text!r} is not a list of numbers like 0.5,1") from None
+
+
+def tracker_options(
+    variant: str,
+    backend: str,
+    scale: float | None,
+    budget: int | None,
+    policy: str,
+    threads: int | None,
+    model: Path | None,
+    workers: int = 1,
+) -> "TrackerOptions":
+    """The tracker that the options describe; processes share the machine's cores unless threads are given."""
+    from sam2lite_core.evaluation.evaluate import TrackerOptions
+    from sam2lite_core.evaluation.machine import usable_cores
+    from sam2lite_core.evaluation.team import processes_here
+
+    processes = workers * processes_here()
+    if threads is None and processes > 1:
+        threads = max(1, usable_cores() // processes)
+    path = None if model is None else str(model)
+    return TrackerOptions(variant, backend, scale, budget, policy, threads, path)

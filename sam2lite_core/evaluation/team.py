@@ -7,6 +7,7 @@ sequences go through a folder that all machines share, little else is sent.
 
 import importlib.util
 import os
+import threading
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -21,6 +22,9 @@ COUNTS_HERE = (
     "OMPI_COMM_WORLD_LOCAL_SIZE",
     "MV2_COMM_WORLD_LOCAL_SIZE",
 )
+
+LONGEST_MEETING_S = 600.0
+"""A process whose others never start gives up after this time."""
 
 LONGEST_WAIT = timedelta(days=7)
 """A process that is through with its share waits for the others; one that ends is noticed at once."""
@@ -76,11 +80,26 @@ class AcceleratedTeam(Team):
         """
         from accelerate import PartialState
 
-        try:
-            # On the CPU whatever the tracker runs on: nothing but small objects is sent.
-            state = PartialState(cpu=True, timeout=LONGEST_WAIT)
-        except (RuntimeError, ValueError) as error:
-            raise BackendError(f"the processes that Accelerate started cannot meet: {error}") from None
+        outcome: list[Any] = []
+
+        def meet() -> None:
+            try:
+                # On the CPU whatever the tracker runs on: nothing but small objects is sent.
+                outcome.append(PartialState(cpu=True, timeout=LONGEST_WAIT))
+            except Exception as error:  # told by the thread that waits
+                outcome.append(error)
+
+        # The group has one patience for meeting and for waiting, so that the meeting's own is kept here.
+        thread = threading.Thread(target=meet, daemon=True)
+        thread.start()
+        thread.join(LONGEST_MEETING_S)
+        if not outcome:
+            raise BackendError(
+                f"other processes did not come within {LONGEST_MEETING_S:g} s; start all of them"
+            )
+        state = outcome[0]
+        if isinstance(state, Exception):
+            raise BackendError(f"the processes that Accelerate started cannot meet: {state}") from state
         self.number, self.count = int(state.process_index), int(state.num_processes)
 
     def main_does(self, work: Callable[[], Found]) -> Found:

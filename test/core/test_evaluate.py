@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from sam2lite_core import cli
-from sam2lite_core.cli_eval import tracker_options
+from sam2lite_core.cli_options import tracker_options
 from sam2lite_core.errors import BackendError, ConfigurationError, SourceError
 from sam2lite_core.evaluation.evaluate import TrackerOptions, evaluate
 from sam2lite_core.evaluation.layouts.davis import Davis
@@ -477,6 +477,20 @@ def test_a_killed_pair_is_taken_up_by_accelerate_to_the_same_numbers(unlaunched,
     assert len(masks) == 15
     for path in masks:
         assert path.read_bytes() == (out / path.relative_to(tmp_path / "whole")).read_bytes()
+
+
+def test_a_process_whose_other_never_starts_gives_up(unlaunched):
+    pytest.importorskip("accelerate", reason="needs Accelerate: pip install 'sam2lite[distributed]'")
+    code = (
+        "from sam2lite_core.errors import BackendError; from sam2lite_core.evaluation import team;"
+        "team.LONGEST_MEETING_S = 0.5\ntry: team.launched_team()\nexcept BackendError as error: print(error)"
+    )
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": "2", "RANK": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, **meeting, "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, check=True, timeout=120,
+    )  # fmt: skip
+    assert done.stdout == "other processes did not come within 0.5 s; start all of them\n"
 
 
 def test_a_process_that_fails_ends_its_pair(unlaunched, data, tmp_path):
