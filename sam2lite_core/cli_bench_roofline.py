@@ -1,7 +1,7 @@
 """`sam2lite bench roofline`: what a frame costs, and the least that this machine needs for it."""
 
 import importlib.util
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -30,7 +30,7 @@ def roofline(
             "bench roofline counts on the model itself, which needs torch: python -m pip install 'sam2lite[torch]'"
         )
     counts = tuple(int(text) for text in threads.split(","))
-    content = {
+    content: dict[str, Any] = {
         "machine": describe_machine(),
         "peaks": [peaks.measure(count) for count in counts],
         "rows": model.rows(names),

@@ -39,7 +39,7 @@ class Traffic(TorchDispatchMode):
     """Counts the bytes of operations on the meta device; what only gives a tensor another shape moves none."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it without types
         self.product_bytes = self.all_bytes = self.operations = 0
 
     def __torch_dispatch__(
