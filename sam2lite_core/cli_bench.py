@@ -12,6 +12,7 @@ from sam2lite_core.cli_bench_node import node
 from sam2lite_core.cli_bench_parts import objects as bench_objects
 from sam2lite_core.cli_bench_parts import parts
 from sam2lite_core.cli_bench_peers import bench_peers
+from sam2lite_core.cli_bench_roofline import roofline
 from sam2lite_core.cli_options import (
     JsonOption,
     ModelOption,
@@ -27,6 +28,7 @@ app.command("controller")(controller)
 app.command("node")(node)
 app.command("parts")(parts)
 app.command("objects")(bench_objects)
+app.command("roofline")(roofline)
 
 
 @app.callback(invoke_without_command=True)

@@ -1,10 +1,15 @@
-"""One exported model for every test that runs one: an export takes a minute."""
+"""Models, clips and calibration feeds that are made once for every test that wants them: an export takes a minute."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import pytest
+
+from sam2lite_core.backends.files import find_model
+from sam2lite_core.types import Prompt
+from sam2lite_core.variants import get_variant
 
 
 @dataclass(frozen=True)
@@ -57,3 +62,32 @@ def exported(tmp_path_factory) -> ExportedStudent:
     folder = tmp_path_factory.mktemp("exported") / "tiny"
     export_student(student, folder, note="random weights")
     return ExportedStudent(student, folder)
+
+
+@pytest.fixture(scope="session")
+def shipped() -> Path:
+    """The folder of the tiny model that ships."""
+    return find_model(get_variant("tiny"), None)
+
+
+@pytest.fixture(scope="session")
+def short_clip() -> Any:
+    """Five drawn frames of 320x240 with two objects and their truth; not to be changed."""
+    pytest.importorskip("onnx", reason="needs onnx: pip install 'sam2lite[export]'")
+    from sam2lite_core.export.clips import Clip, drawn_clip
+
+    drawn = drawn_clip(5)
+    frames = tuple(cv2.resize(frame, (320, 240), interpolation=cv2.INTER_AREA) for frame in drawn.frames)
+    maps = tuple(cv2.resize(m, (320, 240), interpolation=cv2.INTER_NEAREST) for m in drawn.truths)
+    prompts = tuple(Prompt(object_id=p.object_id, mask=maps[0] == p.object_id) for p in drawn.prompts)
+    return Clip("drawn", frames, prompts, maps)
+
+
+@pytest.fixture(scope="session")
+def shipped_feeds(shipped, short_clip) -> Any:
+    """What the shipped graphs are fed while they follow `short_clip` at half the resolution."""
+    from sam2lite_core.backends.base import BackendSettings
+    from sam2lite_core.backends.onnxruntime import OnnxRuntimeBackend
+    from sam2lite_core.export.calibration import record
+
+    return record(OnnxRuntimeBackend(BackendSettings(shipped, 256, threads=1)), [short_clip], (0.5,))

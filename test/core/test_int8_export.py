@@ -19,7 +19,6 @@ from sam2lite_core.backends.files import (
     PROMPT_FILE,
     STEP_FILE,
     WEIGHTS_FILE,
-    find_model,
     read_weights_info,
 )
 from sam2lite_core.backends.onnxruntime import OnnxRuntimeBackend
@@ -33,7 +32,7 @@ from sam2lite_core.errors import (
 from sam2lite_core.evaluation.metrics import score_sequence
 from sam2lite_core.export import convert, int8, package, parity
 from sam2lite_core.export.calibration import record
-from sam2lite_core.export.clips import Clip, drawn_clip, load_clip, pair_clips
+from sam2lite_core.export.clips import Clip, load_clip, pair_clips
 from sam2lite_core.export.half import to_half
 from sam2lite_core.export.layers import KEEP, is_kept
 from sam2lite_core.export.part_errors import handed_on, part_errors
@@ -251,20 +250,6 @@ def test_answers_that_are_no_numbers_do_not_pass() -> None:
 
 
 @pytest.fixture(scope="module")
-def short_clip():
-    drawn = drawn_clip(5)
-    frames = tuple(cv2.resize(frame, (320, 240), interpolation=cv2.INTER_AREA) for frame in drawn.frames)
-    maps = tuple(cv2.resize(m, (320, 240), interpolation=cv2.INTER_NEAREST) for m in drawn.truths)
-    prompts = tuple(Prompt(object_id=p.object_id, mask=maps[0] == p.object_id) for p in drawn.prompts)
-    return Clip("drawn", frames, prompts, maps)
-
-
-@pytest.fixture(scope="module")
-def shipped():
-    return find_model(get_variant("tiny"), None)
-
-
-@pytest.fixture(scope="module")
 def converted(shipped, short_clip, tmp_path_factory):
     """The shipped model in INT8 and in fp16, with what converting it said."""
     folders = {}
@@ -279,9 +264,8 @@ def converted(shipped, short_clip, tmp_path_factory):
     return folders
 
 
-def test_calibration_feeds_are_what_the_graphs_take(shipped, short_clip) -> None:
-    backend = OnnxRuntimeBackend(BackendSettings(shipped, 256, threads=1))
-    feeds = record(backend, [short_clip], (0.5,))
+def test_calibration_feeds_are_what_the_graphs_take(shipped, shipped_feeds) -> None:
+    feeds = shipped_feeds
     assert (len(feeds.step), len(feeds.prompt)) == (4, 5)
     assert feeds.tokens == 256
     for name, several in ((STEP_FILE, feeds.step), (PROMPT_FILE, feeds.prompt)):
