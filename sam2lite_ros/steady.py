@@ -18,8 +18,8 @@ def keep_freed_memory() -> None:
     """Reuse for the next frame what a frame frees.
 
     By default glibc gives the memory of a model's large arrays back when a step has ended, and images with it: the next
-    frame gets pages anew, zeroed, at 2 to 4 us each. A VGA frame with two objects took 1.8 ms less CPU time without
-    them. Other C libraries are left alone.
+    frame gets pages anew, zeroed, at 2 to 4 us each, which was 0.3 to 2 ms of a VGA frame's postprocessing. Other C
+    libraries are left alone.
     """
     if platform.libc_ver()[0] == "glibc":
         library = ctypes.CDLL(None)

@@ -9,8 +9,8 @@ import pytest
 
 from sam2lite_ros import steady
 
-# On a thread like the inference thread: a model's large arrays come and go, then a frame's. The pages that the kernel has
-# to hand out for the latter are counted.
+# On a thread like the inference thread: a model's large arrays come and go, then a frame's. The pages that the kernel
+# has to hand out for the latter are counted.
 FRAMES = """
 import resource, threading
 import numpy as np
