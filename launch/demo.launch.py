@@ -67,8 +67,21 @@ def first_rendered_object() -> list[float]:
     return [float(value) for value in (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)]
 
 
+def end_on_failure(event: Any, context: LaunchContext) -> None:
+    """End all that was launched, with exit code 1, when a process has failed by itself.
+
+    The action Shutdown would end it with 0.
+
+    Raises:
+        RuntimeError: the process failed; launch shuts down for it.
+    """
+    if event.returncode != 0 and not context.is_shutdown:
+        raise RuntimeError(f"{event.process_name} ended with code {event.returncode}")
+
+
 def start_tracker(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     """Start the tracker with the prompt that the arguments give."""
+    respawn = LaunchConfiguration("respawn").perform(context).lower() == "true"
     return [
         LifecycleNode(
             package="sam2lite_ros",
@@ -77,13 +90,13 @@ def start_tracker(context: LaunchContext) -> list[LaunchDescriptionEntity]:
             namespace=LaunchConfiguration("namespace"),
             parameters=[
                 LaunchConfiguration("params_file"),
-                initial_prompt(context),
-                {name: switch(name) for name in ("use_sim_time", "autostart")},
+                {**initial_prompt(context), **{name: switch(name) for name in ("use_sim_time", "autostart")}},
             ],
             remappings=[("image", LaunchConfiguration("image_topic"))],
             arguments=["--ros-args", "--log-level", LaunchConfiguration("log_level")],
-            respawn=LaunchConfiguration("respawn"),
+            respawn=respawn,
             respawn_delay=2.0,
+            on_exit=None if respawn else end_on_failure,
             output="screen",
         )
     ]
@@ -135,6 +148,7 @@ def generate_launch_description() -> LaunchDescription:
                 ],
                 remappings=[("image", LaunchConfiguration("image_topic"))],
                 arguments=["--ros-args", "--log-level", LaunchConfiguration("log_level")],
+                on_exit=end_on_failure,
                 output="screen",
             ),
         ]

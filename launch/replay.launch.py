@@ -124,6 +124,18 @@ def is_true(context: LaunchContext, name: str) -> bool:
     return argument(context, name).lower() == "true"
 
 
+def end_on_failure(event: Any, context: LaunchContext) -> None:
+    """End all that was launched, with exit code 1, when a process has failed by itself.
+
+    The action Shutdown would end it with 0.
+
+    Raises:
+        RuntimeError: the process failed; launch shuts down for it.
+    """
+    if event.returncode != 0 and not context.is_shutdown:
+        raise RuntimeError(f"{event.process_name} ended with code {event.returncode}")
+
+
 def replay(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     """Start recorder and tracker, and the bag once the tracker is active; all end after the bag."""
     tracker = LifecycleNode(
@@ -133,11 +145,12 @@ def replay(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         namespace=LaunchConfiguration("namespace"),
         parameters=[
             LaunchConfiguration("params_file"),
-            initial_prompt(context),
-            {name: switch(name) for name in ("use_sim_time", "autostart")},
+            # One dictionary: without a prompt, another would be a file of parameters with none in it.
+            {**initial_prompt(context), **{name: switch(name) for name in ("use_sim_time", "autostart")}},
         ],
         remappings=[("image", LaunchConfiguration("image_topic"))],
         arguments=["--ros-args", "--log-level", LaunchConfiguration("log_level")],
+        on_exit=end_on_failure,
         output="screen",
     )
     play = ExecuteProcess(

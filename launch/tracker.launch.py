@@ -1,9 +1,17 @@
 """Start the tracker on a camera: `tracker.launch.py image_topic:=/camera/image_raw`."""
 
 import os
+from typing import Any
 
 from launch import LaunchContext, LaunchDescription
-from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
+from launch.actions import (
+    DeclareLaunchArgument,
+    OpaqueFunction,
+    RegisterEventHandler,
+    SetEnvironmentVariable,
+)
+from launch.conditions import IfCondition
+from launch.event_handlers import OnProcessExit
 from launch.launch_description_entity import LaunchDescriptionEntity
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import LifecycleNode
@@ -22,9 +30,43 @@ def use_large_shared_memory(context: LaunchContext) -> list[LaunchDescriptionEnt
     return [SetEnvironmentVariable(name, profile) for name in PROFILE_VARIABLES]
 
 
+def end_on_failure(event: Any, context: LaunchContext) -> None:
+    """End all that was launched, with exit code 1, when a process has failed by itself.
+
+    The action Shutdown would end it with 0.
+
+    Raises:
+        RuntimeError: the process failed; launch shuts down for it.
+    """
+    if event.returncode != 0 and not context.is_shutdown:
+        raise RuntimeError(f"{event.process_name} ended with code {event.returncode}")
+
+
 def generate_launch_description() -> LaunchDescription:
     """Describe the arguments and the node."""
     default_parameters = PathJoinSubstitution([FindPackageShare("sam2lite_ros"), "config", "tracker.yaml"])
+    tracker = LifecycleNode(
+        package="sam2lite_ros",
+        executable="tracker",
+        name="tracker",
+        namespace=LaunchConfiguration("namespace"),
+        parameters=[
+            LaunchConfiguration("params_file"),
+            {
+                "use_sim_time": ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool),
+                "autostart": ParameterValue(LaunchConfiguration("autostart"), value_type=bool),
+            },
+        ],
+        remappings=[("image", LaunchConfiguration("image_topic"))],
+        arguments=[
+            "--ros-args",
+            *("--log-level", LaunchConfiguration("log_level")),
+            *("--enclave", LaunchConfiguration("enclave")),
+        ],
+        respawn=LaunchConfiguration("respawn"),
+        respawn_delay=2.0,
+        output="screen",
+    )
     return LaunchDescription(
         [
             DeclareLaunchArgument(
@@ -67,32 +109,22 @@ def generate_launch_description() -> LaunchDescription:
                 description="Start the node again when its process ends unexpectedly.",
             ),
             DeclareLaunchArgument(
+                "required",
+                default_value="false",
+                choices=SPELLINGS,
+                description="End everything launched with this, with exit code 1, when the node fails; before respawn.",
+            ),
+            DeclareLaunchArgument(
                 "enclave",
                 default_value="/",
                 description="SROS 2 enclave of the node; counts only where ROS_SECURITY_ENABLE is true.",
             ),
             OpaqueFunction(function=use_large_shared_memory),
-            LifecycleNode(
-                package="sam2lite_ros",
-                executable="tracker",
-                name="tracker",
-                namespace=LaunchConfiguration("namespace"),
-                parameters=[
-                    LaunchConfiguration("params_file"),
-                    {
-                        "use_sim_time": ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool),
-                        "autostart": ParameterValue(LaunchConfiguration("autostart"), value_type=bool),
-                    },
-                ],
-                remappings=[("image", LaunchConfiguration("image_topic"))],
-                arguments=[
-                    "--ros-args",
-                    *("--log-level", LaunchConfiguration("log_level")),
-                    *("--enclave", LaunchConfiguration("enclave")),
-                ],
-                respawn=LaunchConfiguration("respawn"),
-                respawn_delay=2.0,
-                output="screen",
+            # Before the tracker, whose end this waits for.
+            RegisterEventHandler(
+                OnProcessExit(target_action=tracker, on_exit=end_on_failure),
+                condition=IfCondition(LaunchConfiguration("required")),
             ),
+            tracker,
         ]
     )

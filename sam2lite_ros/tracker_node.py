@@ -33,6 +33,7 @@ from sam2lite_ros.parameters import TrackerParameters, current_values, declare_p
 from sam2lite_ros.prompting import initial_prompts
 from sam2lite_ros.services import OperatorInterface
 from sam2lite_ros.spinning import spin_until_shutdown
+from sam2lite_ros.steady import keep_freed_memory, spare_what_stays
 from sam2lite_ros.tracker_setup import apply_live, build_tracker, warm_up
 from sam2lite_ros.worker import TrackingWorker
 
@@ -301,10 +302,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0 after an ordinary stop, 2 when a parameter given at start is wrong.
     """
+    keep_freed_memory()
     rclpy.init(args=None if arguments is None else list(arguments))
     node: TrackerNode | None = None
     try:
         node = TrackerNode()
+        spare_what_stays()
         executor = SingleThreadedExecutor()
         executor.add_node(node)
         spin_until_shutdown(executor)

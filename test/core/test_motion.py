@@ -34,6 +34,13 @@ def test_magnitude_is_relative_to_the_camera_in_patch_widths() -> None:
     assert magnitude[-1, -1] == pytest.approx(0.0, abs=1e-4)
 
 
+def test_each_pixel_looks_up_where_it_came_from() -> None:
+    flow = np.random.default_rng(0).normal(0.0, 0.05, (3, 5, 2)).astype(np.float32)
+    y, x = np.mgrid[:3, :5]
+    expected = np.stack([x + flow[..., 0] * 5, y + flow[..., 1] * 3], axis=-1)
+    assert np.allclose(Motion(flow).sample_grid(3, 5), expected, atol=1e-6)
+
+
 def test_warp_carries_a_mask_along() -> None:
     flow = np.zeros((12, 16, 2), np.float32)
     flow[..., 0] = -0.25  # everything moved right by a quarter of the width

@@ -1,5 +1,6 @@
 """From frames and prompts to graph inputs, and from logits to label maps."""
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
@@ -126,6 +127,53 @@ def test_label_map_takes_the_highest_positive_object() -> None:
 @pytest.mark.parametrize(("ids", "dtype"), [([255], np.uint8), ([256], np.uint16), ([], np.uint8)])
 def test_label_map_widens_for_large_ids(ids: list[int], dtype: type) -> None:
     assert postprocess.label_map(np.ones((len(ids), 2, 2), np.float32), ids, 8, 8).dtype == dtype
+
+
+def whole_label_map(logits: np.ndarray, ids: list[int], height: int, width: int) -> np.ndarray:
+    """Every object interpolated over the whole frame, without a thought of where it is."""
+    full = np.stack([cv2.resize(one, (width, height), interpolation=cv2.INTER_CUBIC) for one in logits])
+    return np.where(full.max(axis=0) > 0.0, np.array(ids)[full.argmax(axis=0)], 0)
+
+
+def blobs(seed: int, rows: int, columns: int) -> np.ndarray:
+    """Logits of noisy round objects, some of them cut by the frame's edge; one is absent."""
+    noise = np.random.default_rng(seed)
+    y, x = np.mgrid[:rows, :columns]
+    objects = [np.full((rows, columns), -5.0)]
+    for radius in (rows / 2, rows / 6, 2.0):
+        distance = np.hypot(y - noise.uniform(0, rows), x - noise.uniform(0, columns))
+        shape = (radius - distance) * noise.uniform(0.3, 2.0) + noise.normal(0.0, 0.7, (rows, columns))
+        objects.append(np.clip(shape, -noise.uniform(5.0, 25.0), 15.0))
+    return np.stack(objects).astype(np.float32)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    ("cells", "pixels"),
+    [
+        ((120, 160), (480, 640)),
+        ((84, 112), (480, 640)),
+        ((120, 216), (720, 1280)),
+        ((120, 216), (480, 854)),
+        ((9, 8), (31, 37)),
+    ],
+)
+def test_label_map_is_that_of_objects_interpolated_over_the_whole_frame(
+    cells: tuple[int, int], pixels: tuple[int, int], seed: int
+) -> None:
+    logits = blobs(seed, *cells)
+    ids = [9, 3, 4, 7]
+    assert np.array_equal(postprocess.label_map(logits, ids, *pixels), whole_label_map(logits, ids, *pixels))
+
+
+def test_label_map_knows_what_the_interpolation_overshoots_far_from_the_object() -> None:
+    logits = np.full((1, 16, 16), -10.0, np.float32)
+    logits[0, 1, 1] = 5.0
+    # Between two columns that are just negative, amid others that are far below: 1.19 * -1 + 0.19 * 10 is positive.
+    logits[0, :, 11:13] = -1.0
+    labels = postprocess.label_map(logits, [2], 64, 64)
+    assert labels[32, 47:49].tolist() == [2, 2]
+    assert np.array_equal(labels, whole_label_map(logits, [2], 64, 64))
 
 
 def test_given_mask_is_exact() -> None:

@@ -27,7 +27,7 @@ def description(name):
 @pytest.mark.parametrize(
     ("name", "arguments"),
     [
-        ("tracker.launch.py", TRACKER_ARGUMENTS | {"enclave"}),
+        ("tracker.launch.py", TRACKER_ARGUMENTS | {"enclave", "required"}),
         ("demo.launch.py", DEMO_ARGUMENTS),
         ("replay.launch.py", REPLAY_ARGUMENTS),
     ],
@@ -55,9 +55,9 @@ def test_launch_files_use_only_what_every_supported_distribution_has(path):
     tree = ast.parse(path.read_text())
     modules = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert {module for module in modules if module.split(".")[0] in ("launch", "launch_ros")} <= {
-        "launch", "launch.actions", "launch.launch_description_entity", "launch.substitutions",
-        "launch_ros.actions", "launch_ros.event_handlers", "launch_ros.parameter_descriptions",
-        "launch_ros.substitutions",
+        "launch", "launch.actions", "launch.conditions", "launch.event_handlers",
+        "launch.launch_description_entity", "launch.substitutions", "launch_ros.actions", "launch_ros.event_handlers",
+        "launch_ros.parameter_descriptions", "launch_ros.substitutions",
     }  # fmt: skip
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
     lifecycle = [call for call in calls if getattr(call.func, "id", "") == "LifecycleNode"]
@@ -98,11 +98,61 @@ def test_the_tracker_declares_described_arguments_and_gets_its_enclave(monkeypat
     launch = over_stand_ins(monkeypatch, "tracker.launch.py")
     described = launch["generate_launch_description"]().positional[0]
     declared = of_kind(described, "DeclareLaunchArgument")
-    assert {entry.positional[0] for entry in declared} == TRACKER_ARGUMENTS | {"enclave"}
+    assert {entry.positional[0] for entry in declared} == TRACKER_ARGUMENTS | {"enclave", "required"}
     assert all(entry.description.endswith(".") for entry in declared)
     (tracker,) = of_kind(described, "LifecycleNode")
     given = [value if isinstance(value, str) else value.positional for value in tracker.arguments]
     assert given == ["--ros-args", "--log-level", ("log_level",), "--enclave", ("enclave",)]
+
+
+FILES = ["tracker.launch.py", "demo.launch.py", "replay.launch.py"]
+
+
+def exited(code):
+    return SimpleNamespace(returncode=code, process_name="tracker-1")
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("code", [2, -9])
+def test_a_process_that_fails_ends_the_launch_with_an_error(monkeypatch, name, code):
+    end = over_stand_ins(monkeypatch, name)["end_on_failure"]
+    with pytest.raises(RuntimeError, match=f"tracker-1 ended with code {code}"):
+        end(exited(code), SimpleNamespace(is_shutdown=False))
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_an_ordinary_end_and_a_shutdown_that_goes_on_are_no_failure(monkeypatch, name):
+    end = over_stand_ins(monkeypatch, name)["end_on_failure"]
+    assert end(exited(0), SimpleNamespace(is_shutdown=False)) is None
+    assert end(exited(-2), SimpleNamespace(is_shutdown=True)) is None
+
+
+def test_the_tracker_ends_what_includes_it_only_when_asked_to(monkeypatch):
+    launch = over_stand_ins(monkeypatch, "tracker.launch.py")
+    described = launch["generate_launch_description"]().positional[0]
+    assert defaults(launch)["required"] == "false"
+    (handler,), (tracker,) = (of_kind(described, kind) for kind in ("RegisterEventHandler", "LifecycleNode"))
+    assert described.index(handler) < described.index(tracker)
+    assert handler.condition.positional[0].positional == ("required",)
+    (watch,) = handler.positional
+    assert (watch.target_action, watch.on_exit) == (tracker, launch["end_on_failure"])
+    assert not hasattr(tracker, "on_exit")
+
+
+@pytest.mark.parametrize(("respawn", "ends"), [("false", True), ("True", False)])
+def test_a_demo_ends_with_its_tracker_unless_that_is_started_again(monkeypatch, respawn, ends):
+    launch = over_stand_ins(monkeypatch, "demo.launch.py")
+    (tracker,) = launch["start_tracker"](defaults(launch, respawn=respawn, box="1,2,3,4"))
+    assert tracker.respawn is not ends
+    assert tracker.on_exit == (launch["end_on_failure"] if ends else None)
+    (player,) = of_kind(launch["generate_launch_description"]().positional[0], "Node")
+    assert player.on_exit == launch["end_on_failure"]
+
+
+def test_a_replay_ends_with_its_tracker(replay_launch, bag):
+    (tracker,) = of_kind(replay_launch["replay"](defaults(replay_launch, bag=bag)), "LifecycleNode")
+    assert tracker.on_exit == replay_launch["end_on_failure"]
+    assert all(tracker.parameters), "an empty dictionary becomes a file without parameters"
 
 
 def defaults(launch, **given):
