@@ -168,7 +168,7 @@ class Phase:
                     f"{name} is {side}, expected a multiple of {PATCH} from {2 * PATCH} on"
                 )
         _within("until", self.until, 0.0, 1.0)
-        _at_least("frames", self.frames, 2)
+        _at_least("frames", self.frames, 1)
         _at_least("batch", self.batch, 1)
         _within("smallest", self.smallest, 0.01, 0.6)
 

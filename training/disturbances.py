@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sam2lite_core.model.decoder import PROMPT_CHANNELS
+from sam2lite_core.model.prompting import PROMPT_CHANNELS
 from sam2lite_core.preprocess import spot
 
 

@@ -133,7 +133,7 @@ class Watched:
             bank = memory.begin_frame(bank, exists)
             if t > 0:
                 warped = (warp(probability, flow[:, t]) * 2.0 - 1.0) * trusted[..., None, None]
-                logits = student.attention_logits(key[:, t], bank, torch.full((batch,), 8.0))
+                logits = student.attention_logits(key[:, t], bank, torch.full((batch,), 8.0), pool)
                 readout = student.read(key[:, t], bank, slots, logits)
                 decoded = student.decode(frame_features(features, batch, t), readout, warped)
                 trusted = (decoded.presence > 0.0).float() * exists

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from sam2lite_core.model import memory
 from sam2lite_core.model.encoder import Features
 from sam2lite_core.model.memory import Bank
-from sam2lite_core.model.student import Prediction, Readout, Student
+from sam2lite_core.model.student import Prediction, Readout, Shown, Student
 from training import losses, selection
 from training.clip_tensors import frame_features, one_hot, token_pool, warp
 from training.distillation import frame_distillation
@@ -66,6 +66,8 @@ class UnrollConfig:
         corrupt_warp: probability that the warped mask is damaged.
         joins_late: probability that an object is shown on a later frame than the first.
         shown_again: probability per frame that a followed object is prompted again.
+        seen_before: probability that an object of frame 0 has a damaged mask from before, for clips of one frame that
+            teach prompts alone.
         edge_from: share of the run after which the edge loss counts; before, it teaches flat masks.
         hard_share: share of pixels that the cross-entropy counts as hardest.
         selection: how it is decided what stays in memory, see `training.selection`: straight_through,
@@ -84,6 +86,7 @@ class UnrollConfig:
     corrupt_warp: float = 0.15
     joins_late: float = 0.15
     shown_again: float = 0.05
+    seen_before: float = 0.0
     edge_from: float = 0.3
     hard_share: float = 0.25
     selection: str = "straight_through"
@@ -189,6 +192,7 @@ class Unroller:
         key = key.reshape(batch, frames, *key.shape[1:])
         truth = one_hot(clip["labels"], count)
         slots = torch.eye(count, device=device).expand(batch, -1, -1)
+        pool = token_pool(key.shape[-2], key.shape[-1], config.pooled, device)
         budget = config.budgets[int(torch.randint(len(config.budgets), (), generator=self.generator))]
         remembered = self._gate(budget, progress)
         targets = None if self.teacher is None else self.teacher.targets(clip)
@@ -203,7 +207,7 @@ class Unroller:
             followed, new = exists * (first <= t), exists * (first == t)
             true = truth[:, t] * followed.unsqueeze(-1).unsqueeze(-1)
             prompts = self._prompts(true, followed, new, t)
-            warped = torch.zeros_like(previous)
+            warped = self._seen_before(true) if t == 0 else torch.zeros_like(previous)
             bank = remembered.begin_frame(exists, student.variant.key_width)
             if t > 0:
                 # Where a LOST object went is unknown, not "nowhere"; the tracker does the same.
@@ -211,10 +215,11 @@ class Unroller:
                     -1
                 ).unsqueeze(-1)
             window = torch.full((batch,), 8.0, device=device)
-            logits = student.attention_logits(key[:, t], bank, window)
+            logits = student.attention_logits(key[:, t], bank, window, pool)
             remembered.watch(logits)
             readout = student.read(key[:, t], bank, slots, logits + remembered.log_kept().unsqueeze(1))
-            prediction = student.decode(current, readout, warped, prompts)
+            shown = None if prompts is None else Shown(prompts, key[:, t])
+            prediction = student.decode(current, readout, warped, shown)
             loss, named = frame_loss(prediction, true, followed, config, progress)
             if t > 0:
                 named["share"] = losses.share_loss(readout.share, readout.evidence, F.avg_pool2d(true, 16))
@@ -228,7 +233,7 @@ class Unroller:
                 parts.setdefault(name if t else f"prompt_{name}", []).append(value.detach())
             previous, trusted = self._remembered(prediction, true, followed, new)
             self._write(
-                remembered, current, key[:, t], previous, trusted, slots, clip["motion"][:, t], t, new
+                remembered, current, key[:, t], previous, trusted, slots, clip["motion"][:, t], t, new, pool
             )
         extra = {"budget": remembered.budget_loss()}
         if config.weights.correspondence > 0:
@@ -275,6 +280,13 @@ class Unroller:
         late = (self._chance(*exists.shape) < self.config.joins_late).to(exists.device) & seen
         return when * late
 
+    def _seen_before(self, true: Tensor) -> Tensor:
+        """Damaged masks, -1..1, of some of the objects that frame 0 shows, as when followed ones are shown again."""
+        known = (self._chance(*true.shape[:2], 1, 1) < self.config.seen_before).float().to(true.device)
+        if not known.any():
+            return torch.zeros_like(F.avg_pool2d(true, 4))
+        return (corrupt(F.avg_pool2d(true, 4), self.generator, 0.8) * 2.0 - 1.0) * known
+
     def _warped(self, previous: Tensor, flow: Tensor, progress: float) -> Tensor:
         warped = warp(corrupt(previous, self.generator, self.config.corrupt_warp), flow) * 2.0 - 1.0
         kept = self._chance(len(previous)) >= self.config.drop_warp[int(progress >= 0.4)]
@@ -296,9 +308,8 @@ class Unroller:
 
     def _write(
         self, remembered: GatedMemory, current: Features, key: Tensor, masks: Tensor, trusted: Tensor, slots: Tensor,
-        motion: Tensor, t: int, new: Tensor,
+        motion: Tensor, t: int, new: Tensor, pool: tuple[Tensor, Tensor],
     ) -> None:  # fmt: skip
         frame = torch.full((len(masks),), float(t), device=masks.device)
-        pool = token_pool(key.shape[-2], key.shape[-1], self.config.pooled, masks.device)
         fresh = self.student.tokens(current, key, masks, trusted, slots, motion.unsqueeze(1), frame, pool)
         remembered.write(fresh, self.student.affinity(masks, slots, pool), new)

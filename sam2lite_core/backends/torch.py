@@ -111,6 +111,7 @@ class TorchBackend:
 
     def reset(self) -> None:
         """Empty the memory bank."""
+        self._pool: tuple[Tensor, Tensor] | None = None
         self._bank = memory.empty_bank(
             1, self._slots, self.student.variant.key_width, self.info.max_objects, self._device
         )
@@ -133,6 +134,7 @@ class TorchBackend:
         except RuntimeError as error:
             raise BackendError(f"torch failed on a frame of {inputs.image.shape[:2]}: {error}") from error
         self._bank = Bank(*outputs[4:])
+        self._pool = tensors["token_rows"], tensors["token_columns"]
         return StepOutputs(logits[0], presence[0], uncertainty[0, 0], int(used[0]))
 
     def keep(self) -> Callable[[], None]:
@@ -157,14 +159,19 @@ class TorchBackend:
 
         Returns:
             (H/16, W/16, S) float32, the attention of each patch over the slots of `bank()`; its last axis sums to 1.
+
+        Raises:
+            BackendError: no frame was stepped yet.
         """
+        if self._pool is None:
+            raise BackendError("memory is empty: step a frame before asking what the next one would read")
         pixels = self._to_device(image)
         followed = torch.ones(1, self.info.max_objects, device=self._device)
         with torch.inference_mode():
             _, key = self.student.encode(pixels.float().permute(2, 0, 1).unsqueeze(0))
             bank = memory.begin_frame(self._bank, followed)
             logits = self.student.attention_logits(
-                key, bank, torch.full((1,), float(window), device=self._device)
+                key, bank, torch.full((1,), float(window), device=self._device), self._pool
             )
             weights = torch.softmax(logits, dim=-1).reshape(*key.shape[-2:], -1)
         return np.asarray(weights.cpu().numpy(), dtype=np.float32)

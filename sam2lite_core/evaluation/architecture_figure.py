@@ -67,6 +67,8 @@ def boxes(variant: Variant) -> list[Box]:
              "place, age, motion, doubt"), MEMORY),
         Box(560, 460, 190, 90, "Gate and top-B", ("keep what later frames", "need; anchors stay"), MEMORY),
         Box(310, 460, 190, 90, "New tokens", ("a grid over the frame: 2×2", "patches each at scale 1"), MEMORY),
+        Box(560, 660, 190, 95, "Prompt decoder",
+            ("what looks like the clicks", "or the box's inside; runs", "in the prompt graph alone"), MODEL),
         Box(1060, 310, 150, 100, "Result", ("label map, boxes,", "scores, states"), HOST),
         Box(1060, 460, 150, 100, "Controller",
             ("step time → scale ρ,", f"window W = {MIN_WINDOW} … {MAX_WINDOW}"), HOST),
@@ -92,11 +94,12 @@ def arrows() -> list[Arrow]:
         Arrow(((690, 460), (690, 400)), "best B", (698, 435)),
         Arrow(((870, 400), (870, 585), (405, 585), (405, 550)), "masks: identity, known, doubt", (560, 578)),
         Arrow(((240, 635), (920, 635), (920, 400)), "warped masks", (560, 628)),
-        Arrow(((240, 720), (965, 720), (965, 400)), "prompt rasters (prompt graph only)", (560, 713)),
+        Arrow(((240, 720), (560, 720)), "rasters", (310, 713)),
+        Arrow(((750, 720), (965, 720), (965, 400)), "masks from boxes, points", (760, 713)),
         Arrow(((1000, 365), (1060, 365))),
         Arrow(((1135, 410), (1135, 460)), "ms", (1142, 440)),
         Arrow(((1210, 360), (1225, 360), (1225, 775), (26, 775), (26, 635), (50, 635)),
-              "masks, for the next frame", (560, 768), True),
+              "masks, for the next frame", (560, 791), True),
     ]  # fmt: skip
 
 
@@ -109,7 +112,7 @@ def draw_architecture(variant: Variant) -> str:
         f'<defs><marker id="tip" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="7" markerHeight="7" orient="auto">'
         f'<path d="M0 0 10 5 0 10z" fill="{SOFT}"/></marker></defs>',
         f'<rect width="{WIDTH}" height="{HEIGHT}" rx="18" fill="{PAPER}" stroke="#cbd2d9"/>',
-        '<rect x="290" y="36" width="755" height="570" rx="14" '
+        '<rect x="290" y="36" width="755" height="728" rx="14" '
         'fill="#f5f9fe" stroke="#a9cbea" stroke-dasharray="6 4"/>',
         _text(310, 28, "one graph a frame, on the device; its state never leaves it", TEXT_PX, SOFT),
         _text(50, 60, "host", TEXT_PX, SOFT),

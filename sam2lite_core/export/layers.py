@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-KEEP = ("key", "gate", "presence", "similarity", "head.out")
+KEEP = ("key", "gate", "presence", "similarity", "head.out", "prompt.out")
 """Layers that stay in floating point, by name or by the name of a part that holds them: what the memory's attention
-compares, what ranks tokens or decides presence, and the last convolution before the mask."""
+compares, what ranks tokens or decides presence, and the last convolutions before a mask."""
 
 
 def is_kept(layer: str, keep: Sequence[str]) -> bool:

@@ -12,9 +12,6 @@ MAPS = 7
 """Per-object maps at stride 16: memory share and its evidence, the rivals' share, warped previous mask (its own and the
 rivals'), memory agreement of the query, and the query's own response."""
 
-PROMPT_CHANNELS = 3
-"""Prompt rasters at stride 4: box, positive points, negative points. A mask needs no decoding: it is the answer."""
-
 
 class QueryLayer(nn.Module):
     """Self-attention among queries, cross-attention to the pixels, feed-forward; pre-norm, no dropout."""
@@ -102,7 +99,6 @@ class MaskHead(nn.Module):
         _, c4, c8 = variant.stem
         self.shared16 = nn.Conv2d(width, wide, 1)
         self.maps16 = nn.Conv2d(MAPS, wide, 1)
-        self.prompt16 = nn.Conv2d(PROMPT_CHANNELS, wide, 1, bias=False)
         self.modulate = Linear(width, 2 * wide + middle + narrow)
         self.conv16 = nn.Conv2d(wide, wide, 3, 1, 1)
         self.down8 = nn.Conv2d(wide, middle, 1)
@@ -111,7 +107,6 @@ class MaskHead(nn.Module):
         self.down4 = nn.Conv2d(middle, narrow, 1)
         self.shared4 = nn.Conv2d(c4, narrow, 1)
         self.warp4 = nn.Conv2d(1, narrow, 3, 1, 1, bias=False)
-        self.prompt4 = nn.Conv2d(PROMPT_CHANNELS, narrow, 3, 1, 1, bias=False)
         self.conv4 = nn.Conv2d(narrow, narrow, 3, 1, 1)
         self.out = nn.Conv2d(narrow, 1, 3, 1, 1)
         # The answer starts from what memory and flow say; without it the head leans on the flow alone for an hour.
@@ -125,7 +120,6 @@ class MaskHead(nn.Module):
         queries: Tensor,
         maps: Tensor,
         warped: Tensor,
-        prompts: Tensor | None,
     ) -> Tensor:
         """Mask logits per object.
 
@@ -135,7 +129,6 @@ class MaskHead(nn.Module):
             queries: (N, K, C) object queries.
             maps: (N, K, MAPS, h, w).
             warped: (N, K, H/4, W/4) previous mask, -1..1, 0 = unknown.
-            prompts: (N, K, 3, H/4, W/4) rasters, or None on frames without prompts.
 
         Returns:
             (N, K, H/4, W/4) logits.
@@ -153,9 +146,6 @@ class MaskHead(nn.Module):
         height, width = pixels.shape[-2], pixels.shape[-1]
         hidden = per_object(self.shared16(pixels)) * (1.0 + gain16) + bias16
         hidden = hidden + self.maps16(maps.reshape(flat, MAPS, height, width)).reshape(hidden.shape)
-        if prompts is not None:
-            coarse = F.avg_pool2d(prompts.reshape(flat, PROMPT_CHANNELS, 4 * height, 4 * width), 4)
-            hidden = hidden + self.prompt16(coarse).reshape(hidden.shape)
         grid = F.relu(hidden.reshape(flat, -1, height, width))
         grid = F.relu(self.conv16(grid) + grid)
 
@@ -167,8 +157,6 @@ class MaskHead(nn.Module):
         grid = F.interpolate(self.down4(grid), scale_factor=2.0, mode="bilinear", align_corners=False)
         detail = per_object(self.shared4(features.stride4)) * (1.0 + gain4)
         grid = grid + detail.reshape(grid.shape) + self.warp4(warped.reshape(flat, 1, 4 * height, 4 * width))
-        if prompts is not None:
-            grid = grid + self.prompt4(prompts.reshape(flat, PROMPT_CHANNELS, 4 * height, 4 * width))
         grid = F.relu(grid)
         grid = F.relu(self.conv4(grid) + grid)
         opinion = (2.0 * maps[:, :, 0] - maps[:, :, 1]).reshape(flat, 1, height, width)

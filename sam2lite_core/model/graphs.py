@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sam2lite_core.model import memory
-from sam2lite_core.model.decoder import PROMPT_CHANNELS
 from sam2lite_core.model.memory import Bank
-from sam2lite_core.model.student import Student, entropy
+from sam2lite_core.model.prompting import PROMPT_CHANNELS
+from sam2lite_core.model.student import Shown, Student, entropy
 from sam2lite_core.preprocess import averaging_matrix
 from sam2lite_core.variants import PATCH
 
@@ -104,10 +104,10 @@ class StepGraph(nn.Module):
         features, key = student.encode(image.to(torch.float32).permute(0, 3, 1, 2))
         size = bank.key.shape[1]
         bank = memory.begin_frame(bank, active)
-        logits = student.attention_logits(key, bank, window)
+        logits = student.attention_logits(key, bank, window, pool)
         readout = student.read(key, student.projected(bank), slots, logits)
-        rasters = None if prompt is None else prompt[0]
-        prediction = student.decode(features, readout, warped, rasters, projected=True)
+        shown = None if prompt is None else Shown(prompt[0], key)
+        prediction = student.decode(features, readout, warped, shown, projected=True)
         presence = torch.sigmoid(prediction.presence)
         logits, probability = prediction.logits, prediction.probability
         if prompt is not None:

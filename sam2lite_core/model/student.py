@@ -13,6 +13,7 @@ from sam2lite_core.model.encoder import Encoder, Features
 from sam2lite_core.model.gate import Gate
 from sam2lite_core.model.layers import Linear
 from sam2lite_core.model.memory import Bank
+from sam2lite_core.model.prompting import PromptDecoder
 from sam2lite_core.variants import Variant
 
 EPSILON = 1e-4
@@ -34,6 +35,18 @@ class Readout(NamedTuple):
     share: Tensor
     evidence: Tensor
     agreement: Tensor
+
+
+class Shown(NamedTuple):
+    """Boxes and points of a frame.
+
+    Attributes:
+        rasters: (N, K, 3, H/4, W/4) box, positive points, negative points; zeros for objects without any.
+        key: (N, 256, h, w) the frame's keys.
+    """
+
+    rasters: Tensor
+    key: Tensor
 
 
 class Prediction(NamedTuple):
@@ -92,6 +105,15 @@ def to_token_grid(grid: Tensor, pool: tuple[Tensor, Tensor]) -> Tensor:
     return rows @ grid @ columns.transpose(-2, -1)
 
 
+def token_density(pool: tuple[Tensor, Tensor]) -> Tensor:
+    """Tokens a patch, r * c / (h * w), a scalar; pool as in `to_token_grid`.
+
+    Read off the weights: rows sum to 1, so that all of them sum to r and their mean is 1 / h.
+    """
+    rows, columns = pool
+    return rows.sum() * rows.mean() * columns.sum() * columns.mean()
+
+
 class Student(nn.Module):
     """The whole model of one variant. See `step` for a frame without prompts and `prompt` for one with."""
 
@@ -106,7 +128,7 @@ class Student(nn.Module):
         self.locality = nn.Parameter(
             torch.tensor([-2.0, 1.0])
         )  # softplus'd: all tokens, extra for young ones
-        # An anchor's mask was shown, not guessed: how much more than other tokens it counts.
+        # An anchor's mask was shown, not guessed: how much more it counts than other tokens of one patch.
         self.anchor_bonus = nn.Parameter(torch.tensor(0.5))
         self.pixel = Linear(variant.width, width)
         self.readout = Linear(key_width, width)
@@ -114,6 +136,7 @@ class Student(nn.Module):
         self.decoder = QueryDecoder(variant)
         self.similarity = Linear(width, width)
         self.head = MaskHead(variant)
+        self.prompt = PromptDecoder(variant)
         self.presence = nn.Sequential(Linear(width + 4, 64), nn.ReLU(), Linear(64, 1))
         self.gate = Gate(key_width)
 
@@ -132,11 +155,21 @@ class Student(nn.Module):
         y = (torch.arange(height, device=like.device, dtype=like.dtype) + 0.5) / height
         return x.unsqueeze(0).expand(height, width), y.unsqueeze(1).expand(height, width)
 
-    def attention_logits(self, key: Tensor, bank: Bank, window: Tensor) -> Tensor:
+    def attention_logits(
+        self, key: Tensor, bank: Bank, window: Tensor, pool: tuple[Tensor, Tensor]
+    ) -> Tensor:
         """Scaled similarity of every pixel to every token, unreadable ones masked; (N, P, S).
 
         A learned penalty on distance tells look-alikes apart by place; it fades with a token's age, since cameras and
-        objects move (ours; the paper has none).
+        objects move (ours; the paper has none). Anchors have a bonus: what the student wrote itself repeats its
+        mistakes. Where a token is the mean of several patches, an old one is like nothing that is there now, and the
+        bonus is smaller.
+
+        Args:
+            key: (N, 256, h, w) of the frame.
+            bank: S tokens.
+            window: (N,) W in frames.
+            pool: how the frame's patches are averaged into tokens, see `tokens`.
         """
         queries = key.flatten(2).transpose(1, 2).float()
         x, y = (side.reshape(1, -1, 1) for side in self.positions(key.shape[-2], key.shape[-1], queries))
@@ -145,7 +178,8 @@ class Student(nn.Module):
         strength = always + 4.0 * young * torch.exp(-bank.column("age") / 4.0)
         allowed = memory.readable(bank, window)
         owned = bank.column("owner") > 0.5
-        bonus = owned.to(queries.dtype) * self.anchor_bonus + (~allowed).to(queries.dtype) * memory.REJECTED
+        bonus = owned.to(queries.dtype) * (self.anchor_bonus * token_density(pool).sqrt())
+        bonus = bonus + (~allowed).to(queries.dtype) * memory.REJECTED
         # Everything that depends on the token alone, and the squared distance written out, are columns of one product:
         # maps of pixels times tokens are the largest of the memory, and each operation on them costs as much as it.
         bonus = bonus - strength * (there_x * there_x + there_y * there_y)
@@ -197,7 +231,7 @@ class Student(nn.Module):
         features: Features,
         readout: Readout,
         warped: Tensor,
-        prompts: Tensor | None = None,
+        shown: Shown | None = None,
         *,
         projected: bool = False,
     ) -> Prediction:
@@ -207,7 +241,7 @@ class Student(nn.Module):
             features: encoder output.
             readout: memory's answer.
             warped: (N, K, H/4, W/4) previous mask carried along the flow, -1..1, 0 = unknown.
-            prompts: (N, K, 3, H/4, W/4) rasters or None.
+            shown: the boxes and points of this frame, if any: objects that have some are read off these.
             projected: whether the memory was read from a bank that `projected` made.
         """
         batch, count = readout.share.shape[:2]
@@ -217,8 +251,6 @@ class Student(nn.Module):
         pixels = self.pixel_norm(tokens).transpose(1, 2).reshape(batch, -1, height, width)
         coarse = F.avg_pool2d(warped, 4)
         belief = (readout.share * readout.evidence + coarse.clamp(min=0.0)) * 0.5
-        if prompts is not None:
-            belief = belief + F.avg_pool2d(prompts[:, :, 1] + 0.2 * prompts[:, :, 0], 4)
         queries, background = self.decoder(pixels, belief)
         response = self._response(pixels, queries, background)
         share = readout.share * readout.evidence
@@ -228,7 +260,11 @@ class Student(nn.Module):
         maps = torch.stack(
             [share, readout.evidence, rivals, coarse, rivals_warped, agreement, response], dim=2
         )
-        raw = self.head(pixels, features, queries, maps, warped, prompts)
+        raw = self.head(pixels, features, queries, maps, warped)
+        if shown is not None:
+            answered = shown.rasters.flatten(2).amax(dim=-1) > 0.0
+            answer = self.prompt(features, shown.key, shown.rasters, warped)
+            raw = torch.where(answered.unsqueeze(-1).unsqueeze(-1), answer, raw)
         relative = soft_aggregate(raw.float())
         probability = aggregate_probability(relative)
         present = self._presence(queries, probability, share)

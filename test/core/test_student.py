@@ -8,7 +8,14 @@ from sam2lite_core.export.onnx import example_inputs, fold_batch_norms
 from sam2lite_core.model import graphs
 from sam2lite_core.model.cost import parameters_by_part
 from sam2lite_core.model.layers import attend, pool2
-from sam2lite_core.model.student import Student, aggregate_probability, entropy, soft_aggregate, to_token_grid
+from sam2lite_core.model.student import (
+    Student,
+    aggregate_probability,
+    entropy,
+    soft_aggregate,
+    to_token_grid,
+    token_density,
+)
 from sam2lite_core.preprocess import averaging_matrix
 from sam2lite_core.variants import VARIANTS
 
@@ -43,6 +50,17 @@ def test_token_grid_of_even_sides_is_two_by_two_pooling() -> None:
     grid = torch.randn(2, 3, 6, 8, generator=torch.Generator().manual_seed(0))
     pool = tuple(torch.from_numpy(averaging_matrix(n, n // 2)) for n in (6, 8))
     assert torch.allclose(to_token_grid(grid, pool), pool2(grid), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("fine", "coarse"), [((15, 27), (15, 27)), ((30, 54), (15, 27)), ((21, 38), (15, 27))]
+)
+def test_token_density_by_counting(fine: tuple[int, int], coarse: tuple[int, int]) -> None:
+    pool = tuple(
+        torch.from_numpy(averaging_matrix(a, b)).unsqueeze(0) for a, b in zip(fine, coarse, strict=True)
+    )
+    expected = coarse[0] * coarse[1] / (fine[0] * fine[1])
+    assert float(token_density(pool)) == pytest.approx(expected, rel=1e-5)
 
 
 def test_attend_is_softmax_attention() -> None:

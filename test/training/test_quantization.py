@@ -112,6 +112,7 @@ def test_convolutions_and_linear_layers_are_simulated_and_the_rest_is_not():
             "presence.2",
             "similarity",
             "head.out",
+            "prompt.out",
         ]
     )
     assert not any(isinstance(m, nn.BatchNorm2d) for m in prepared.modules())

@@ -75,7 +75,8 @@ class StudentTeacher:
             current = frame_features(features, batch, t)
             if bank is not None:
                 bank = memory.begin_frame(bank, active)
-                read = student.read(key[:, t], bank, slots, student.attention_logits(key[:, t], bank, window))
+                logits = student.attention_logits(key[:, t], bank, window, pool)
+                read = student.read(key[:, t], bank, slots, logits)
                 source, cell = bank.column("birth"), cell_of(bank.column("x"), bank.column("y"))
                 attention[:, t] = into_bins(read.attention, source, cell, frames)
                 held[:, t] = occupied(memory.readable(bank, window), source, cell, frames)
