@@ -8,7 +8,7 @@ for image in camera:
 
 import copy
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,30 @@ from sam2lite_core.types import ObjectState, Prompt, StepTimings, TrackResult, c
 from sam2lite_core.variants import DEFAULT_POLICY, PATCH, REFERENCE_SOURCE, get_variant
 
 FloatArray = NDArray[np.float32]
+
+
+PROMPT_SCALE = 0.5
+"""Boxes and points are read at this scale at most, and what was found is shown to memory at the frame's own: the
+student finds objects better there, where the picture lies closer together (figures in the model card)."""
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """A frame on its way through a step.
+
+    Attributes:
+        image: (H, W, 3) uint8 RGB.
+        motion: since the last step.
+        elapsed: frames of the source since then.
+        slots: of all objects.
+        window: W in frames.
+    """
+
+    image: NDArray[np.uint8]
+    motion: Motion | None
+    elapsed: int
+    slots: dict[int, int]
+    window: int
 
 
 class Tracker:
@@ -324,24 +348,11 @@ class Tracker:
         window = self._control.window
         outputs = None
         if ids:
-            inputs = StepInputs(
-                image=small,
-                motion=preprocess.motion_map(motion, rows // PATCH, columns // PATCH, elapsed),
-                warped=warped,
-                slots=tuple(slots[i] for i in ids),
-                active=self._active(),
-                window=window,
-                budget=self._budget,
-                frame=self._frame,
-                policy=self._policy,
-                presence_threshold=self._settings.presence_threshold,
-                token_pool=preprocess.token_pool(height, width, (rows, columns), self._short_side),
-                prompt=preprocess.prompt_inputs(ids, prompts, (height, width), (rows, columns))
-                if prompts
-                else None,
-            )
+            current = _Frame(image, motion, elapsed, slots, window)
             try:
-                outputs = self._backend.step(inputs)
+                if scale > PROMPT_SCALE and any(prompt.mask is None for prompt in prompts):
+                    prompts = self._as_masks(current, prompts, (rows, columns))
+                outputs = self._backend.step(self._inputs(current, prompts, small, warped))
             except Exception:
                 # The flow has moved on by a frame that the masks have not seen.
                 self._masks.clear()
@@ -355,6 +366,66 @@ class Tracker:
             self._control = self._controller.update(self._control, timings.total_ms, overhead_ms)
         frame, self._frame = self._frame, self._frame + 1
         return replace(result, timings=timings, scale=scale, window=window, frame_index=frame)
+
+    def _inputs(
+        self, frame: _Frame, prompts: Sequence[Prompt], small: NDArray[np.uint8], warped: FloatArray
+    ) -> StepInputs:
+        """What the graphs take. small: the frame at the network's size; warped: from `_warp`, at a quarter of it."""
+        height, width = frame.image.shape[:2]
+        size = rows, columns = small.shape[0], small.shape[1]
+        ids = sorted(frame.slots)
+        return StepInputs(
+            image=small,
+            motion=preprocess.motion_map(frame.motion, rows // PATCH, columns // PATCH, frame.elapsed),
+            warped=warped,
+            slots=tuple(frame.slots[i] for i in ids),
+            active=self._active(),
+            window=frame.window,
+            budget=self._budget,
+            frame=self._frame,
+            policy=self._policy,
+            presence_threshold=self._settings.presence_threshold,
+            token_pool=preprocess.token_pool(height, width, size, self._short_side),
+            prompt=preprocess.prompt_inputs(ids, prompts, (height, width), size) if prompts else None,
+        )
+
+    def _as_masks(
+        self, frame: _Frame, prompts: Sequence[Prompt], network: tuple[int, int]
+    ) -> Sequence[Prompt]:
+        """Read boxes and points at `PROMPT_SCALE`, and give what they found as masks; memory stays as it is.
+
+        Args:
+            frame: that they speak of.
+            prompts: of the frame; given masks are handed on.
+            network: (H, W) of the network's input for the frame itself; nothing is to be done where it is no larger.
+
+        Raises:
+            BackendError: the runtime failed.
+        """
+        height, width = frame.image.shape[:2]
+        ids = sorted(frame.slots)
+        rows, columns = preprocess.network_size(height, width, PROMPT_SCALE, self._short_side)
+        if (rows, columns) == network:
+            return prompts
+        small = preprocess.resize(frame.image, rows, columns)
+        warped = self._warp(ids, frame.motion, rows // preprocess.STRIDE, columns // preprocess.STRIDE)
+        assert not isinstance(self._backend, FrameBackend), "foreign models read prompts themselves"
+        restore = self._backend.keep()
+        try:
+            outputs = self._backend.step(self._inputs(frame, prompts, small, warped))
+        finally:
+            restore()
+        labels = postprocess.label_map(outputs.logits, ids, height, width)
+        for prompt in prompts:
+            if prompt.mask is not None:
+                postprocess.impose_mask(labels, prompt.object_id, prompt.mask)
+        found = set(np.unique(labels).tolist())
+        return tuple(
+            Prompt(object_id=prompt.object_id, mask=labels == prompt.object_id)
+            if prompt.mask is None and prompt.object_id in found
+            else prompt
+            for prompt in prompts
+        )
 
     def _step_whole(
         self,

@@ -12,7 +12,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-import onnxruntime as ort
 import pytest
 
 from sam2lite_core.backends import cuda, registry, tensorrt
@@ -27,7 +26,7 @@ from sam2lite_core.backends.engines import (
     unpack,
 )
 from sam2lite_core.backends.files import STEP_FILE, WEIGHTS_FILE, find_model, read_weights_info
-from sam2lite_core.backends.onnxruntime import OnnxRuntimeBackend
+from sam2lite_core.backends.onnxruntime import OnnxRuntimeBackend, open_session
 from sam2lite_core.errors import BackendError
 from sam2lite_core.evaluation.profile import shown, step_inputs
 from sam2lite_core.export.tensorrt_rtx import RANGES
@@ -131,9 +130,8 @@ class MockContext:
 
 class MockEngine:
     def __init__(self, path: str, device: MockCuda) -> None:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = 1
-        self.session, self.cuda, self.fails = ort.InferenceSession(path, options), device, False
+        # As our other backend opens it: the two are compared bit for bit.
+        self.session, self.cuda, self.fails = open_session(Path(path), 1), device, False
         self.names = [v.name for v in (*self.session.get_inputs(), *self.session.get_outputs())]
         self.types = {
             v.name: np.uint8 if "uint8" in v.type else np.float32 for v in self.session.get_inputs()

@@ -345,3 +345,45 @@ def test_budget_and_policy_bound_the_bank(small_clip) -> None:
 def test_settings_are_frozen() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         Prompt(object_id=1, points=np.array([[1, 1]])).object_id = 2
+
+
+@pytest.mark.parametrize("kind", ["box", "point", "mask"])
+def test_boxes_and_points_are_read_at_half_scale_and_masks_are_not(
+    tracker: Tracker, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip = render_clip(1, height=240, width=320, frames=2)
+    monkeypatch.setattr(tracker, "_short_side", 240)  # frames of full size cost more than they show
+    mask = mask_of(clip, 1)
+    prompt = Prompt(object_id=1, mask=mask) if kind == "mask" else prompt_on(clip, 0, kind)
+    steps: list[tuple[tuple[int, ...], bool]] = []
+    original = tracker._backend.step
+
+    def watched(inputs):
+        shown = inputs.prompt
+        steps.append((inputs.image.shape[:2], shown is not None and bool(shown.mask_given.all())))
+        return original(inputs)
+
+    monkeypatch.setattr(tracker._backend, "step", watched)
+    tracker.scale = 1.0
+    first = tracker.step(clip.frames[0], [prompt])
+    tracker.step(clip.frames[1])
+    assert first.objects[0].state is ObjectState.TRACKED and 1 in first.label_map
+    shown_as_mask = [((240, 320), True), ((240, 320), False)]
+    assert steps == (shown_as_mask if kind == "mask" else [((128, 160), False), *shown_as_mask])
+
+
+def test_reading_a_box_at_half_scale_leaves_memory_and_other_objects_alone(
+    tracker: Tracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the first pass wrote is taken back: memory holds one frame's tokens, and given masks stay exact."""
+    clip = render_clip(1, height=240, width=320, frames=2)
+    monkeypatch.setattr(tracker, "_short_side", 240)
+    tracker.scale = 1.0
+    given = Prompt(object_id=2, mask=mask_of(clip, 2))
+    result = tracker.step(clip.frames[0], [prompt_on(clip, 0, "box"), given])
+    assert np.array_equal(result.label_map == 2, given.mask)
+    births = tracker._backend.bank().meta
+    valid = births[births[:, META.index("valid")] > 0.5]
+    assert len(valid) and (valid[:, META.index("age")] == 0).all()
+    owners = set(valid[:, META.index("owner")].tolist())
+    assert owners >= {1.0, 2.0}
