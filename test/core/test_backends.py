@@ -156,7 +156,7 @@ def test_torch_and_onnx_runtime_agree_frame_by_frame(pair, clip, policy) -> None
     # The scenario must have had something to disagree on.
     assert lost > 0 and labelled > 0
     births = set(banks[0].column("birth")[banks[0].column("valid") > 0.5])
-    assert len(births) >= 3
+    assert len(births) >= 2  # the newest frame's tokens, and anchors of an older one
 
 
 @pytest.mark.slow
@@ -178,7 +178,7 @@ def test_trackers_on_both_backends_give_the_same_masks(exported, clip) -> None:
     for first, second in zip(results["onnxruntime"], results["torch"], strict=True):
         assert np.mean(first.label_map != second.label_map) <= 1e-3
         assert first.memory_tokens_used == second.memory_tokens_used
-    assert len(np.unique(results["torch"][1].label_map)) > 2
+    assert any(len(np.unique(result.label_map)) > 2 for result in results["torch"])
 
 
 @pytest.mark.parametrize("name", ["onnxruntime", "torch"])
@@ -245,7 +245,8 @@ def test_attention_of_the_torch_backend(pair, clip) -> None:
     distance = ((bank.meta[:, :2] - place) ** 2).sum(axis=1)
     strength = always + 4 * young * np.exp(-(bank.column("age") + 1) / 4)
     score = bank.key @ query * np.exp(student.log_scale.item()) - strength * distance
-    score += (bank.column("owner") > 0.5) * student.anchor_bonus.item()
+    density = np.prod([len(weights) / weights.shape[1] for weights in first.token_pool])
+    score += (bank.column("owner") > 0.5) * student.anchor_bonus.item() * np.sqrt(density)
     score[bank.column("valid") < 0.5] = -np.inf
     expected = np.exp(score - score.max()) / np.exp(score - score.max()).sum()
     assert np.allclose(attention[7, 12], expected, atol=1e-4)
