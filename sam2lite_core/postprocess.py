@@ -37,17 +37,18 @@ def label_map(logits: FloatArray, object_ids: Sequence[int], height: int, width:
     """
     dtype = np.uint16 if max(object_ids, default=0) > 255 else np.uint8
     labels = np.zeros((height, width), dtype)
-    best = np.zeros((height, width), np.float32)
-    for channel, object_id in zip(logits, object_ids, strict=True):
-        if channel.max() <= 0.0:
-            continue
+    seen = [pair for pair in zip(logits, object_ids, strict=True) if pair[0].max() > 0.0]
+    # A frame of numbers to compare with costs more than all else, where there is no other object to compare with.
+    best = np.zeros((height, width), np.float32) if len(seen) > 1 else None
+    for channel, object_id in seen:
         source, target = _reach(channel, height, width)
         size = (target[1].stop - target[1].start, target[0].stop - target[0].start)
         # Cubic: a boundary inside a cell of 8 px is read off its neighbours' slopes too, .3 J&F at scale .5.
         full = cv2.resize(np.ascontiguousarray(channel[source]), size, interpolation=cv2.INTER_CUBIC)
         # Boolean indexing would take ten times as long.
-        np.copyto(labels[target], object_id, where=full > best[target])
-        np.maximum(best[target], full, out=best[target])
+        np.copyto(labels[target], object_id, where=full > (0.0 if best is None else best[target]))
+        if best is not None:
+            np.maximum(best[target], full, out=best[target])
     return labels
 
 
