@@ -346,12 +346,13 @@ class Tracker:
         warped = self._warp(ids, motion, rows // preprocess.STRIDE, columns // preprocess.STRIDE)
         motion_ms = clock.lap()
         window = self._control.window
-        outputs = None
+        outputs, reading_ms = None, 0.0
         if ids:
             current = _Frame(image, motion, elapsed, slots, window)
             try:
                 if scale > PROMPT_SCALE and any(prompt.mask is None for prompt in prompts):
                     prompts = self._as_masks(current, prompts, (rows, columns))
+                    reading_ms = clock.lap()
                 outputs = self._backend.step(self._inputs(current, prompts, small, warped))
             except Exception:
                 # The flow has moved on by a frame that the masks have not seen.
@@ -360,10 +361,11 @@ class Tracker:
         inference_ms = clock.lap()
         self._slot_of, self._source = slots, (height, width)
         result = self._result(outputs, ids, prompts, height, width)
-        timings = StepTimings(preprocess_ms, motion_ms, inference_ms, clock.lap())
+        timings = StepTimings(preprocess_ms, motion_ms, reading_ms + inference_ms, clock.lap())
         if ids:
-            # A step without objects runs no model: it says nothing about those that do.
-            self._control = self._controller.update(self._control, timings.total_ms, overhead_ms)
+            # A step without objects runs no model, one with a box two: they say nothing about those that run one.
+            usual_ms = timings.total_ms - reading_ms
+            self._control = self._controller.update(self._control, usual_ms, overhead_ms)
         frame, self._frame = self._frame, self._frame + 1
         return replace(result, timings=timings, scale=scale, window=window, frame_index=frame)
 
@@ -397,7 +399,11 @@ class Tracker:
         Args:
             frame: that they speak of.
             prompts: of the frame; given masks are handed on.
-            network: (H, W) of the network's input for the frame itself; nothing is to be done where it is no larger.
+            network: (H, W) of the network's input for the frame itself; small frames have the same at any scale, and
+                then there is nothing to do.
+
+        Returns:
+            The prompts, with a mask in place of every box and point that found something.
 
         Raises:
             BackendError: the runtime failed.

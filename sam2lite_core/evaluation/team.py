@@ -52,7 +52,7 @@ class Team:
         """Let the main process do something, and tell all what came of it.
 
         Raises:
-            Exception: what the work raised, in every process.
+            Sam2LiteError, OSError: what the work raised, in every process.
             BackendError: another process ended.
         """
         return work()

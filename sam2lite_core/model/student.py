@@ -106,7 +106,7 @@ def to_token_grid(grid: Tensor, pool: tuple[Tensor, Tensor]) -> Tensor:
 
 
 def token_density(pool: tuple[Tensor, Tensor]) -> Tensor:
-    """Tokens a patch, r * c / (h * w), a scalar; pool as in `to_token_grid`.
+    """Tokens a patch, r * c / (h * w), a scalar; pool as in `to_token_grid`, one for all frames.
 
     Read off the weights: rows sum to 1, so that all of them sum to r and their mean is 1 / h.
     """
@@ -115,7 +115,7 @@ def token_density(pool: tuple[Tensor, Tensor]) -> Tensor:
 
 
 class Student(nn.Module):
-    """The whole model of one variant. See `step` for a frame without prompts and `prompt` for one with."""
+    """The whole model of one variant; `graphs.StepGraph` runs frames without prompts, `graphs.PromptGraph` others."""
 
     def __init__(self, variant: Variant) -> None:
         super().__init__()
@@ -128,8 +128,9 @@ class Student(nn.Module):
         self.locality = nn.Parameter(
             torch.tensor([-2.0, 1.0])
         )  # softplus'd: all tokens, extra for young ones
-        # An anchor's mask was shown, not guessed: how much more it counts than other tokens of one patch.
-        self.anchor_bonus = nn.Parameter(torch.tensor(0.5))
+        # An anchor's mask was shown, not guessed: how much more it counts than other tokens of one patch. Training
+        # hardly moves it, so it starts where it was best (training/RESULTS.md, how much an anchor counts).
+        self.anchor_bonus = nn.Parameter(torch.tensor(2.35))
         self.pixel = Linear(variant.width, width)
         self.readout = Linear(key_width, width)
         self.pixel_norm = nn.LayerNorm(width)

@@ -1,6 +1,7 @@
 """The tracker's contract, with the model that ships."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -387,3 +388,56 @@ def test_reading_a_box_at_half_scale_leaves_memory_and_other_objects_alone(
     assert len(valid) and (valid[:, META.index("age")] == 0).all()
     owners = set(valid[:, META.index("owner")].tolist())
     assert owners >= {1.0, 2.0}
+
+
+@pytest.mark.parametrize("failing", [1, 2], ids=["reading", "tracking"])
+def test_a_box_that_fails_the_runtime_changes_nothing(
+    tracker: Tracker, monkeypatch: pytest.MonkeyPatch, failing: int
+) -> None:
+    clip = render_clip(1, height=240, width=320, frames=3)
+    monkeypatch.setattr(tracker, "_short_side", 240)
+    tracker.scale = 1.0
+    tracker.step(clip.frames[0], [Prompt(object_id=2, mask=mask_of(clip, 2))])
+    before = tracker._backend.bank()
+    original, calls = tracker._backend.step, []
+
+    def fails_once(inputs):
+        calls.append(inputs)
+        if len(calls) == failing:
+            raise BackendError("out of memory")
+        return original(inputs)
+
+    monkeypatch.setattr(tracker._backend, "step", fails_once)
+    with pytest.raises(BackendError, match="out of memory"):
+        tracker.step(clip.frames[1], [prompt_on(clip, 1, "box")])
+    after = tracker._backend.bank()
+    pairs = zip(dataclasses.astuple(before), dataclasses.astuple(after), strict=True)
+    assert all(np.array_equal(one, other) for one, other in pairs)
+    assert tracker.object_ids == (2,)
+    result = tracker.step(clip.frames[1], [prompt_on(clip, 1, "box")])
+    assert {found.object_id for found in result.objects} == {1, 2}
+
+
+def test_a_followed_object_is_shown_again_by_a_box_while_another_goes_on(
+    tracker: Tracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip = render_clip(1, height=240, width=320, frames=3)
+    monkeypatch.setattr(tracker, "_short_side", 240)
+    tracker.scale = 1.0
+    first = [Prompt(object_id=300 + k, mask=mask_of(clip, k)) for k in (1, 2)]
+    tracker.step(clip.frames[0], first)
+    tracker.step(clip.frames[1])
+    again = dataclasses.replace(prompt_on(clip, 2, "box"), object_id=301)
+    told: list[float] = []
+    update = tracker._controller.update
+    controller = SimpleNamespace(
+        update=lambda state, ms, overhead: told.append(ms) or update(state, ms, overhead)
+    )
+    monkeypatch.setattr(tracker, "_controller", controller)
+    result = tracker.step(clip.frames[2], [again])
+    assert all(found.state is ObjectState.TRACKED for found in result.objects)
+    both = [(result.label_map == 300 + k, mask_of(clip, k, 2)) for k in (1, 2)]
+    assert all((answer & truth).sum() > 0.4 * (answer | truth).sum() for answer, truth in both[1:])
+    assert (both[0][0] & both[0][1]).any()
+    # The controller is not told of the reading, which the frames to come will not have.
+    assert told[0] < result.timings.total_ms
