@@ -45,8 +45,18 @@ YearOption = Annotated[int, typer.Option(help="2016: all objects as one; 2017: e
 
 
 def split(names: str | None) -> tuple[str, ...] | None:
-    """Comma-separated names of an option."""
-    return None if names is None else tuple(name.strip() for name in names.split(",") if name.strip())
+    """Comma-separated names of an option.
+
+    Raises:
+        ConfigurationError: a name that is given twice, which would count twice in every mean.
+    """
+    if names is None:
+        return None
+    found = tuple(name.strip() for name in names.split(",") if name.strip())
+    for name in found:
+        if found.count(name) > 1:
+            raise ConfigurationError(f"--sequences names {name} twice; name each once")
+    return found
 
 
 def whole_numbers(text: str, name: str) -> tuple[int, ...]:

@@ -335,6 +335,7 @@ def test_eval_davis_takes_a_choice_of_sequences(copy_tracker, davis, tmp_path):
     ("options", "message"),
     [
         (["--sequences", "three"], "no sequence 'three'; there are one, two"),
+        (["--sequences", "two, one,two"], "--sequences names two twice"),
         (["--year", "2018"], "year 2018"),
         (["--prompt", "scribble"], "'scribble'; choose one of mask, box, point"),
         (["--root", "nowhere"], "no such folder"),
