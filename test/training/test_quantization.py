@@ -151,7 +151,7 @@ def test_a_layer_that_was_never_calibrated_cannot_be_used():
     with pytest.raises(ConfigurationError, match="has no range"):
         quantized_export.deployed(prepared)
     with (
-        pytest.raises(ConfigurationError, match=r"head\.prompt4"),
+        pytest.raises(ConfigurationError, match=r"prompt\.prompt4"),
         torch.no_grad(),
         quantization.calibrating(prepared),
     ):
