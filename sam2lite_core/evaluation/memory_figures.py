@@ -158,7 +158,7 @@ def draw_attention(
         _draw_tokens(axes, frames[birth], bank, attention, birth, cells, peak)
         used = int(((bank.column("valid") > 0.5) & (bank.column("birth") == birth)).sum())
         axes.set_title(f"frame {birth}: {ranked[birth]:.0%} of the attention, {used} tokens", fontsize=10)
-    rest = 1.0 - sum(ranked[birth] for birth in chosen)
+    rest = abs(1.0 - sum(ranked[birth] for birth in chosen))  # rounding may leave less than nothing
     title = f"what one patch reads from {len(ranked)} remembered frame{'s' * (len(ranked) > 1)}"
     figure.suptitle(f"{title} ({rest:.0%} from frames not shown)", fontsize=11)
     return figure
