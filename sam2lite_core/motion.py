@@ -66,7 +66,7 @@ class Motion:
             if channel.shape != (height, width):
                 channel = cv2.resize(channel, (width, height), interpolation=cv2.INTER_LINEAR)
             # OpenCV's stubs do not know that the second map may be None.
-            cv2.remap(channel, grid, None, cv2.INTER_LINEAR, dst=out[index], borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
+            cv2.remap(channel, grid, None, cv2.INTER_LINEAR, dst=out[index], borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]  # None is legal
         return out
 
 
@@ -87,7 +87,7 @@ class MotionEstimator:
 
     def __init__(self) -> None:
         # OpenCV's stubs leave this factory out.
-        self._flow = cv2.DISOpticalFlow_create(  # type: ignore[attr-defined]
+        self._flow = cv2.DISOpticalFlow_create(  # type: ignore[attr-defined]  # not in the stubs
             cv2.DISOPTICAL_FLOW_PRESET_MEDIUM
         )
         # The preset's five iterations cost a third of the flow's time and gain nothing measurable: without them four

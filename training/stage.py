@@ -78,7 +78,7 @@ class StageTraining:
         teacher, projection = open_teacher(config, student, accelerator.device)
         # Matrices and images lie channels last: convolutions on a CPU take half the time.
         # torch annotates no overload of Module.to that takes a memory format alone.
-        self.loss = ClipLoss(student.to(memory_format=torch.channels_last), teacher, projection)  # type: ignore[call-overload]
+        self.loss = ClipLoss(student.to(memory_format=torch.channels_last), teacher, projection)  # type: ignore[call-overload]  # no such overload
         self.loss.to(accelerator.device)
         if stage.int8 and state is None:
             self._calibrate()

@@ -102,11 +102,11 @@ class FlickerMeter:
         small = cv2.resize(label_map, self._size, interpolation=cv2.INTER_NEAREST)
         previous = self._previous.get(series)
         # OpenCV's stubs know neither the dtype of a result nor that a second map may be None.
-        self._previous[series] = small  # type: ignore[assignment]
+        self._previous[series] = small  # type: ignore[assignment]  # stubs are wider
         if previous is None or self._grid is None:
             return
         # OpenCV's stubs do not know that the second map may be None.
-        carried = cv2.remap(previous, self._grid, None, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
+        carried = cv2.remap(previous, self._grid, None, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]  # None is legal
         for object_id in object_ids:
             before, now = carried == object_id, small == object_id
             if before.any() or now.any():
