@@ -5,6 +5,7 @@ the result in its place and prints tables. They speak over Accelerate's process 
 sequences go through a folder that all machines share, little else is sent.
 """
 
+import atexit
 import importlib.util
 import os
 import threading
@@ -101,6 +102,8 @@ class AcceleratedTeam(Team):
         if isinstance(state, Exception):
             raise BackendError(f"the processes that Accelerate started cannot meet: {state}") from state
         self.number, self.count = int(state.process_index), int(state.num_processes)
+        # Left to the interpreter's last breath, the group's threads are taken down while they work: an abort.
+        atexit.register(state.destroy_process_group)
 
     def main_does(self, work: Callable[[], Found]) -> Found:
         """See `Team.main_does`."""
