@@ -11,9 +11,11 @@ from sam2lite_core.errors import ModelFileError
 from sam2lite_core.model.student import Student
 from sam2lite_core.variants import get_variant
 from training import checkpoint
-from training.config import Phase, RunConfig, StageConfig
+from training.config import PACKAGED, Phase, RunConfig, StageConfig
 from training.position import seed_of
 from training.teacher_cache import CachedTeacher
+from training.teachers import images
+from training.teachers.images import ImageTeacher
 from training.unroll import UnrollConfig
 
 
@@ -68,6 +70,21 @@ def _fill(student: Student, state: dict[str, Any], path: Path) -> None:
         raise ModelFileError(f"{path}: does not fit variant {state['variant']}: {error}") from None
     if unknown or len(missing) == len(student.state_dict()):
         raise ModelFileError(f"{path}: holds {(unknown or ['nothing'])[0]}, which the student has not")
+
+
+def open_image_teacher(
+    config: RunConfig, student: Student, device: torch.device
+) -> tuple[ImageTeacher | None, nn.Module | None]:
+    """Who shows the encoder what is in pictures, and the projection to its features; none where the run has none.
+
+    Raises:
+        TeacherError: naming what is missing.
+    """
+    path = config.teacher.images
+    if path is None:
+        return None, None
+    teacher = images.load(images.packaged_weights() if path == PACKAGED else path, device)
+    return teacher, images.image_projection(student, teacher)
 
 
 def open_teacher(config: RunConfig, student: Student, device: torch.device) -> tuple[Any, nn.Module | None]:

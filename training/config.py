@@ -17,6 +17,8 @@ SourceKind = Literal["davis", "youtube_vos", "mose", "bdd100k", "stills", "clips
 RENDERING = ("stills", "synthetic", "rendered")
 """Sources whose clips are rendered from stills alone."""
 
+PACKAGED = Path("packaged")
+
 TeacherName = Literal["none", "oracle", "student", "sam2", "edgetam"]
 
 
@@ -277,11 +279,14 @@ class TeacherConfig:
         name: none, oracle (the true flow of rendered clips), student, sam2 or edgetam.
         path: its checkpoint or folder of weights.
         cache: folder that `cache-teacher` wrote; the teacher itself is then not loaded.
+        images: weights of EfficientNet-Lite0, whose features the encoder is taught besides, see
+            `training.teachers.images`; "packaged" for those that `sam2lite[images]` installs.
     """
 
     name: TeacherName = "none"
     path: Path | None = None
     cache: Path | None = None
+    images: Path | None = None
 
     def __post_init__(self) -> None:
         if self.name in ("student", "sam2", "edgetam") and self.path is None and self.cache is None:

@@ -7,30 +7,35 @@ from torch import Tensor, nn
 
 from sam2lite_core.errors import ConfigurationError
 from sam2lite_core.model.student import Student
+from training.teachers.images import ImageTeacher
 from training.unroll import UnrollConfig, Unroller
 
 
 class ClipLoss(nn.Module):
-    """A student, and the projection of its readout to a teacher's, as a module whose forward is the loss of a batch.
+    """A student, and the projections of its readout and features to teachers', as a module whose forward is the loss.
 
     Parallel training and mixed precision hook into forward, and only into that of the outermost module.
     """
 
-    def __init__(self, student: Student, teacher: Any = None, projection: nn.Module | None = None) -> None:
-        """Take a student; `teacher` as in `training.teachers`, kept out of the parameters."""
+    def __init__(
+        self, student: Student, teacher: Any = None, projection: nn.Module | None = None,
+        images: ImageTeacher | None = None, image_projection: nn.Module | None = None,
+    ) -> None:  # fmt: skip
+        """Take a student; the teachers, as in `training.teachers`, are kept out of the parameters."""
         super().__init__()
         self.student = student
         self.projection = projection
+        self.image_projection = image_projection
         self._teacher = (teacher,)
+        self._images = (images,)
 
     def forward(
         self, clip: dict[str, Tensor], config: UnrollConfig, progress: float, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, float]]:
         """Loss of a batch of clips and its parts; see `Unroller`."""
-        (teacher,) = self._teacher
-        if teacher is None:
-            return Unroller(self.student, config, generator)(clip, progress)
-        return Unroller(self.student, config, generator, teacher, self.projection)(clip, progress)
+        (teacher,), (images,) = self._teacher, self._images
+        seen = None if images is None or self.image_projection is None else (images, self.image_projection)
+        return Unroller(self.student, config, generator, teacher, self.projection, seen)(clip, progress)
 
 
 def freeze(student: Student, names: tuple[str, ...]) -> list[nn.Module]:

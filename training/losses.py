@@ -8,7 +8,7 @@
 | L_read: memory readout | 7 | `readout` |
 | L_budget: ours; the paper's | 10 | `budget_loss`; `budget_loss_on_masks` |
 | L_naive: outputs only | 1 | `output` |
-| correspondence, identity share, presence, gate supervision | ours | the functions of these names |
+| image features, correspondence, identity share, presence, gate supervision | ours | the functions of these names |
 """
 
 import torch
@@ -209,6 +209,16 @@ def readout(projected: Tensor, teacher: Tensor, known: Tensor) -> Tensor:
     distance = (projected.float() - teacher.float()).pow(2).sum(-1)
     scale = teacher.float().pow(2).sum(-1)
     return (distance * weight).sum() / (scale * weight).sum().clamp(min=1e-6)
+
+
+def features(projected: Tensor, teacher: Tensor) -> Tensor:
+    """Squared distance of the encoder's features to an image teacher's: the share of their variance not yet explained.
+
+    Args:
+        projected: (N, P, D) encoder features brought to the teacher's width by the learned projection.
+        teacher: (N, P, D) of mean 0 and mean square 1, as `training.teachers.images` makes them.
+    """
+    return (projected.float() - teacher).pow(2).mean()
 
 
 def output(probability: Tensor, teacher: Tensor, weight: Tensor) -> Tensor:

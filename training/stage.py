@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor
+from torch import Tensor, nn
 
 from sam2lite_core.model.student import Student
-from training.assembly import build_student, open_teacher, phase_unroll
+from training.assembly import build_student, open_image_teacher, open_teacher, phase_unroll
 from training.config import Phase, RunConfig, StageConfig
 from training.datasets.stream import (
     CALIBRATION,
@@ -76,9 +76,11 @@ class StageTraining:
         student = build_student(config, stage, start if state is None else None)
         self._frozen = freeze(student, stage.frozen)
         teacher, projection = open_teacher(config, student, accelerator.device)
+        images, image_projection = open_image_teacher(config, student, accelerator.device)
         # Matrices and images lie channels last: convolutions on a CPU take half the time.
         # torch annotates no overload of Module.to that takes a memory format alone.
-        self.loss = ClipLoss(student.to(memory_format=torch.channels_last), teacher, projection)  # type: ignore[call-overload]  # no such overload
+        student = student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # no such overload
+        self.loss = ClipLoss(student, teacher, projection, images, image_projection)
         self.loss.to(accelerator.device)
         if stage.int8 and state is None:
             self._calibrate()
@@ -173,13 +175,13 @@ class StageTraining:
 
     def state(self, position: Position) -> dict[str, Any]:
         """Everything that `__init__` needs to go on; `average` is what gets exported."""
-        scaler, projection = self.accelerator.scaler, self.loss.projection
+        scaler = self.accelerator.scaler
         return {
             "variant": self.config.variant,
             "int8": self.stage.int8,
             "student": self.student.state_dict(),
             "average": dict(self.average.state),
-            "projection": None if projection is None else projection.state_dict(),
+            **{name: None if part is None else part.state_dict() for name, part in self._projections()},
             "optimizer": self._optimizer.state_dict(),
             "scaler": None if scaler is None else scaler.state_dict(),
             "random": torch.get_rng_state(),
@@ -289,11 +291,15 @@ class StageTraining:
     def _unroll(self, phase: Phase) -> UnrollConfig:
         return phase_unroll(self.config, self.stage, phase)
 
+    def _projections(self) -> list[tuple[str, nn.Module | None]]:
+        return [("projection", self.loss.projection), ("image_projection", self.loss.image_projection)]
+
     def _restore(self, state: dict[str, Any]) -> None:
         self.student.load_state_dict(state["student"])
         self.average.load(state["average"])
-        if self.loss.projection is not None and state["projection"] is not None:
-            self.loss.projection.load_state_dict(state["projection"])
+        for name, part in self._projections():
+            if part is not None and state.get(name) is not None:
+                part.load_state_dict(state[name])
         if self.accelerator.scaler is not None and state["scaler"] is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
 

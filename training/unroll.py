@@ -17,6 +17,7 @@ from training.disturbances import corrupt, random_prompts
 from training.gated_memory import GatedMemory
 from training.later_attention import KeepConfig
 from training.teachers.base import Teacher, TeacherError, TeacherTargets
+from training.teachers.images import ImageTeacher
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class LossWeights:
         attention: KL to the teacher's attention in common bins (equation 4); needs a teacher.
         readout: distance to the teacher's readout (equation 7); needs a teacher that has one.
         output: distance to the teacher's masks (equation 1); needs a teacher that has them.
+        features: distance of the encoder's features to an image teacher's; needs one.
         correspondence: InfoNCE on keys with true correspondence; counts on rendered clips.
         share: memory's opinion of each object's share.
         presence: whether an object is in sight.
@@ -46,6 +48,7 @@ class LossWeights:
     attention: float = 1.0
     readout: float = 0.5
     output: float = 0.0
+    features: float = 1.0
     correspondence: float = 0.5
     share: float = 0.3
     presence: float = 0.1
@@ -75,6 +78,7 @@ class UnrollConfig:
         gated: probability that the gate decides what a batch remembers; otherwise chance does, which prefers patches
             near objects, so that the other policies stay fair to compare with. Fixed rules always decide.
         temperature: of the gate's relaxation, at the start and at the end of the run (methodology section 2.4).
+        feature_frames: frames of a clip that an image teacher speaks of, drawn anew for each batch.
         keep: what the gate is told was worth keeping, where weights.gate is above 0.
         weights: of the losses.
     """
@@ -92,6 +96,7 @@ class UnrollConfig:
     selection: str = "straight_through"
     gated: float = 0.75
     temperature: tuple[float, float] = (1.0, 0.1)
+    feature_frames: int = 2
     keep: KeepConfig = field(default_factory=KeepConfig)
     weights: LossWeights = LossWeights()
 
@@ -136,6 +141,7 @@ class Unroller:
         generator: torch.Generator,
         teacher: Teacher | None = None,
         projection: nn.Module | None = None,
+        seen: tuple[ImageTeacher, nn.Module] | None = None,
     ) -> None:
         """Set up.
 
@@ -145,6 +151,8 @@ class Unroller:
             generator: on the CPU, so that a run is the same on every device.
             teacher: who shows where to look; None leaves the terms that need one out.
             projection: from the student's readout to the teacher's width, see `readout_projection`.
+            seen: who shows what is in the pictures, and the projection of the encoder's features to its; None leaves
+                that term out.
 
         Raises:
             ConfigurationError: the selection does not exist.
@@ -161,6 +169,7 @@ class Unroller:
         self.generator = generator
         self.teacher = teacher
         self.projection = projection
+        self.seen = seen
 
     def _chance(self, *shape: int) -> Tensor:
         return torch.rand(shape, generator=self.generator)
@@ -238,6 +247,8 @@ class Unroller:
         extra = {"budget": remembered.budget_loss()}
         if config.weights.correspondence > 0:
             extra["correspondence"] = self._correspondence(key, clip["places"])
+        if self.seen is not None and config.weights.features > 0:
+            extra["features"] = self._features(images, features.stride16, *self.seen)
         if config.weights.gate > 0:
             extra["gate"] = remembered.supervision_loss()
         total = total / frames
@@ -246,6 +257,15 @@ class Unroller:
         values = {name: float(torch.stack(seen).mean()) for name, seen in parts.items()}
         values |= {name: float(value.detach()) for name, value in extra.items()}
         return total, {**values, **remembered.statistics()}
+
+    def _features(self, images: Tensor, found: Tensor, teacher: ImageTeacher, projection: nn.Module) -> Tensor:
+        """What an image teacher says of some frames. images: (N, T, 3, H, W); found: (N T, C, h, w)."""
+        batch, frames = images.shape[:2]
+        # The teacher costs as much as the student; neighbouring frames show nearly the same.
+        taught = torch.randperm(frames, generator=self.generator)[: self.config.feature_frames]
+        found = found.reshape(batch, frames, *found.shape[1:])[:, taught].flatten(0, 1)
+        told = teacher(images[:, taught].flatten(0, 1))
+        return losses.features(projection(found.flatten(2).transpose(1, 2)), told)
 
     def _correspondence(self, key: Tensor, places: Tensor) -> Tensor:
         """InfoNCE of every frame's keys with the first frame's and the one before. key: (N, T, C, h, w)."""
