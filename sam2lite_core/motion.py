@@ -4,6 +4,7 @@ OpenCV's DIS flow on grey images with a short side of 120 px costs about 1.5 ms;
 scale, so that a rung change between two frames is no special case.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -58,8 +59,8 @@ class Motion:
         grid[..., 1] += np.arange(height, dtype=np.float32)[:, None]
         return grid
 
-    def warp(self, maps: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
-        """Carry the previous frame's maps (K, h, w) to this frame at height x width, bilinear, edges repeated."""
+    def warp(self, maps: Sequence[NDArray[np.float32]], height: int, width: int) -> NDArray[np.float32]:
+        """Carry the previous frame's K maps (h, w) to this frame at height x width, bilinear, edges repeated."""
         grid = self.sample_grid(height, width)
         out = np.empty((len(maps), height, width), np.float32)
         for index, channel in enumerate(maps):

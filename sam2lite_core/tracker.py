@@ -508,10 +508,10 @@ class Tracker:
         warped = np.zeros((len(ids), rows, columns), np.float32)
         if motion is None:
             return warped
-        for index, object_id in enumerate(ids):
-            mask = self._masks.get(object_id)
-            if mask is not None:
-                warped[index] = motion.warp(mask[None], rows, columns)[0] * 2.0 - 1.0
+        known = [index for index, object_id in enumerate(ids) if object_id in self._masks]
+        # All at once: where pixels came from is the same for every object, and costs more than fetching them.
+        carried = motion.warp([self._masks[ids[index]] for index in known], rows, columns)
+        warped[known] = carried * 2.0 - 1.0
         return warped
 
     def _active(self) -> FloatArray:

@@ -125,8 +125,12 @@ class StepGraph(nn.Module):
             affinity = student.affinity(probability, slots, pool)
             padded = F.pad(affinity, (0, 0, size, 0))
             both = memory.anchor_quota(both, padded, budget, (prompt[3].unsqueeze(1) @ slots).squeeze(1))
-        repeated = F.pad(memory.repeats(bank, fresh), (size, 0))
+        repeated, unchanged = memory.compare(bank, fresh)
+        repeated = F.pad(repeated, (size, 0))
         score = memory.policy_scores(both, student.gate_scores(both), frame, policy, repeated)
+        if prompt is None:
+            # Prompts make anchors, whose number is the budget's affair.
+            budget = memory.room(bank, unchanged, budget, policy[:, memory.POLICIES.index("learned")])
         kept = memory.select(both, score, size, budget)
         uncertainty = F.avg_pool2d(entropy(probability), 4)
         return (logits, presence, uncertainty, kept.column("valid").sum(dim=1), *kept)
