@@ -117,7 +117,7 @@ def track(
     deadline_ms: Annotated[float | None, typer.Option(help="Time that a frame may take.")] = None,
     controller: Annotated[
         str | None,
-        typer.Option(help="How the deadline is kept: plain, predictive or off; plain by default."),
+        typer.Option(help="How the deadline is kept: plain, predictive or off; predictive by default."),
     ] = None,
     budget: BudgetOption = None,
     policy: PolicyOption = DEFAULT_POLICY,

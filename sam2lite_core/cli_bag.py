@@ -84,7 +84,7 @@ def eval_bag(
     ] = None,
     controller: Annotated[
         str | None,
-        typer.Option(help="How the deadline is kept: plain, predictive or off; plain by default."),
+        typer.Option(help="How the deadline is kept: plain, predictive or off; predictive by default."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for masks/ and bag.json.")] = None,
     out_bag: Annotated[

@@ -80,7 +80,9 @@ class DeadlineController:
         derivative = config.derivative_memory * state.derivative + (1 - config.derivative_memory) * jump
         integral = state.integral
         if not self._saturated(state, error):
-            integral = clamp(integral + error, -config.integral_limit, config.integral_limit)
+            # Overload is summed, room is not: hoarded, it would carry the scale past the rung that just fits, and
+            # noise would then take one deadline in thirty.
+            integral = clamp(integral + error, -config.integral_limit, 0.0)
         change = config.kp * error + config.ki * integral + config.kd * derivative
         change = clamp(change, -config.max_change, config.max_change)
         fine_scale, fine_window = self._apply(state, change)
