@@ -103,8 +103,8 @@ class Tracker:
                 Face's layout.
             presence_threshold: an object below it is LOST.
             device: where the backend computes, as it names its devices; auto for the best that it finds.
-            controller: plain, predictive or off: how the deadline is kept; None for predictive when there is a deadline.
-                For predictive, loading includes measuring the device, see `measure_latency`.
+            controller: plain, predictive or off: how the deadline is kept; None for predictive when there is a
+                deadline. For predictive, loading includes measuring the device, see `measure_latency`.
 
         Raises:
             UnknownVariantError, BackendError, ModelFileError, ConfigurationError: naming the value and what is allowed.

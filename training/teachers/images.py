@@ -1,4 +1,4 @@
-"""A network trained on photographs as teacher of the encoder: what it sees, not where to look (ours; the paper has none).
+"""A network trained on photographs as teacher of the encoder: what it sees, not where to look (ours, not the paper's).
 
 A student that learns from pasted photographs alone knows few things; ImageNet's million pictures are in the features of
 any network trained on them. Its raw features, without any training of ours, find an object of a first frame again
