@@ -229,7 +229,9 @@ class Tracker:
         else:
             # Only a tracker that never had a deadline is switched on: "off" may be the caller's wish.
             fresh = self.deadline_ms is None and self.controller == "off" and not self.fixed_size
-            self.configure(deadline_ms=value, **({"controller": _default_controller(self.scale)} if fresh else {}))
+            self.configure(
+                deadline_ms=value, **({"controller": _default_controller(self.scale)} if fresh else {})
+            )
 
     def configure(self, **changes: Any) -> None:
         """Change several settings at once, all or none.

@@ -13,7 +13,7 @@ from training import losses
 from training.config import RunConfig
 from training.runner import Runner, Stop
 from training.teachers import TeacherError
-from training.teachers.images import ImageTeacher, image_projection, load, packaged_weights
+from training.teachers.images import RIDGE, ImageTeacher, fit, image_projection, load, packaged_weights
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +86,24 @@ def test_the_encoder_learns_what_the_teacher_sees(teacher):
         optimizer.step()
         seen.append(float(loss.detach()))
     assert seen[-1] < 0.6 * seen[0]
+
+
+def test_a_fitted_projection_is_what_least_squares_gives(teacher):
+    torch.manual_seed(1)
+    student = Student(get_variant("tiny")).eval()
+    projection = image_projection(student, teacher)
+    batches = [pictures(seed, 2, 96, 128) for seed in (4, 5)]
+    fit(projection, student, teacher, batches)
+    with torch.no_grad():
+        found = torch.cat([student.encoder(images).stride16 for images in batches]).flatten(2)
+        told = torch.cat([teacher(images) for images in batches])
+        missed = (projection(found.transpose(1, 2)) - told).pow(2)
+        assert missed.mean() < 0.9
+        rest = torch.cat([found.transpose(1, 2), torch.ones(4, 48, 1)], dim=2).flatten(0, 1)
+        # The gradient of the ridge regression is nothing there.
+        slope = rest.T @ (projection(found.transpose(1, 2)) - told).flatten(0, 1)
+        weights = torch.cat([projection.weight, projection.bias.unsqueeze(1)], dim=1).T
+        assert (slope + RIDGE * weights).abs().max() < 0.02 * rest.norm()
 
 
 class StopAfterTwo(Stop):
