@@ -144,7 +144,7 @@ class Watched:
                 motion[:, t].unsqueeze(1), torch.full((batch,), float(t)), pool,
             )  # fmt: skip
             both = memory.concat(bank, fresh)
-            repeated, _ = memory.compare(bank, fresh)
+            repeated = memory.repeats(bank, fresh, memory.distances(bank, *student.cells(key[:, t], pool)))
             if t == 0:
                 affinity = F.pad(student.affinity(probability, slots, pool), (0, 0, budget, 0))
                 both = memory.anchor_quota(both, affinity, size, exists)

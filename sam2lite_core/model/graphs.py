@@ -105,7 +105,11 @@ class StepGraph(nn.Module):
         size = bank.key.shape[1]
         bank = memory.begin_frame(bank, active)
         logits = student.attention_logits(key, bank, window, pool)
+        apart = memory.distances(bank, *student.cells(key, pool))
+        still = memory.is_still(bank, apart)
+        heard = student.spread(memory.speaks(bank, apart, still, budget), key, pool)
         readout = student.read(key, student.projected(bank), slots, logits)
+        readout = readout._replace(evidence=readout.evidence * heard)
         shown = None if prompt is None else Shown(prompt[0], key)
         prediction = student.decode(features, readout, warped, shown, projected=True)
         presence = torch.sigmoid(prediction.presence)
@@ -125,12 +129,11 @@ class StepGraph(nn.Module):
             affinity = student.affinity(probability, slots, pool)
             padded = F.pad(affinity, (0, 0, size, 0))
             both = memory.anchor_quota(both, padded, budget, (prompt[3].unsqueeze(1) @ slots).squeeze(1))
-        repeated, unchanged = memory.compare(bank, fresh)
-        repeated = F.pad(repeated, (size, 0))
+        repeated = F.pad(memory.repeats(bank, fresh, apart), (size, 0))
         score = memory.policy_scores(both, student.gate_scores(both), frame, policy, repeated)
         if prompt is None:
             # Prompts make anchors, whose number is the budget's affair.
-            budget = memory.room(bank, unchanged, budget, policy[:, memory.POLICIES.index("learned")])
+            budget = memory.room(bank, still, budget, policy[:, memory.POLICIES.index("learned")])
         kept = memory.select(both, score, size, budget)
         uncertainty = F.avg_pool2d(entropy(probability), 4)
         return (logits, presence, uncertainty, kept.column("valid").sum(dim=1), *kept)

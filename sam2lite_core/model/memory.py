@@ -20,13 +20,16 @@ SAME_KEY, SAME_PLACE, SAME_SHARE = 0.25, 0.08, 0.2
 as a share of the frame, difference of the objects' shares."""
 
 UNCHANGED, STILL = 0.25, 0.8
-"""A token is found unchanged where the squares of its distances, each over its limit, sum to less than the former; a
-scene is still where this share of all tokens, and of the anchors, is. Of the tokens kept from films in which something
-moves 2 to 20 in 100 were found unchanged, 62 at most; of those kept from a picture that repeats 94 and more, with
-noise of 4 grey levels 87 and more."""
+"""A token is found unchanged where the squares of its distances in key and place, each over its limit, sum to less than
+the former; a scene is still where this share of all tokens, and of the anchors, is. Of the tokens kept from films in
+which something moves 2 to 20 in 100 were found unchanged, 62 at most; of those kept from a picture that repeats 94 and
+more, with noise of 4 grey levels 87 and more."""
 
 STILL_SHARE = 0.3
 """Share of the budget that a still scene may fill, unless anchors alone take more."""
+
+SPARSE = 0.6
+"""A bank that holds less than this share of what it could is heard only where it knows a cell."""
 
 TIE_BREAK = 1e-4  # torch and ONNX Runtime choose differently among equal scores
 REJECTED = -1e4  # not -inf: an empty bank would give NaN, and fp16 engines overflow
@@ -204,8 +207,28 @@ def hash_noise(bank: Bank, frame: Tensor) -> Tensor:
     return wave - torch.floor(wave)
 
 
-def compare(bank: Bank, fresh: Bank) -> tuple[Tensor, Tensor]:
-    """Which fresh tokens say nothing that the bank does not hold already, and which kept tokens were found unchanged.
+def distances(bank: Bank, key: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """Half the squared distance in key and place, each over its limit, of a frame's cells to the bank's tokens.
+
+    Args:
+        bank: S slots.
+        key: (N, S', 256) unit keys of the cells.
+        x, y: (S',) their centres.
+
+    Returns:
+        (N, S', S); free slots are far away.
+    """
+    old = torch.cat([bank.key / SAME_KEY, bank.meta[..., :2] / SAME_PLACE], dim=-1)
+    place = torch.stack([x, y], dim=-1).unsqueeze(0).expand(key.shape[0], -1, -1)
+    new = torch.cat([key / SAME_KEY, place / SAME_PLACE], dim=-1)
+    half_old = 0.5 * (old * old).sum(dim=-1) + (1.0 - bank.column("valid")) * -REJECTED
+    half_new = 0.5 * (new * new).sum(dim=-1)
+    # |a - b|^2 / 2 = |a|^2 / 2 + |b|^2 / 2 - a.b: one product.
+    return half_new.unsqueeze(2) + half_old.unsqueeze(1) - new @ old.transpose(1, 2)
+
+
+def repeats(bank: Bank, fresh: Bank, apart: Tensor) -> Tensor:
+    """Which fresh tokens say nothing that the bank does not hold already.
 
     The gate judges each token by itself and cannot know that; without it a still scene would fill the bank with copies
     of one frame (ours; the paper has none).
@@ -213,50 +236,79 @@ def compare(bank: Bank, fresh: Bank) -> tuple[Tensor, Tensor]:
     Args:
         bank: S kept slots.
         fresh: S' tokens of this frame.
+        apart: (N, S', S), from `distances`.
 
     Returns:
-        repeated (N, S') float, 1 where some valid slot has nearly the same key, place and shares: their distances, each
-        over its limit, have squares that sum to less than 1; unchanged (N, S) float, 1 for valid slots of which some
-        fresh token differs by less than `UNCHANGED`.
+        (N, S') float, 1 where some valid slot has nearly the same key, place and shares: their distances, each over its
+        limit, have squares that sum to less than 1.
     """
+    old, new = (some.identity * some.known / SAME_SHARE for some in (bank, fresh))
+    half_old, half_new = (0.5 * (shares * shares).sum(dim=-1) for shares in (old, new))
+    shares_apart = half_new.unsqueeze(2) + half_old.unsqueeze(1) - new @ old.transpose(1, 2)
+    return ((apart + shares_apart).amin(dim=2) < 0.5).to(fresh.key.dtype)
 
-    def described(some: Bank) -> Tensor:
-        shares = some.identity * some.known
-        return torch.cat([some.key / SAME_KEY, some.meta[..., :2] / SAME_PLACE, shares / SAME_SHARE], dim=-1)
 
-    old, new = described(bank), described(fresh)
+def is_still(bank: Bank, apart: Tensor) -> Tensor:
+    """Whether all that the bank holds, anchors by themselves too, is where it was.
+
+    Followed objects may move while all around them stands still, so that anchors are asked by themselves.
+
+    Args:
+        bank: S slots.
+        apart: (N, S', S), from `distances`.
+
+    Returns:
+        (N,) float 0 or 1; an empty bank knows no scene.
+    """
     valid = bank.column("valid")
-    half_old = 0.5 * (old * old).sum(dim=-1) + (1.0 - valid) * -REJECTED
-    half_new = 0.5 * (new * new).sum(dim=-1)
-    # |a - b|^2 / 2 = |a|^2 / 2 + |b|^2 / 2 - a.b: one product tells both which is nearest.
-    distance = half_new.unsqueeze(2) + half_old.unsqueeze(1) - new @ old.transpose(1, 2)
-    repeated = distance.amin(dim=2) < 0.5
-    unchanged = (distance.amin(dim=1) < 0.5 * UNCHANGED) & (valid > 0.5)
-    return repeated.to(fresh.key.dtype), unchanged.to(fresh.key.dtype)
+    anchor = (bank.column("owner") > 0.5).to(valid.dtype) * valid
+    unchanged = (apart.amin(dim=1) < 0.5 * UNCHANGED).to(valid.dtype) * valid
+    count = valid.sum(dim=1)
+    tokens = (count > 0.5) & (unchanged.sum(dim=1) >= STILL * count)
+    anchors = (unchanged * anchor).sum(dim=1) >= STILL * anchor.sum(dim=1)
+    return (tokens & anchors).to(valid.dtype)
 
 
-def room(bank: Bank, unchanged: Tensor, budget: Tensor, learned: Tensor) -> Tensor:
+def speaks(bank: Bank, apart: Tensor, still: Tensor, budget: Tensor) -> Tensor:
+    """Where the bank has something to say about a frame's cells.
+
+    Attention always sums to 1: what is like nothing in memory is told about by what is least unlike it. A full bank
+    holds a token near every cell; few tokens, or those of a scene that stands still and needs no more, are heard only
+    where they were. The warped mask tells the rest.
+
+    Args:
+        bank: S slots.
+        apart: (N, S', S), from `distances`.
+        still: (N,) from `is_still`.
+        budget: (N,) float, B.
+
+    Returns:
+        (N, S') float, 0 where memory is not to be heard.
+    """
+    # Counted, since a shape would be written into an exported graph as a number.
+    cells = torch.ones_like(apart[:, :, 0]).sum(dim=1)
+    few = bank.column("valid").sum(dim=1) < SPARSE * torch.minimum(budget, cells)
+    near = apart.amin(dim=2) < 0.5
+    return (near | ~((still > 0.5) | few).unsqueeze(1)).to(apart.dtype)
+
+
+def room(bank: Bank, still: Tensor, budget: Tensor, learned: Tensor) -> Tensor:
     """How many tokens may be kept: the budget, and under the learned policy less of it while the scene is still.
 
     A scene that stands still is told by few tokens; when something moves, the next frame is written whole again.
 
     Args:
         bank: S slots before this frame's tokens.
-        unchanged: (N, S) float, from `compare`.
+        still: (N,) from `is_still`.
         budget: (N,) float, B.
         learned: (N,) float, 1 where the policy is the learned one.
 
     Returns:
         (N,) float, at most B; never less than the anchors are.
     """
-    valid = bank.column("valid")
-    anchor = (bank.column("owner") > 0.5).to(valid.dtype) * valid
-    count, anchors = valid.sum(dim=1), anchor.sum(dim=1)
-    # Followed objects move while all around them stands still: anchors are asked by themselves.
-    all_still = (count > 0.5) & (unchanged.sum(dim=1) >= STILL * count)
-    still = all_still & ((unchanged * anchor).sum(dim=1) >= STILL * anchors) & (learned > 0.5)
+    anchors = ((bank.column("owner") > 0.5) & (bank.column("valid") > 0.5)).to(budget.dtype).sum(dim=1)
     few = torch.minimum(torch.maximum(torch.floor(STILL_SHARE * budget), anchors), budget)
-    return torch.where(still, few, budget)
+    return torch.where((still > 0.5) & (learned > 0.5), few, budget)
 
 
 def policy_scores(bank: Bank, gate_score: Tensor, frame: Tensor, policy: Tensor, repeated: Tensor) -> Tensor:
@@ -267,7 +319,7 @@ def policy_scores(bank: Bank, gate_score: Tensor, frame: Tensor, policy: Tensor,
         gate_score: (N, S) from the gate, in [-10, 10].
         frame: (N,) float, index of the current frame.
         policy: (N, 4) one-hot over `POLICIES`.
-        repeated: (N, S) float, from `compare`; 0 for old slots.
+        repeated: (N, S) float, from `repeats`; 0 for old slots.
 
     Returns:
         (N, S) scores; the learned policy rejects tokens whose keep probability p = sigmoid(s) is below their draw, so

@@ -348,6 +348,30 @@ class Student(nn.Module):
         meta = torch.stack([columns_.get(name, zero) for name in memory.META], dim=-1)
         return Bank(F.normalize(new_key, dim=-1), value, identity, known * 1.0, meta)
 
+    def cells(self, key: Tensor, pool: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """The frame as memory would keep it: keys (N, r * c, 256) of the tokens' cells; their centres x, y (r * c,).
+
+        Args:
+            key: (N, 256, h, w) of the frame.
+            pool: as in `tokens`.
+        """
+        grid = to_token_grid(key.float(), pool)
+        x, y = self.positions(grid.shape[-2], grid.shape[-1], grid)
+        return F.normalize(grid.flatten(2).transpose(1, 2), dim=-1), x.reshape(-1), y.reshape(-1)
+
+    def spread(self, cells: Tensor, key: Tensor, pool: tuple[Tensor, Tensor]) -> Tensor:
+        """What holds of a token's cell holds of its patches: (N, r * c) to (N, 1, h, w).
+
+        Args:
+            cells: of the frame's tokens.
+            key: (N, 256, h, w) of the frame, for its shape.
+            pool: as in `tokens`.
+        """
+        rows, columns = pool
+        grid = cells.reshape(key.shape[0], 1, rows.shape[-2], columns.shape[-2])
+        weights = rows.transpose(-2, -1) @ grid @ columns
+        return weights / (rows.transpose(-2, -1) @ torch.ones_like(grid) @ columns)
+
     def gate_scores(self, bank: Bank) -> Tensor:
         """Gate scores s (equation 8) of every slot, (N, S)."""
         return self.gate(
