@@ -296,6 +296,17 @@ def no_images(tmp_path, clip, storage):
     return write(tmp_path / "bag", {"/t": [text()]}, storage)
 
 
+def several_others(tmp_path, clip, storage):
+    kind = "sensor_msgs/msg/RegionOfInterest"
+    types = message_types().types
+    region = types[kind](x_offset=0, y_offset=0, height=1, width=1, do_rectify=False)
+    return write(tmp_path / "bag", {"/t": [text()], "/box": [(kind, region, START)]}, storage)
+
+
+def no_topics(tmp_path, clip, storage):
+    return write(tmp_path / "bag", {}, storage)
+
+
 def two_topics(tmp_path, clip, storage):
     return write(tmp_path / "bag", {"/b": [raw(clip.frames[0])], "/a": [jpeg(clip.frames[0])]}, storage)
 
@@ -336,6 +347,10 @@ UNREADABLE = {
     "empty metadata": (empty_metadata, None, DAMAGE),
     "fewer messages than promised": (promising_more, None, "ends after 6 of 9 messages"),
     "no images": (no_images, None, "no topic of this bag holds images"),
+    "no images, and what there is": (
+        several_others, None, "there are: /box (sensor_msgs/msg/RegionOfInterest), /t (std_msgs/msg/String)"
+    ),
+    "no topics": (no_topics, None, "CompressedImage); it has no topic at all"),
     "another topic": (two_topics, "/c", "no images on topic '/c'; there are: /a (compressed, 1 messages), /b (raw"),
     "a topic without images": (no_images, "/t", "no topic of this bag holds images"),
     "which topic": (two_topics, None, "choose one: /a (compressed, 1 messages), /b (raw, 1 messages)"),
