@@ -14,6 +14,8 @@ from sam2lite_core.files import check_output_folder, take_place, write_json
 SETTINGS_FILE = "settings.json"
 PIECES = "sequences"
 """Folder of what is finished, a JSON file a piece."""
+UNFINISHED = ".unfinished"
+"""What is added to a result's name while it is worked on."""
 
 
 class Unfinished:
@@ -53,7 +55,14 @@ class Unfinished:
 def unfinished_folder(path: Path) -> Path:
     """Where the work for a result at `path` goes on until it is complete."""
     path = path.absolute()
-    return path.with_name(path.name + ".unfinished")
+    return path.with_name(path.name + UNFINISHED)
+
+
+def is_part(path: Path) -> bool:
+    """Whether a file is one of those that a result keeps of how it came about: its settings, or a piece."""
+    result = path.parent.parent if path.parent.name == PIECES else path.parent
+    named = path.parent.name == PIECES or path.name == SETTINGS_FILE
+    return named and (result / SETTINGS_FILE).is_file() and (result / PIECES).is_dir()
 
 
 @contextlib.contextmanager

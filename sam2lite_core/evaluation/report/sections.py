@@ -7,6 +7,7 @@ from collections.abc import Callable
 from sam2lite_core.errors import Sam2LiteError
 from sam2lite_core.evaluation.absence import summarise_absences
 from sam2lite_core.evaluation.report import plots
+from sam2lite_core.evaluation.report.bags import bags
 from sam2lite_core.evaluation.report.inputs import Inputs, Run
 from sam2lite_core.evaluation.report.tradeoff import tradeoff
 from sam2lite_core.evaluation.report.views import (
@@ -27,10 +28,11 @@ POLICIES = "sam2lite eval policies --root DAVIS --out DIR"
 def make_sections(inputs: Inputs, deadline_ms: float) -> list[Section]:
     """All sections in the order of the page."""
     makers: list[Callable[[Inputs], Section]] = [
-        accuracy, sequences, side_by_side, over_time, by_budget, absences, memory,
+        accuracy, sequences, side_by_side, over_time, by_budget, absences, bags, memory,
         lambda given: latency(given, deadline_ms), tradeoff, worst,
     ]  # fmt: skip
-    return [make(inputs) for make in makers]
+    found = [make(inputs) for make in makers]
+    return [*found, left_out(inputs)] if inputs.left_out else found
 
 
 def _tracker(run: Run) -> str:
@@ -251,3 +253,9 @@ def worst(inputs: Inputs) -> Section:
     return Section(
         "worst", "Worst frames", missing=f"Needs an evaluation with its masks and its data: {EVAL}{why}"
     )
+
+
+def left_out(inputs: Inputs) -> Section:
+    """What lies in the folders and is not on the page."""
+    rows = [(str(path), why) for path, why in inputs.left_out]
+    return Section("left-out", "Not shown", [TableView(("file or folder", "why"), rows)])

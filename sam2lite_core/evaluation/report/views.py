@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from sam2lite_core.evaluation.report.inputs import Inputs, Run
 
 EVAL = "sam2lite eval davis --root DAVIS --out DIR"
+BAG = "sam2lite eval bag BAG --truth MASKS --out DIR"
 BENCH = "sam2lite bench --json DIR/bench.json"
 
 
