@@ -1,6 +1,7 @@
 """Evaluations that stop and go on, over one process and many, and the table of policies."""
 
 import dataclasses
+import errno
 import importlib.util
 import json
 import os
@@ -17,6 +18,7 @@ import pytest
 from sam2lite_core import cli
 from sam2lite_core.cli_options import tracker_options
 from sam2lite_core.errors import BackendError, ConfigurationError, SourceError
+from sam2lite_core.evaluation import resume
 from sam2lite_core.evaluation.evaluate import TrackerOptions, evaluate
 from sam2lite_core.evaluation.layouts.davis import Davis
 from sam2lite_core.evaluation.policies import evaluate_policies
@@ -189,6 +191,74 @@ def test_a_killed_command_goes_on_to_the_same_numbers(data, tmp_path):
     found = json.loads((tmp_path / "out" / "davis.json").read_text())
     whole = evaluate(Davis(data, 2017), TrackerOptions(scale=0.5, threads=1))
     assert scores(found) == scores(whole)
+
+
+def another_run(folder):
+    """A process that is at work on a result, and has finished nothing yet."""
+    program = (
+        "import sys\n"
+        "from sam2lite_core.evaluation.resume import resumable_folder\n"
+        "with resumable_folder(sys.argv[1], marker='davis.json', settings={}):\n"
+        "    print('at work', flush=True)\n"
+        "    sys.stdin.read()\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert process.stdout.readline() == b"at work\n"
+    return process
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_one_run_at_a_time_works_in_a_folder(data, tmp_path, overwrite, processes):
+    """The second is refused and takes nothing away; where the first is killed, the folder is free again."""
+    out, left = tmp_path / "out", unfinished_folder(tmp_path / "out")
+
+    def work(team):
+        return evaluate(Davis(data, 2017), CopyOptions(), out=out, overwrite=overwrite, team=team)
+
+    first = another_run(out)
+    try:
+        before = sorted(left.rglob("*"))
+        for outcome in together(processes, work):
+            with pytest.raises(SourceError, match=r"out\.unfinished: another run is at work there"):
+                raise outcome
+        assert sorted(left.rglob("*")) == before
+    finally:
+        first.kill()
+        first.communicate()
+    assert left.is_dir()
+    (left / "settings.json").unlink()  # as killed a moment earlier: nothing had begun, whatever the settings
+    found = together(processes, work)
+    assert scores(found[0]) == scores(evaluate(Davis(data, 2017), CopyOptions()))
+    assert sorted(path.name for path in out.iterdir()) == [
+        "davis.json",
+        "masks",
+        "sequences",
+        "settings.json",
+    ]
+    assert not left.exists()
+
+
+def test_a_file_system_without_locks_is_told_of(data, tmp_path, monkeypatch):
+    def unknown(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(resume.fcntl, "flock", unknown)
+    with pytest.warns(UserWarning, match=r"out\.unfinished: no lock on this file system"):
+        evaluate(Davis(data, 2017), CopyOptions(), out=tmp_path / "out")
+    assert (tmp_path / "out" / "davis.json").is_file()
+
+
+def test_a_folder_of_somebody_else_stays_as_it_is(data, tmp_path):
+    folder = unfinished_folder(tmp_path / "out")
+    folder.mkdir()
+    (folder / "letter.txt").write_text("dear")
+    for overwrite in (False, True):
+        with pytest.raises(SourceError, match=r"out\.unfinished: "):
+            evaluate(Davis(data), CopyOptions(), out=tmp_path / "out", overwrite=overwrite)
+    assert [path.name for path in tmp_path.rglob("*")] == ["out.unfinished", "letter.txt"]
 
 
 @pytest.mark.parametrize(
