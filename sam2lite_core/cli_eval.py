@@ -20,6 +20,7 @@ from sam2lite_core.cli_options import (
     ThreadsOption,
     VariantOption,
     numbers,
+    resumable,
     show_progress,
     tracker_options,
 )
@@ -84,12 +85,16 @@ def run_evaluation(
 ) -> None:
     """Evaluate with a progress bar, write the JSON, print tables of the result: of many processes, one does that."""
     from sam2lite_core.evaluation.evaluate import evaluate, result_document
+    from sam2lite_core.evaluation.resume import unfinished_folder
     from sam2lite_core.evaluation.team import launched_team
 
     team = launched_team()
     team.main_does(lambda: check_json_path(json_file))
     names = dataset.names()
-    with show_progress(f"{len(names)} sequences", len(names), team.is_main) as advance:
+    with (
+        resumable(unfinished_folder(out), team.is_main),
+        show_progress(f"{len(names)} sequences", len(names), team.is_main) as advance,
+    ):
         result = evaluate(
             dataset,
             options,
@@ -288,7 +293,10 @@ def eval_policies(
     chosen, tokens = split(policies) or (), whole_numbers(budgets, "--budgets")
     console = Console(stderr=True, quiet=not team.is_main)
     total = len(dataset.names()) * len(chosen) * len(tokens)
-    with show_progress("policies and budgets", total, team.is_main) as advance:
+    with (
+        resumable(out, team.is_main),
+        show_progress("policies and budgets", total, team.is_main) as advance,
+    ):
         content = evaluate_policies(
             dataset,
             options,

@@ -5,6 +5,7 @@ import errno
 import importlib.util
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -191,6 +192,60 @@ def test_a_killed_command_goes_on_to_the_same_numbers(data, tmp_path):
     found = json.loads((tmp_path / "out" / "davis.json").read_text())
     whole = evaluate(Davis(data, 2017), TrackerOptions(scale=0.5, threads=1))
     assert scores(found) == scores(whole)
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_ctrl_c_says_how_to_go_on(data, tmp_path, workers):
+    """As a terminal sends it: to every process of the command, which has more to do than a signal takes."""
+    for kind in ("JPEGImages", "Annotations"):
+        (tmp_path / kind).mkdir()
+        for index in range(12):
+            (tmp_path / kind / f"{index:02d}").symlink_to(data / kind / NAMES[index % 3])
+    command = [
+        sys.executable,
+        "-m",
+        "sam2lite_core.cli",
+        "eval",
+        "davis",
+        "--root",
+        str(data),
+        "--year",
+        "2017",
+    ]
+    command += ["--scale", "0.5", "--threads", "1", "--workers", workers, "--out", str(tmp_path / "out")]
+    left = unfinished_folder(tmp_path / "out")
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    while process.poll() is None and not list((left / "sequences").glob("[!.]*.json")):
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGINT)
+    said = process.communicate()
+    assert process.returncode == 130
+    assert said == ("", f"sam2lite: stopped; the same command goes on from {left}\n")
+    assert 1 <= len(list((left / "sequences").glob("[!.]*.json"))) < 12
+    assert not (tmp_path / "out").exists()
+
+
+def test_ctrl_c_before_anything_is_finished(data, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(TrackerOptions, "build", lambda options: Copier(dies_after=3))
+    with pytest.raises(SystemExit) as end:
+        cli.main(["eval", "davis", "--root", str(data), "--out", str(tmp_path / "out")])
+    assert end.value.code == 130
+    assert capsys.readouterr().err == (
+        "sam2lite: stopped; nothing was finished, so the same command starts over\n"
+    )
+
+
+def test_ctrl_c_in_the_table_of_policies(data, tmp_path, monkeypatch, capsys):
+    copier = Copier(dies_after=22)  # in the second sequence of the second cell
+    monkeypatch.setattr(TrackerOptions, "build", lambda options: copier)
+    command = ["eval", "policies", "--root", str(data), "--out", str(tmp_path / "table")]
+    with pytest.raises(SystemExit) as end:
+        cli.main([*command, "--policies", "fifo", "--budgets", "64,128"])
+    assert end.value.code == 130
+    assert f"the same command goes on from {tmp_path / 'table'}\n" in capsys.readouterr().err
+    assert sorted(path.name for path in (tmp_path / "table").iterdir()) == ["fifo-128.unfinished", "fifo-64"]
 
 
 def another_run(folder):
