@@ -13,7 +13,7 @@ from typing import Any
 
 from sam2lite_core.errors import SourceError
 from sam2lite_core.evaluation.team import ALONE, Team
-from sam2lite_core.files import check_output_folder, take_place, write_json
+from sam2lite_core.files import OVERWRITE, check_output_folder, take_place, write_json
 
 SETTINGS_FILE = "settings.json"
 PIECES = "sequences"
@@ -165,13 +165,16 @@ def _check_ours(folder: Path, settings: dict[str, Any], overwrite: bool) -> bool
     # Empty, or left by a run that was killed before it had begun.
     if all(entry.name == PIECES or entry.name.startswith(".") for entry in folder.iterdir()):
         return False
+    if before is None:
+        raise SourceError(
+            f"{folder}: no unfinished run (its {SETTINGS_FILE} is missing or damaged): never overwritten; choose "
+            "another folder"
+        )
     if not overwrite:
         raise SourceError(
             f"{folder}: an unfinished run {_difference(before, settings)}; finish that one, choose another "
-            "folder, or allow overwriting it"
+            f"folder, or drop it with {OVERWRITE}"
         )
-    if before is None:
-        raise SourceError(f"{folder}: no unfinished run of ours, not overwriting; choose another folder")
     return False
 
 
@@ -216,10 +219,10 @@ def _check_shared(folder: Path, settings: dict[str, Any]) -> None:
         raise SourceError(f"{folder}: the main process runs {_difference(main, settings)}, as this one would")
 
 
-def _difference(before: dict[str, Any] | None, now: dict[str, Any]) -> str:
+def _difference(before: Any, now: dict[str, Any]) -> str:
     """In words: the first setting that differs."""
     if not isinstance(before, dict):
-        return f"without its {SETTINGS_FILE}"
+        return "with other settings"
     flat_before, flat_now = _flatten(before), _flatten(now)
     for name in sorted(flat_before.keys() | flat_now.keys()):
         if flat_before.get(name) != flat_now.get(name):
