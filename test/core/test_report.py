@@ -20,11 +20,13 @@ from sam2lite_core.evaluation.layouts.stress import Stress
 from sam2lite_core.evaluation.layouts.vos import Mose, YouTubeVos
 from sam2lite_core.evaluation.policies import evaluate_policies
 from sam2lite_core.evaluation.report.bags import bags
-from sam2lite_core.evaluation.report.inputs import read_inputs
+from sam2lite_core.evaluation.report.inputs import Inputs, read_inputs
 from sam2lite_core.evaluation.report.page import write_report
 from sam2lite_core.evaluation.report.plots import time_series
+from sam2lite_core.evaluation.report.sections import accuracy
 from sam2lite_core.evaluation.report.tradeoff import measured_energy, tradeoff
 from sam2lite_core.evaluation.report.worst import worst_frames
+from sam2lite_core.evaluation.results import Evaluation
 from sam2lite_core.label_map import write_label_map
 from sam2lite_core.types import StepTimings, TrackResult
 from sam2lite_core.variants import DEFAULT_POLICY, VARIANTS
@@ -412,6 +414,19 @@ def test_folders_without_results_are_refused(tmp_path, content, message):
     with pytest.raises(SourceError, match=message):
         write_report([tmp_path], tmp_path / "out.html")
     assert not (tmp_path / "out.html").exists()
+
+
+def test_short_clips_show_no_drift(results):
+    """Of eight frames, whatever an earlier version wrote of them."""
+    document = json.loads((results / "first" / "davis.json").read_text())
+    for entry in document["sequences"]:
+        entry["stability"]["drift"] = -70.0
+    run = dataclasses.replace(
+        read_inputs([results / "first"]).runs[0], evaluation=Evaluation.from_json(document)
+    )
+    (table,) = accuracy(Inputs(runs=[run])).tables
+    assert dict(zip(table.columns, table.rows[0], strict=True))["drift"] == "–"
+    assert "followed for 300 frames or more" in table.caption
 
 
 def test_bags_without_deadline_or_score_show_dashes(tmp_path):

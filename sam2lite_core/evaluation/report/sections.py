@@ -21,6 +21,7 @@ from sam2lite_core.evaluation.report.views import (
     scored,
 )
 from sam2lite_core.evaluation.report.worst import draw_worst
+from sam2lite_core.evaluation.stability import DRIFT_LEAST_FRAMES
 
 POLICIES = "sam2lite eval policies --root DAVIS --out DIR"
 
@@ -71,8 +72,10 @@ def accuracy(inputs: Inputs) -> Section:
             )
         )
     caption = (
-        "Scores in per cent. Drift: J&F per 1,000 frames. Std: standard deviation of J&F across frames. "
-        "Flicker: boundary change that motion does not explain. Times are those of the machine that ran it."
+        "Scores in per cent. Drift: J&F per 1,000 frames, of objects followed for "
+        f"{DRIFT_LEAST_FRAMES} frames or more; over fewer a slope says nothing. Std: standard deviation of J&F "
+        "across frames. Flicker: boundary change that motion does not explain. "
+        "Times are those of the machine that ran it."
     )
     tables = [TableView(columns, rows, caption)] if rows else []
     return Section("accuracy", "Accuracy and speed", tables, missing="" if rows else f"No evaluation: {EVAL}")
