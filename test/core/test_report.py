@@ -25,6 +25,7 @@ from sam2lite_core.evaluation.report.page import write_report
 from sam2lite_core.evaluation.report.plots import time_series
 from sam2lite_core.evaluation.report.sections import accuracy
 from sam2lite_core.evaluation.report.tradeoff import measured_energy, tradeoff
+from sam2lite_core.evaluation.report.views import TableView
 from sam2lite_core.evaluation.report.worst import worst_frames
 from sam2lite_core.evaluation.results import Evaluation
 from sam2lite_core.label_map import write_label_map
@@ -416,6 +417,20 @@ def test_folders_without_results_are_refused(tmp_path, content, message):
     assert not (tmp_path / "out.html").exists()
 
 
+@pytest.mark.parametrize(
+    ("cells", "kind"),
+    [
+        (["59.9", "–", "+0.0", "-4.0"], "number"),
+        (["0.25×", "2×"], "number"),
+        ([], "number"),
+        (["yes", "no"], "text"),
+        (["–", "/camera/image_raw"], "text"),
+    ],
+)
+def test_columns_of_numbers_are_set_as_such(cells, kind):
+    assert TableView(("run", "x"), [("a", cell) for cell in cells]).kinds == ["name", kind]
+
+
 def test_short_clips_show_no_drift(results):
     """Of eight frames, whatever an earlier version wrote of them."""
     document = json.loads((results / "first" / "davis.json").read_text())
@@ -542,6 +557,7 @@ def test_a_browser_shows_the_page(full, tmp_path):
     assert len(found["headings"]) == len(SECTIONS)
     assert found["decoded"] == found["images"] == 8
     assert found["broken"] == 0
+    assert found["clipped"] == 0, "every table fits a window of 1280"
     assert found["content"] <= found["window"]
     assert (found["console"], found["elsewhere"], found["missing"]) == ([], [], [])
     picture = cv2.imread(str(shot))

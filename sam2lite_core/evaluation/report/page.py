@@ -55,7 +55,7 @@ def render(inputs: Inputs, title: str, deadline_ms: float) -> str:
         lstrip_blocks=True,
     )
     machines = dict.fromkeys(
-        f"{machine['cpu']}, {machine['cores']} cores"
+        f"{machine['cpu']}, {machine['cores']} core{'' if machine['cores'] == 1 else 's'}"
         for machine in (
             *(run.evaluation.machine for run in inputs.runs if run.evaluation.machine),
             *(bench["machine"] for bench in inputs.benches.values()),
