@@ -283,9 +283,6 @@ class Tracker:
         restore = self._backend.keep()
         probe = copy.copy(self)
         probe._settings = settings.TrackerSettings("off", ControllerConfig())
-        # Its own, since the constructor measures before it has a state that a copy could take over.
-        probe._controller = probe._make_controller(probe._settings)
-        probe._control = probe._controller.start()
         probe._motion, probe._slot_of, probe._masks = MotionEstimator(), {}, {}
         frames = measuring.moving_frames(*size)
 
@@ -294,6 +291,7 @@ class Tracker:
             return probe.step(next(frames)).timings.total_ms
 
         try:
+            probe.configure()
             probe.reset()
             probe.step(next(frames), measuring.boxes(objects, *size))
             return measuring.measure_table(step)

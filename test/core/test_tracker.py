@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from sam2lite_core.backends.base import META
-from sam2lite_core.controller import DEFAULT_CONTROLLER
 from sam2lite_core.errors import (
     BackendError,
     ConfigurationError,
@@ -302,13 +301,6 @@ def test_predictive_measures_once_and_drops_to_what_fits_at_once(tracker: Tracke
     tracker.configure(deadline_ms=0.001)
     scales = [tracker.step(small_clip.frames[i]).scale for i in range(3)]
     assert scales == [1.0, 0.5, 0.5]
-
-
-def test_a_tracker_made_with_a_deadline_keeps_it_by_the_default_controller(small_clip) -> None:
-    made = Tracker("tiny", deadline_ms=10_000.0, threads=1)
-    assert made.controller == DEFAULT_CONTROLLER == "predictive"
-    prompt = [Prompt(object_id=1, mask=mask_of(small_clip, 1))]
-    assert made.step(small_clip.frames[0], prompt).scale == 1.0
 
 
 def test_measuring_in_mid_stream_changes_nothing_but_the_table(tracker: Tracker, small_clip) -> None:
