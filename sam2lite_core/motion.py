@@ -64,10 +64,10 @@ class Motion:
         grid = self.sample_grid(height, width)
         out = np.empty((len(maps), height, width), np.float32)
         for index, channel in enumerate(maps):
-            if channel.shape != (height, width):
-                channel = cv2.resize(channel, (width, height), interpolation=cv2.INTER_LINEAR)
+            fits = channel.shape == (height, width)
+            source = channel if fits else cv2.resize(channel, (width, height), interpolation=cv2.INTER_LINEAR)
             # OpenCV's stubs do not know that the second map may be None.
-            cv2.remap(channel, grid, None, cv2.INTER_LINEAR, dst=out[index], borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]  # None is legal
+            cv2.remap(source, grid, None, cv2.INTER_LINEAR, dst=out[index], borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]  # None is legal
         return out
 
 

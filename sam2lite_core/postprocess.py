@@ -41,10 +41,7 @@ def label_map(logits: FloatArray, object_ids: Sequence[int], height: int, width:
     # A frame of numbers to compare with costs more than all else, where there is no other object to compare with.
     best = np.zeros((height, width), np.float32) if len(seen) > 1 else None
     for channel, object_id in seen:
-        source, target = _reach(channel, height, width)
-        size = (target[1].stop - target[1].start, target[0].stop - target[0].start)
-        # Cubic: a boundary inside a cell of 8 px is read off its neighbours' slopes too, .3 J&F at scale .5.
-        full = cv2.resize(np.ascontiguousarray(channel[source]), size, interpolation=cv2.INTER_CUBIC)
+        full, target = _enlarged(channel, height, width)
         # Boolean indexing would take ten times as long.
         np.copyto(labels[target], object_id, where=full > (0.0 if best is None else best[target]))
         if best is not None:
@@ -52,8 +49,8 @@ def label_map(logits: FloatArray, object_ids: Sequence[int], height: int, width:
     return labels
 
 
-def _reach(channel: FloatArray, height: int, width: int) -> tuple[_Window, _Window]:
-    """Where an object's logits, interpolated to the source's size, can be positive.
+def _enlarged(channel: FloatArray, height: int, width: int) -> tuple[FloatArray, _Window]:
+    """An object's logits at the source's size, where they can be positive.
 
     The rest of the frame need not be interpolated, which for a small object is most of the work.
 
@@ -62,14 +59,26 @@ def _reach(channel: FloatArray, height: int, width: int) -> tuple[_Window, _Wind
         height, width: source size in px.
 
     Returns:
-        Rows and columns of the channel, and of the source where those fall; each whole pixels of both.
+        (r, c) logits, and the rows and columns of the source where they belong. Cubic: a boundary inside a cell of 8 px
+        is read off its neighbours' slopes too, .3 J&F at scale .5.
     """
     # The cubic kernel's negative weights make values between low and low / 3.2 overshoot into the positive.
     inside = (channel > channel.min() / 3.0).view(np.uint8)
     x, y, columns, rows = cv2.boundingRect(inside)
-    spans = ((y, y + rows, channel.shape[0], height), (x, x + columns, channel.shape[1], width))
-    (top, upper), (left, lower) = (_aligned(*span) for span in spans)
-    return (top, left), (upper, lower)
+    (top, upper) = _aligned(y, y + rows, channel.shape[0], height)
+    left = _first_pixel(x - KERNEL_REACH, channel.shape[1], width)
+    right = width - _first_pixel(channel.shape[1] - x - columns - KERNEL_REACH, channel.shape[1], width)
+    # One axis after the other, as OpenCV does by itself: columns of pixels can be cut anywhere, where columns of cells
+    # and of pixels may have no common edge but the frame's.
+    wide = cv2.resize(channel[top], (width, top.stop - top.start), interpolation=cv2.INTER_CUBIC)
+    size = (right - left, upper.stop - upper.start)
+    full = cv2.resize(np.ascontiguousarray(wide[:, left:right]), size, interpolation=cv2.INTER_CUBIC)
+    return np.asarray(full, dtype=np.float32), (upper, slice(left, right))
+
+
+def _first_pixel(cell: int, cells: int, pixels: int) -> int:
+    """The first pixel of a cell, rounded down; that of the first cell for those before it."""
+    return max(0, cell) * pixels // cells
 
 
 def _aligned(start: int, stop: int, cells: int, pixels: int) -> tuple[slice, slice]:

@@ -62,6 +62,11 @@ class _Frame:
     window: int
 
 
+def _default_controller(scale: float | None) -> str:
+    """Who keeps a deadline when nobody was chosen; where the scale is fixed, the window is all that can give way."""
+    return DEFAULT_CONTROLLER if scale is None else "plain"
+
+
 class Tracker:
     """Follows prompted objects from frame to frame with a bounded memory.
 
@@ -103,8 +108,9 @@ class Tracker:
                 Face's layout.
             presence_threshold: an object below it is LOST.
             device: where the backend computes, as it names its devices; auto for the best that it finds.
-            controller: plain, predictive or off: how the deadline is kept; None for predictive when there is a deadline.
-                For predictive, loading includes measuring the device, see `measure_latency`.
+            controller: plain, predictive or off: how the deadline is kept; None for predictive when there is a
+                deadline, plain when the scale is fixed besides. For predictive, loading includes measuring the device,
+                see `measure_latency`.
 
         Raises:
             UnknownVariantError, BackendError, ModelFileError, ConfigurationError: naming the value and what is allowed.
@@ -117,7 +123,7 @@ class Tracker:
         self._short_side = settings.check_short_side(base_short_side)
         uncontrolled = deadline_ms is None or backend in FRAME_BACKENDS
         self._settings = settings.TrackerSettings(
-            controller or ("off" if uncontrolled else DEFAULT_CONTROLLER),
+            controller or ("off" if uncontrolled else _default_controller(scale)),
             ControllerConfig(deadline_ms=deadline_ms),
             scale,
             presence_threshold,
@@ -142,8 +148,11 @@ class Tracker:
         self._frame = 0
         self._source = REFERENCE_SOURCE  # height and width of the last frame
         self._table: LatencyTable | None = None
-        self._controller: Controller = self._make_controller(self._settings)
+        # Measuring for `predictive` steps a copy of this tracker, which is uncontrolled and needs a state all the same.
+        self._controller: Controller = make_controller("off", ControllerConfig())
         self._control: ControllerState = self._controller.start()
+        self._controller = self._make_controller(self._settings)
+        self._control = self._controller.start()
 
     @classmethod
     def from_pretrained(cls, variant: str = "tiny", **options: Any) -> "Tracker":
@@ -220,7 +229,9 @@ class Tracker:
         else:
             # Only a tracker that never had a deadline is switched on: "off" may be the caller's wish.
             fresh = self.deadline_ms is None and self.controller == "off" and not self.fixed_size
-            self.configure(deadline_ms=value, **({"controller": DEFAULT_CONTROLLER} if fresh else {}))
+            self.configure(
+                deadline_ms=value, **({"controller": _default_controller(self.scale)} if fresh else {})
+            )
 
     def configure(self, **changes: Any) -> None:
         """Change several settings at once, all or none.

@@ -23,13 +23,13 @@ def build_tracker(parameters: TrackerParameters) -> Tracker:
         backend=parameters.backend,
         device=parameters.device,
         precision=parameters.precision,
-        deadline_ms=parameters.frame_deadline_ms,
         memory_budget=parameters.memory_budget,
         memory_policy=parameters.memory_policy,
         threads=parameters.threads,
         model_path=parameters.model_path,
         presence_threshold=parameters.presence_threshold,
     )
+    # The deadline comes with its controller: given alone, it would have the device measured for one that nobody chose.
     apply_live(tracker, parameters)
     return tracker
 

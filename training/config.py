@@ -189,7 +189,7 @@ class StageConfig:
         warmup: steps of linear warm-up.
         prune: whether memory is pruned, as `unroll.selection` says; else it keeps every token.
         int8: simulate INT8 in convolutions and linear layers (section 3.5, stage 3).
-        calibration_batches: of clips that INT8's ranges are first set by.
+        calibration_batches: of clips that INT8's ranges, and the projection to an image teacher, are first set by.
         phases: shapes of the clips, in order.
         rounds: how often the phases are gone through within the stage, so that no shape is forgotten for another.
         frozen: parts of the student that keep their weights, by their names in `Student`; a frozen encoder saves half

@@ -31,6 +31,7 @@ from training.learner import Average, ClipLoss, clip_gradients, freeze, paramete
 from training.position import Position, phase_at, seed_of
 from training.schedule import learning_rate
 from training.teacher_cache import cached_batches
+from training.teachers.images import ImageTeacher, fit
 from training.unroll import UnrollConfig
 
 
@@ -84,6 +85,8 @@ class StageTraining:
         self.loss.to(accelerator.device)
         if stage.int8 and state is None:
             self._calibrate()
+        if images is not None and state is None:
+            self._fit_projection(images)
         self.average = Average(student, config.optimizer.average)
         optimizer = torch.optim.AdamW(
             parameter_groups(self.loss, config.optimizer.decay), lr=stage.rate, betas=config.optimizer.betas
@@ -202,6 +205,17 @@ class StageTraining:
         with calibrating(self.student), self.accelerator.autocast():
             for clip, generator in self._held_out(CALIBRATION, phase, count):
                 self.loss(clip, self._unroll(phase), 1.0, generator)
+
+    def _fit_projection(self, teacher: ImageTeacher) -> None:
+        """Begin with what the encoder knows of the teacher's features; every process sees the same."""
+        self.student.eval()
+        phase, count = self.stage.phases[0], self.stage.calibration_batches
+        with self.accelerator.autocast():
+            seen = (
+                clip["images"].flatten(0, 1).permute(0, 3, 1, 2).float()
+                for clip, _ in self._held_out(CALIBRATION, phase, count)
+            )
+            fit(self.loss.image_projection, self.student, teacher, seen)
 
     def _held_out(
         self, purpose: int, phase: Phase, count: int

@@ -261,7 +261,9 @@ class Unroller:
         values |= {name: float(value.detach()) for name, value in extra.items()}
         return total, {**values, **remembered.statistics()}
 
-    def _features(self, images: Tensor, found: Tensor, teacher: ImageTeacher, projection: nn.Module) -> Tensor:
+    def _features(
+        self, images: Tensor, found: Tensor, teacher: ImageTeacher, projection: nn.Module
+    ) -> Tensor:
         """What an image teacher says of some frames. images: (N, T, 3, H, W); found: (N T, C, h, w)."""
         batch, frames = images.shape[:2]
         # The teacher costs as much as the student; neighbouring frames show nearly the same.

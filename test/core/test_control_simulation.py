@@ -63,7 +63,9 @@ def test_plain_answers_a_doubled_load_in_fifteen_frames(device):
 
 @pytest.mark.parametrize("device", DEVICES, ids=NAMES)
 def test_plain_misses_three_per_cent_at_most_once_it_has_settled(device):
-    results = [figures(simulate(device, SCENARIO["step"], "plain", seed), SCENARIO["step"]) for seed in range(10)]
+    results = [
+        figures(simulate(device, SCENARIO["step"], "plain", seed), SCENARIO["step"]) for seed in range(10)
+    ]
     assert np.mean([result["missed_after_percent"] for result in results]) <= 3.0
 
 

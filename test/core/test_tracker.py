@@ -303,6 +303,18 @@ def test_predictive_measures_once_and_drops_to_what_fits_at_once(tracker: Tracke
     assert scales == [1.0, 0.5, 0.5]
 
 
+def test_a_deadline_alone_is_kept_by_a_measured_table(small_clip) -> None:
+    prompt = [Prompt(object_id=1, mask=mask_of(small_clip, 1))]
+    fresh = Tracker("tiny", deadline_ms=10_000.0, threads=1)
+    assert fresh.controller == "predictive"
+    assert fresh.step(small_clip.frames[0], prompt).scale == 1.0
+    hurried = Tracker("tiny", deadline_ms=0.5, threads=1)
+    assert hurried.step(small_clip.frames[0], prompt).scale == 0.5
+    fixed = Tracker("tiny", deadline_ms=0.5, scale=0.7, threads=1)
+    assert fixed.controller == "plain"
+    assert fixed.step(small_clip.frames[0], prompt).scale == 0.7
+
+
 def test_measuring_in_mid_stream_changes_nothing_but_the_table(tracker: Tracker, small_clip) -> None:
     prompts = {0: [Prompt(object_id=k, mask=mask_of(small_clip, k)) for k in (1, 2)]}
     undisturbed = run(tracker, small_clip.frames, prompts)

@@ -1,10 +1,11 @@
-"""A network trained on photographs as teacher of the encoder: what it sees, not where to look (ours; the paper has none).
+"""A network trained on photographs as teacher of the encoder: what it sees, not where to look (ours, not the paper's).
 
 A student that learns from pasted photographs alone knows few things; ImageNet's million pictures are in the features of
 any network trained on them. Its raw features, without any training of ours, find an object of a first frame again
 better than the student's keys did (training/RESULTS.md).
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -21,6 +22,10 @@ MIDDLE, HALF_RANGE = 127.0, 128.0
 LARGE = 288
 """Frames of at least this height, px, are looked at as they are, smaller ones at twice their size: small objects are
 nothing to a network whose last stage has a stride of 32."""
+
+
+RIDGE = 10.0
+"""Added to the diagonal of the sums of squares, which count patches: features of thousands of them outweigh it."""
 
 
 class ImageTeacher:
@@ -111,3 +116,28 @@ def packaged_weights() -> Path:
 def image_projection(student: Student, teacher: ImageTeacher) -> nn.Linear:
     """The learned projection of the encoder's features to the teacher's."""
     return nn.Linear(student.variant.width, teacher.width)
+
+
+@torch.no_grad()
+def fit(projection: nn.Linear, student: Student, teacher: ImageTeacher, batches: Iterable[Tensor]) -> None:
+    """Set a projection to what explains most of the teacher's features as the encoder is: ridge regression.
+
+    From weights drawn at random, the first thousand steps would teach the projection and not the encoder.
+
+    Args:
+        projection: to set.
+        student, teacher: as they are.
+        batches: of frames, (N, 3, H, W) float 0..255.
+    """
+    width = projection.in_features + 1
+    device = projection.weight.device
+    gram = RIDGE * torch.eye(width, device=device, dtype=torch.float64)
+    cross = torch.zeros(width, projection.out_features, device=device, dtype=torch.float64)
+    for images in batches:
+        found = student.encoder(images).stride16.flatten(2).transpose(1, 2).flatten(0, 1).double()
+        found = torch.cat([found, torch.ones_like(found[:, :1])], dim=1)
+        gram += found.T @ found
+        cross += found.T @ teacher(images).flatten(0, 1).double()
+    solved = torch.linalg.solve(gram, cross).T.to(projection.weight.dtype)
+    projection.weight.copy_(solved[:, :-1])
+    projection.bias.copy_(solved[:, -1])
