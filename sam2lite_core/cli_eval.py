@@ -1,5 +1,6 @@
 """`sam2lite eval`: score the tracker, or anybody's masks, by a dataset's protocol."""
 
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -20,6 +21,7 @@ from sam2lite_core.cli_options import (
     ThreadsOption,
     VariantOption,
     numbers,
+    resumable,
     show_progress,
     tracker_options,
 )
@@ -81,15 +83,25 @@ def run_evaluation(
     overwrite: bool,
     json_file: Path | None,
     more_tables: "Sequence[Callable[[Evaluation], Table]]" = (),
+    note: str | None = None,
 ) -> None:
-    """Evaluate with a progress bar, write the JSON, print tables of the result: of many processes, one does that."""
+    """Evaluate with a progress bar, write the JSON, print tables of the result: of many processes, one does that.
+
+    A note is said before the work starts, on stderr.
+    """
     from sam2lite_core.evaluation.evaluate import evaluate, result_document
+    from sam2lite_core.evaluation.resume import unfinished_folder
     from sam2lite_core.evaluation.team import launched_team
 
     team = launched_team()
     team.main_does(lambda: check_json_path(json_file))
     names = dataset.names()
-    with show_progress(f"{len(names)} sequences", len(names), team.is_main) as advance:
+    if note is not None and team.is_main:
+        print(f"sam2lite: {note}", file=sys.stderr)
+    with (
+        resumable(unfinished_folder(out), team.is_main),
+        show_progress(f"{len(names)} sequences", len(names), team.is_main) as advance,
+    ):
         result = evaluate(
             dataset,
             options,
@@ -154,7 +166,7 @@ def eval_ytvos(
 
     options = tracker_options(variant, backend, scale, budget, policy, threads, model, workers)
     dataset = YouTubeVos(root, split(sequences))
-    run_evaluation(dataset, options, prompt, out, workers, overwrite, json_file)
+    run_evaluation(dataset, options, prompt, out, workers, overwrite, json_file, note=dataset.assumption)
 
 
 @eval_app.command("mose")
@@ -288,7 +300,10 @@ def eval_policies(
     chosen, tokens = split(policies) or (), whole_numbers(budgets, "--budgets")
     console = Console(stderr=True, quiet=not team.is_main)
     total = len(dataset.names()) * len(chosen) * len(tokens)
-    with show_progress("policies and budgets", total, team.is_main) as advance:
+    with (
+        resumable(out, team.is_main),
+        show_progress("policies and budgets", total, team.is_main) as advance,
+    ):
         content = evaluate_policies(
             dataset,
             options,

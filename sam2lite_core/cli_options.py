@@ -1,6 +1,8 @@
 """What the commands share: options, and the progress bar."""
 
 import contextlib
+import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -53,6 +55,30 @@ def show_progress(title: str, total: int | None, shown: bool = True) -> Iterator
     ) as bar:
         task = bar.add_task(title, total=total)
         yield lambda: bar.advance(task)
+
+
+@contextlib.contextmanager
+def resumable(kept: Path, shown: bool = True) -> Iterator[None]:
+    """Let Ctrl-C end work that can be taken up with one line that says so, and exit code 130.
+
+    Args:
+        kept: where finished work is kept; nothing is there as long as nothing is finished.
+        shown: whether this process speaks; of many, one does.
+
+    Raises:
+        typer.Exit: Ctrl-C came.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        said = (
+            f"the same command goes on from {kept}"
+            if kept.exists()
+            else "nothing was finished, so the same command starts over"
+        )
+        if shown:
+            print(f"sam2lite: stopped; {said}", file=sys.stderr)
+        raise typer.Exit(128 + signal.SIGINT) from None
 
 
 def numbers(text: str, name: str) -> tuple[float, ...]:

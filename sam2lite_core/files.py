@@ -10,6 +10,9 @@ from typing import Any
 
 from sam2lite_core.errors import SourceError
 
+OVERWRITE = "--overwrite (in Python overwrite=True)"
+"""How to replace an earlier result: every command that can be refused for one has the option."""
+
 
 def write_atomically(path: str | Path, data: bytes) -> None:
     """Write a file beside its place, then rename it, so that no reader ever sees half of it.
@@ -77,11 +80,14 @@ def check_output_folder(path: str | Path, *, marker: str, overwrite: bool = Fals
         raise SourceError(f"{path}: is a file; name a folder for the output")
     if not path.is_dir() or not any(path.iterdir()):
         return
-    if not overwrite:
-        raise SourceError(f"{path}: not empty; choose another folder or allow overwriting it")
     if not (path / marker).is_file():
         raise SourceError(
-            f"{path}: not an earlier result (it holds no {marker}), not overwriting; choose another folder"
+            f"{path}: not empty, and not an earlier result (it holds no {marker}): never overwritten; choose another "
+            "folder"
+        )
+    if not overwrite:
+        raise SourceError(
+            f"{path}: not empty: it holds an earlier result; choose another folder, or replace it with {OVERWRITE}"
         )
 
 

@@ -1,6 +1,7 @@
 """Fixtures that every test may use."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,56 @@ def small_clip():
     clip = render_clip(1, height=96, width=128, frames=6)
     clip.frames.flags.writeable = clip.label_maps.flags.writeable = False
     return clip
+
+
+@dataclass(frozen=True)
+class McapMessage:
+    """A message as Foxglove's readers see it; `definition` is what the file says of its type."""
+
+    topic: str
+    kind: str
+    definition: str
+    recorded_ns: int
+    message: Any
+
+    @property
+    def stamp_ns(self) -> int:
+        """The header's stamp."""
+        stamp = self.message.header.stamp
+        return stamp.sec * 1_000_000_000 + stamp.nanosec
+
+
+def _read_mcap(bag: Path) -> list[McapMessage]:
+    from mcap.reader import make_reader
+    from mcap.stream_reader import StreamReader
+    from mcap_ros2.decoder import DecoderFactory
+
+    (file,) = bag.glob("*.mcap")
+    with file.open("rb") as stream:
+        reader = make_reader(stream, validate_crcs=True, decoder_factories=[DecoderFactory()])
+        found = [
+            McapMessage(channel.topic, schema.name, schema.data.decode(), message.log_time, decoded)
+            for schema, channel, message, decoded in reader.iter_decoded_messages()
+        ]
+        assert reader.get_header().profile == "ros2"
+        summary = reader.get_summary()
+        counts = {c.topic: summary.statistics.channel_message_counts[c.id] for c in summary.channels.values()}
+    assert counts == {topic: sum(m.topic == topic for m in found) for topic in counts}
+    assert {schema.encoding for schema in summary.schemas.values()} == {"ros2msg"}
+    assert {channel.message_encoding for channel in summary.channels.values()} == {"cdr"}
+    # The index may be whole where the file before it is not: Foxglove also reads from start to end.
+    with file.open("rb") as stream:
+        kinds = [type(record).__name__ for record in StreamReader(stream, validate_crcs=True).records]
+    assert (kinds[0], kinds[-1], kinds.count("Message")) == ("Header", "Footer", len(found))
+    return found
+
+
+@pytest.fixture
+def read_mcap() -> Callable[[Path], list[McapMessage]]:
+    """Reads an mcap bag with Foxglove's own readers, which know no message type but what the file itself explains."""
+    for needed in ("mcap", "mcap_ros2"):
+        pytest.importorskip(needed, reason="needs Foxglove's readers: pip install mcap-ros2-support")
+    return _read_mcap
 
 
 def _miniature(name: str, attention: str = "eager", **changes: Any) -> Any:

@@ -97,7 +97,7 @@ class BagFrames(FrameSource):
         self._reader = _open(self._path)
         try:
             with bag_errors(self._path):
-                self.topic = _choose(self._path, _topics(self._reader), topic)
+                self.topic = _choose(self._path, self._reader, topic)
                 self.recorded = self.topic.messages
                 self.frame_id = ""
                 self._connections = _connections(self._reader, self.topic)
@@ -208,15 +208,21 @@ def _topics(reader: "Reader") -> tuple[ImageTopic, ...]:
     return tuple(ImageTopic(name, kind == COMPRESSED_TYPE, n) for (name, kind), n in sorted(counts.items()))
 
 
-def _choose(path: Path, topics: tuple[ImageTopic, ...], wanted: str | None) -> ImageTopic:
+def _choose(path: Path, reader: "Reader", wanted: str | None) -> ImageTopic:
     """The topic to read.
 
     Raises:
-        SourceError: it is not there, or cannot be told; the message lists the topics that hold images.
+        SourceError: it is not there, or cannot be told; the message lists the topics that hold images, or all there are
+            where none does.
     """
+    topics = _topics(reader)
     listed = ", ".join(map(str, topics))
     if not topics:
-        raise SourceError(f"{path}: no topic of this bag holds images ({RAW_TYPE} or {COMPRESSED_TYPE})")
+        others = sorted({f"{connection.topic} ({connection.msgtype})" for connection in reader.connections})
+        raise SourceError(
+            f"{path}: no topic of this bag holds images ({RAW_TYPE} or {COMPRESSED_TYPE}); "
+            + (f"there are: {', '.join(others)}" if others else "it has no topic at all")
+        )
     if wanted is not None:
         found = [topic for topic in topics if topic.name == wanted]
         if not found:

@@ -1,6 +1,7 @@
 """Masks that somebody else made, scored as our own are: `sam2lite eval results PRED GT`."""
 
 from pathlib import Path
+from textwrap import shorten
 
 import numpy as np
 
@@ -17,7 +18,7 @@ def score_results(prediction: Path, truth: Path, *, as_one: bool = False) -> Eva
 
     Both hold `SEQUENCE/FRAME.png`, or one sequence's `FRAME.png` directly. Frames are those of the truth, in natural
     order; each needs a mask, except an object's first frame, which shows it. Objects are those of the truth, from the
-    frame on where they first appear.
+    frame on where they first appear. The truth may be sparser than the masks: those between are passed over.
 
     Args:
         prediction: the masks to score.
@@ -26,7 +27,7 @@ def score_results(prediction: Path, truth: Path, *, as_one: bool = False) -> Eva
 
     Raises:
         SourceError: a folder or mask is missing, empty or unreadable, has another size than its truth, or shows an id
-            that the truth does not have; the message names the file.
+            or a sequence that the truth does not have; the message names the file or folder.
     """
     for folder in (prediction, truth):
         if not folder.is_dir():
@@ -39,6 +40,13 @@ def score_results(prediction: Path, truth: Path, *, as_one: bool = False) -> Eva
             raise SourceError(f"{predicted}: no such folder; the truth has sequence {name!r}")
         if not _masks(true):
             raise SourceError(f"{true}: no mask in this folder")
+    asked = {predicted for predicted, _ in pairs.values()}
+    strange = [] if single else [path for path in prediction.iterdir() if path not in asked and _masks(path)]
+    if strange:
+        raise SourceError(
+            f"{min(strange)}: the truth has no sequence of this name, only {shorten(', '.join(names), 200)}; score "
+            "against a truth that has it, or leave the folder out"
+        )
     results = [_score(name, predicted, true, as_one) for name, (predicted, true) in pairs.items()]
     settings = {"prediction": str(prediction), "truth": str(truth), "as_one": as_one}
     return Evaluation("masks by the DAVIS protocol", settings, tuple(results), {})

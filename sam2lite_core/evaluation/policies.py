@@ -18,7 +18,7 @@ from sam2lite_core.evaluation.evaluate import (
 from sam2lite_core.evaluation.layouts.base import Dataset
 from sam2lite_core.evaluation.results import Evaluation
 from sam2lite_core.evaluation.team import ALONE, Team
-from sam2lite_core.files import write_atomically, write_json
+from sam2lite_core.files import OVERWRITE, write_atomically, write_json
 from sam2lite_core.settings import check_budget, check_policy
 
 POLICIES_FILE = "policies.json"
@@ -134,7 +134,7 @@ def _earlier_cell(
         return evaluation
     if not overwrite:
         raise SourceError(
-            f"{path}: of other settings or sequences; choose another folder or allow overwriting"
+            f"{path}: of other settings or sequences; choose another folder, or replace it with {OVERWRITE}"
         )
     return None
 

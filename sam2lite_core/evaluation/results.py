@@ -10,7 +10,7 @@ from sam2lite_core.evaluation.metrics import (
     mean_statistic,
     sequence_scores,
 )
-from sam2lite_core.evaluation.stability import Stability
+from sam2lite_core.evaluation.stability import Stability, mean_drift
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class SequenceResult:
     Attributes:
         name: the sequence's name.
         scores: J and F, by object and averaged; None where the dataset keeps its truth to itself.
-        stability: drift, consistency and flicker; None likewise.
+        stability: drift (None on short clips), consistency and flicker; None likewise.
         timing: frames, mean_ms, p50_ms, p95_ms, max_ms and fps of the tracker's steps, reading files not counted,
             and peak_resident_mb, the most memory that the process has held so far. Empty when masks from elsewhere
             were scored.
@@ -66,7 +66,8 @@ class SequenceResult:
         return cls(
             name=document["name"],
             scores=sequence_scores(objects) if objects else None,
-            stability=None if stability is None else Stability(**stability),
+            # Earlier versions wrote a slope of every clip, however short.
+            stability=None if stability is None else Stability(**{**stability, "drift": mean_drift(objects)}),
             timing=document["timing"],
             frames=document["frames"],
         )

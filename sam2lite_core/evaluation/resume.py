@@ -1,19 +1,29 @@
 """A folder that long work fills piece by piece, that outlives a killed run, and that appears whole or not at all."""
 
 import contextlib
+import errno
+import fcntl
 import json
+import os
 import shutil
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from sam2lite_core.errors import SourceError
 from sam2lite_core.evaluation.team import ALONE, Team
-from sam2lite_core.files import check_output_folder, take_place, write_json
+from sam2lite_core.files import OVERWRITE, check_output_folder, take_place, write_json
 
 SETTINGS_FILE = "settings.json"
 PIECES = "sequences"
 """Folder of what is finished, a JSON file a piece."""
+UNFINISHED = ".unfinished"
+"""What is added to a result's name while it is worked on."""
+LOCK_FILE = ".lock"
+"""The operating system's lock on this file says that a run is at work; it ends with the process, however that ends."""
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)
+"""What file systems say that have no locks, as some shared ones are mounted."""
 
 
 class Unfinished:
@@ -53,7 +63,14 @@ class Unfinished:
 def unfinished_folder(path: Path) -> Path:
     """Where the work for a result at `path` goes on until it is complete."""
     path = path.absolute()
-    return path.with_name(path.name + ".unfinished")
+    return path.with_name(path.name + UNFINISHED)
+
+
+def is_part(path: Path) -> bool:
+    """Whether a file is one of those that a result keeps of how it came about: its settings, or a piece."""
+    result = path.parent.parent if path.parent.name == PIECES else path.parent
+    named = path.parent.name == PIECES or path.name == SETTINGS_FILE
+    return named and (result / SETTINGS_FILE).is_file() and (result / PIECES).is_dir()
 
 
 @contextlib.contextmanager
@@ -81,53 +98,112 @@ def resumable_folder(
         The work under way.
 
     Raises:
-        SourceError: the place is taken, cannot be written, or holds an unfinished run with other settings; or this
-            machine does not see the folder that the main process made.
+        SourceError: the place is taken, cannot be written, holds an unfinished run with other settings, or another run
+            is at work there; or this machine does not see the folder that the main process made.
     """
     path = Path(path)
     folder, asked = unfinished_folder(path), json.loads(json.dumps(settings))
+    with contextlib.ExitStack() as held:
 
-    def make() -> None:
-        check_output_folder(path, marker=marker, overwrite=overwrite)
+        def make() -> None:
+            check_output_folder(path, marker=marker, overwrite=overwrite)
+            try:
+                _prepare(folder, asked, overwrite, held)
+            except OSError as error:
+                raise SourceError(f"{folder}: cannot be written: {error.strerror}") from None
+
+        def finish() -> None:
+            take_place(folder, path)
+            # Not before: a second run could begin in a folder that is about to move.
+            (path / LOCK_FILE).unlink()
+
+        team.main_does(make)
+        if not team.is_main:
+            _check_shared(folder, asked)
+        work = Unfinished(folder)
         try:
-            _prepare(folder, asked, overwrite)
+            yield work
+            team.main_does(finish)
         except OSError as error:
-            raise SourceError(f"{folder}: cannot be written: {error.strerror}") from None
-
-    team.main_does(make)
-    if not team.is_main:
-        _check_shared(folder, asked)
-    work = Unfinished(folder)
-    try:
-        yield work
-        team.main_does(lambda: take_place(folder, path))
-    except OSError as error:
-        raise SourceError(f"{path}: cannot be written: {error.strerror}") from error
-    finally:
-        # Others of a team may still be at work in there.
-        if team.count == 1 and folder.exists() and not work.finished():
-            shutil.rmtree(folder, ignore_errors=True)
+            raise SourceError(f"{path}: cannot be written: {error.strerror}") from error
+        finally:
+            # Others of a team may still be at work in there.
+            if team.count == 1 and folder.exists() and not work.finished():
+                shutil.rmtree(folder, ignore_errors=True)
 
 
-def _prepare(folder: Path, settings: dict[str, Any], overwrite: bool) -> None:
-    """Make the folder, or check that what lies there was asked for by the same settings."""
-    if folder.exists():
-        try:
-            before = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            before = None
-        if before == settings:
-            return
-        if not overwrite:
-            raise SourceError(
-                f"{folder}: an unfinished run {_difference(before, settings)}; finish that one, choose another "
-                "folder, or allow overwriting it"
-            )
-        if before is None:
-            raise SourceError(f"{folder}: no unfinished run of ours, not overwriting; choose another folder")
-        shutil.rmtree(folder)
-    (folder / PIECES).mkdir(parents=True)
+def _prepare(folder: Path, settings: dict[str, Any], overwrite: bool, held: contextlib.ExitStack) -> None:
+    """Make the folder, or check that what lies there was asked for by the same settings; lock it either way."""
+    if folder.exists() and not (folder / LOCK_FILE).exists():
+        # Somebody else's folder gets no file of ours.
+        _check_ours(folder, settings, overwrite)
+    folder.mkdir(parents=True, exist_ok=True)
+    held.enter_context(_locked(folder))
+    if _check_ours(folder, settings, overwrite):
+        return
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        elif entry.name != LOCK_FILE:
+            entry.unlink()
+    (folder / PIECES).mkdir()
     write_json(folder / SETTINGS_FILE, settings)
+
+
+def _check_ours(folder: Path, settings: dict[str, Any], overwrite: bool) -> bool:
+    """Whether a run with these settings goes on in a folder; otherwise what is in there, if anything, may go.
+
+    Raises:
+        SourceError: it may not.
+    """
+    try:
+        before = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        before = None
+    if before == settings:
+        return True
+    # Empty, or left by a run that was killed before it had begun.
+    if all(entry.name == PIECES or entry.name.startswith(".") for entry in folder.iterdir()):
+        return False
+    if before is None:
+        raise SourceError(
+            f"{folder}: no unfinished run (its {SETTINGS_FILE} is missing or damaged): never overwritten; choose "
+            "another folder"
+        )
+    if not overwrite:
+        raise SourceError(
+            f"{folder}: an unfinished run {_difference(before, settings)}; finish that one, choose another "
+            f"folder, or drop it with {OVERWRITE}"
+        )
+    return False
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Be the only run in a folder.
+
+    Raises:
+        SourceError: another run is.
+    """
+    path = folder / LOCK_FILE
+    with path.open("ab") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SourceError(
+                f"{folder}: another run is at work there; wait for its end, or choose another folder"
+            ) from None
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            warnings.warn(
+                f"{folder}: no lock on this file system ({error.strerror}); let no second run write there",
+                stacklevel=2,
+            )
+        # The run before may have moved its folder away between opening and locking.
+        if not path.exists() or not os.path.samestat(path.stat(), os.fstat(stream.fileno())):
+            raise SourceError(f"{folder}: another run ended there just now; start again")
+        yield
 
 
 def _check_shared(folder: Path, settings: dict[str, Any]) -> None:
@@ -143,10 +219,10 @@ def _check_shared(folder: Path, settings: dict[str, Any]) -> None:
         raise SourceError(f"{folder}: the main process runs {_difference(main, settings)}, as this one would")
 
 
-def _difference(before: dict[str, Any] | None, now: dict[str, Any]) -> str:
+def _difference(before: Any, now: dict[str, Any]) -> str:
     """In words: the first setting that differs."""
     if not isinstance(before, dict):
-        return f"without its {SETTINGS_FILE}"
+        return "with other settings"
     flat_before, flat_now = _flatten(before), _flatten(now)
     for name in sorted(flat_before.keys() | flat_now.keys()):
         if flat_before.get(name) != flat_now.get(name):

@@ -1,7 +1,9 @@
 """Sequences over processes: each process builds one tracker and takes one sequence after the other."""
 
+import contextlib
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -63,7 +65,8 @@ def run_jobs(jobs: Sequence[Job], options: TrackerFactory, workers: int = 1) -> 
     stop = context.Event()
     pool = ProcessPoolExecutor(min(workers, len(jobs)), context, _watch, (stop,))
     try:
-        pending: list[Future[SequenceResult]] = [pool.submit(_run, options, job) for job in jobs]
+        with _without_interrupts():
+            pending: list[Future[SequenceResult]] = [pool.submit(_run, options, job) for job in jobs]
         for future in as_completed(pending):
             yield future.result()
     except BrokenProcessPool:
@@ -75,6 +78,16 @@ def run_jobs(jobs: Sequence[Job], options: TrackerFactory, workers: int = 1) -> 
         raise
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Start processes that Ctrl-C passes by: it comes to all of a terminal's, and this one tells them to end."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _run(options: TrackerFactory, job: Job) -> SequenceResult:

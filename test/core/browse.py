@@ -2,8 +2,8 @@
 
     python browse.py PAGE [SCREENSHOT.png]
 
-Prints JSON: title, headings, images (all and those that were decoded), width of window and content, console messages,
-and addresses that were asked for beyond the page and data in it.
+Prints JSON: title, headings, images (all and those that were decoded), tables wider than the page, width of window and
+content, console messages, and addresses that were asked for beyond the page and data in it.
 """
 
 import json
@@ -30,6 +30,7 @@ LOOK = """JSON.stringify({
   decoded: [...document.images].filter(e => e.complete && e.naturalWidth > 1).length,
   rows: document.querySelectorAll('tbody tr').length,
   broken: [...document.querySelectorAll('nav a')].filter(e => !document.querySelector(e.getAttribute('href'))).length,
+  clipped: [...document.querySelectorAll('.wide')].filter(e => e.scrollWidth > e.clientWidth).length,
   window: window.innerWidth, content: document.documentElement.scrollWidth,
   height: document.documentElement.scrollHeight, mode: document.compatMode})"""
 

@@ -16,6 +16,7 @@ from rosbags.highlevel import AnyReader
 
 from sam2lite_core import cli
 from sam2lite_core.bags.writer import image_message, new_bag
+from sam2lite_core.controller import DEFAULT_CONTROLLER
 from sam2lite_core.errors import ConfigurationError, Sam2LiteError, SourceError
 from sam2lite_core.evaluation.bag import evaluate, session
 from sam2lite_core.evaluation.bag.evaluate import evaluate_bag
@@ -108,7 +109,7 @@ def test_a_plan_takes_its_numbers_from_the_bag(request_of, small_clip):
     assert (plan.topic, plan.frame_id, plan.size, plan.object_ids) == ("/image", "camera", (96, 128), (1, 2))
     assert plan.recorded_ns == tuple(START + i * STEP for i in range(6))
     assert plan.stamps_ns == tuple(START + i * STEP - LAG for i in range(6))
-    assert (plan.period_ms, plan.deadline_ms, plan.controller) == (100.0, 100.0, "plain")
+    assert (plan.period_ms, plan.deadline_ms, plan.controller) == (100.0, 100.0, DEFAULT_CONTROLLER)
     assert np.array_equal(plan.mask, small_clip.label_maps[0])
     assert sorted(plan.truth) == list(range(6))
     assert plan.player_parameters()["speed"] == 0.5
@@ -119,12 +120,12 @@ def test_a_plan_takes_its_numbers_from_the_bag(request_of, small_clip):
     [
         (
             {},
-            {"controller": "plain", "frame_deadline_ms": 50.0, "memory_policy": DEFAULT_POLICY, "threads": 1},
+            {"controller": DEFAULT_CONTROLLER, "frame_deadline_ms": 50.0, "memory_policy": DEFAULT_POLICY},
         ),
         ({"deadline_ms": 0.0}, {"controller": "off", "frame_deadline_ms": 0.0}),
         (
-            {"deadline_ms": 80.0, "controller": "predictive"},
-            {"controller": "predictive", "frame_deadline_ms": 80.0},
+            {"deadline_ms": 80.0, "controller": "plain"},
+            {"controller": "plain", "frame_deadline_ms": 80.0, "threads": 1},
         ),
         (
             {"tracker": TrackerOptions(scale=0.6, memory_budget=128, memory_policy="learned")},
@@ -369,6 +370,33 @@ def test_the_bag_that_is_left_explains_itself_and_keeps_the_stamps(played, tmp_p
     _, last = seen[STATUS_TOPIC][-1]
     assert (last.window, last.frames_received, last.deadline_missed) == (4, 6, False)
     assert last.scale == pytest.approx(0.6)
+
+
+def test_foxglove_reads_the_bag_that_is_left(played, tmp_path, read_mcap):
+    """Our own type too is explained by the file itself."""
+    plan, recording = played
+    write_bag(plan, recording, tmp_path / "seen", "mcap")
+    read = read_mcap(tmp_path / "seen")
+    masks = [entry for entry in read if entry.topic == MASK_TOPIC]
+    statuses = [entry for entry in read if entry.topic == STATUS_TOPIC]
+    assert len(masks) + len(statuses) == len(read) == 10
+    assert {entry.kind for entry in statuses} == {"sam2lite_ros/msg/TrackerStatus"}
+    assert "float32 age_ms" in statuses[0].definition
+    processed = (0, 1, 3, 4, 5)
+    for entries in (masks, statuses):
+        assert [entry.stamp_ns for entry in entries] == [plan.stamps_ns[i] for i in processed]
+        assert [entry.recorded_ns for entry in entries] == [
+            plan.recorded_ns[i] + (30 + i) * 1_000_000 for i in processed
+        ]
+    for entry, index in zip(masks, processed, strict=True):
+        message = entry.message
+        assert (message.encoding, message.height, message.width, message.step) == ("mono8", 96, 128, 128)
+        pixels = np.frombuffer(bytes(message.data), np.uint8).reshape(96, 128)
+        assert np.array_equal(pixels, read_label_map(recording.masks[index], keep_ids=True))
+    for entry, index in zip(statuses, processed, strict=True):
+        told = {k: v for k, v in recording.statuses[index].items() if k != "stamp_ns"}
+        found = {name: getattr(entry.message, name) for name in told}
+        assert found == pytest.approx(told)
 
 
 def test_ids_above_255_make_a_wider_mask(played, tmp_path):

@@ -1,5 +1,6 @@
 """Bags: written and read back in both storages, and what is said of those that cannot be read."""
 
+import contextlib
 import shutil
 import sys
 from pathlib import Path
@@ -96,6 +97,97 @@ def test_a_bag_made_here_explains_its_own_types(folder, tmp_path, storage):
         message = reader.deserialize(data, connection.msgtype)
     assert (connection.msgtype, recorded) == (RAW_TYPE, START)
     assert (message.encoding, message.header.frame_id, message.step) == ("bgr8", "camera", 384)
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_foxglove_reads_a_bag_made_here(folder, tmp_path, small_clip, read_mcap, compressed):
+    with open_source(folder, fps=20) as frames:
+        make_bag(
+            frames, tmp_path / "bag", topic="/left", compressed=compressed, storage="mcap", start_ns=START
+        )
+    read = read_mcap(tmp_path / "bag")
+    expected = ("/left/compressed", COMPRESSED_TYPE) if compressed else ("/left", RAW_TYPE)
+    assert [(entry.topic, entry.kind) for entry in read] == [expected] * 6
+    times = [START + index * 50_000_000 for index in range(6)]
+    assert [entry.recorded_ns for entry in read] == [entry.stamp_ns for entry in read] == times
+    for entry, image in zip(read, small_clip.frames, strict=True):
+        message = entry.message
+        data = np.frombuffer(bytes(message.data), np.uint8)
+        if compressed:
+            assert message.format == "bgr8; jpeg compressed bgr8"
+            assert np.abs(cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1].astype(int) - image).mean() < 3
+        else:
+            assert (message.encoding, message.step, message.is_bigendian) == ("bgr8", 3 * 128, 0)
+            assert np.array_equal(data.reshape(96, 128, 3)[..., ::-1], image)
+
+
+# What rosbag2 of each distribution asks for, by its metadata_io: Humble stops at the fields of version 5, and takes
+# the offered QoS as text; later ones also take the newer fields that a version promises.
+INFORMATION = {
+    "version": int, "storage_identifier": str, "relative_file_paths": list, "duration": dict,
+    "starting_time": dict, "message_count": int, "topics_with_message_count": list, "compression_format": str,
+    "compression_mode": str, "files": list, "custom_data": dict | None, "ros_distro": str,
+}  # fmt: skip
+TOPIC = {
+    "name": str, "type": str, "serialization_format": str, "offered_qos_profiles": str,
+    "type_description_hash": str,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_the_metadata_is_what_rosbag2_asks_for(folder, tmp_path, storage):
+    from ruamel.yaml import YAML
+
+    with open_source(folder, fps=20) as frames:
+        make_bag(frames, tmp_path / "bag", storage=storage, start_ns=START)
+    (document,) = YAML(typ="safe").load(tmp_path / "bag" / "metadata.yaml").items()
+    name, information = document
+    assert name == "rosbag2_bagfile_information"
+    for key, kind in INFORMATION.items():
+        assert isinstance(information[key], kind), key
+    # From version 9 on the offered QoS is no text, and Humble cannot read it.
+    assert information["version"] == 8
+    assert information["storage_identifier"] == storage
+    assert information["relative_file_paths"] == [f"bag{STORAGES[storage]}"]
+    assert (tmp_path / "bag" / f"bag{STORAGES[storage]}").is_file()
+    span = {"duration": {"nanoseconds": 250_000_000}, "starting_time": {"nanoseconds_since_epoch": START}}
+    assert {key: information[key] for key in span} == span
+    assert information["files"] == [{"path": f"bag{STORAGES[storage]}", "message_count": 6, **span}]
+    assert information["message_count"] == 6
+    assert (information["compression_format"], information["compression_mode"]) == ("", "")
+    (topic,) = information["topics_with_message_count"]
+    assert topic["message_count"] == 6
+    assert {key: type(topic["topic_metadata"][key]) for key in TOPIC} == TOPIC
+    assert topic["topic_metadata"]["name"] == "/camera/image_raw"
+    assert topic["topic_metadata"]["type"] == RAW_TYPE
+    assert topic["topic_metadata"]["serialization_format"] == "cdr"
+
+
+def test_the_database_is_laid_out_as_rosbag2_reads_it(folder, tmp_path):
+    """Humble's queries, and what newer ones ask for beyond them."""
+    import sqlite3
+
+    with open_source(folder, fps=20) as frames:
+        make_bag(frames, tmp_path / "bag", start_ns=START)
+    (file,) = (tmp_path / "bag").glob("*.db3")
+    with contextlib.closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as database:
+        assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        topics = "SELECT id, name, type, serialization_format, offered_qos_profiles FROM topics"
+        assert database.execute(topics).fetchall() == [(1, "/camera/image_raw", RAW_TYPE, "cdr", "")]
+        joined = (
+            "SELECT data, timestamp, topics.name, messages.id FROM messages JOIN topics "
+            "ON messages.topic_id = topics.id WHERE timestamp >= ? ORDER BY timestamp"
+        )
+        rows = database.execute(joined, (START,)).fetchall()
+        assert [row[1:] for row in rows] == [
+            (START + index * 50_000_000, "/camera/image_raw", index + 1) for index in range(6)
+        ]
+        assert {row[0][:4] for row in rows} == {b"\x00\x01\x00\x00"}, "CDR, little endian"
+        assert database.execute("SELECT schema_version FROM schema").fetchall() == [(4,)]
+        explained = "SELECT topic_type, encoding, encoded_message_definition FROM message_definitions"
+        ((kind, encoding, definition),) = database.execute(explained).fetchall()
+        assert (kind, encoding) == (RAW_TYPE, "ros2msg")
+        assert "MSG: std_msgs/Header" in definition
 
 
 def test_a_limit_and_a_rate_of_ones_own(folder, tmp_path):
@@ -204,6 +296,17 @@ def no_images(tmp_path, clip, storage):
     return write(tmp_path / "bag", {"/t": [text()]}, storage)
 
 
+def several_others(tmp_path, clip, storage):
+    kind = "sensor_msgs/msg/RegionOfInterest"
+    types = message_types().types
+    region = types[kind](x_offset=0, y_offset=0, height=1, width=1, do_rectify=False)
+    return write(tmp_path / "bag", {"/t": [text()], "/box": [(kind, region, START)]}, storage)
+
+
+def no_topics(tmp_path, clip, storage):
+    return write(tmp_path / "bag", {}, storage)
+
+
 def two_topics(tmp_path, clip, storage):
     return write(tmp_path / "bag", {"/b": [raw(clip.frames[0])], "/a": [jpeg(clip.frames[0])]}, storage)
 
@@ -244,6 +347,10 @@ UNREADABLE = {
     "empty metadata": (empty_metadata, None, DAMAGE),
     "fewer messages than promised": (promising_more, None, "ends after 6 of 9 messages"),
     "no images": (no_images, None, "no topic of this bag holds images"),
+    "no images, and what there is": (
+        several_others, None, "there are: /box (sensor_msgs/msg/RegionOfInterest), /t (std_msgs/msg/String)"
+    ),
+    "no topics": (no_topics, None, "CompressedImage); it has no topic at all"),
     "another topic": (two_topics, "/c", "no images on topic '/c'; there are: /a (compressed, 1 messages), /b (raw"),
     "a topic without images": (no_images, "/t", "no topic of this bag holds images"),
     "which topic": (two_topics, None, "choose one: /a (compressed, 1 messages), /b (raw, 1 messages)"),

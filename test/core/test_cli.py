@@ -157,7 +157,8 @@ def test_track_needs_overwrite_to_replace(copy_tracker, frames, tmp_path, capsys
     arguments = ["track", frames, "--point", "5,6", "--out", tmp_path / "out"]
     assert run(*arguments) == 0
     capsys.readouterr()
-    assert "not empty" in refused(capsys, *arguments)
+    said = refused(capsys, *arguments)
+    assert "not empty: it holds an earlier result" in said and "--overwrite" in said
     assert run(*arguments, "--overwrite", "--frames", 2) == 0
     assert len(list((tmp_path / "out" / "masks").iterdir())) == 2
 
@@ -385,3 +386,26 @@ def test_the_tracker_does_not_import_the_command_line():
     code = f"import sys, sam2lite_core.tracker; print([m for m in {heavy} if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout == "[]\n"
+
+
+def commands(app, prefix=()):
+    """Every command as (words, options)."""
+    for name, entry in app.commands.items():
+        if hasattr(entry, "commands"):
+            yield from commands(entry, (*prefix, name))
+        else:
+            yield (*prefix, name), {option for parameter in entry.params for option in parameter.opts}
+
+
+def test_every_command_that_makes_a_folder_of_results_can_overwrite():
+    """Refusals name the option, so that it must be there; bags and models are never replaced by one."""
+    import typer
+
+    never = {("bag", "make"), ("export",), ("report",)}
+    found = {
+        words: "--overwrite" in options
+        for words, options in commands(typer.main.get_command(cli.app))
+        if "--out" in options
+    }
+    assert found.pop(("eval", "davis"))
+    assert {words for words, can in found.items() if not can} <= never

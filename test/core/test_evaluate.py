@@ -1,9 +1,11 @@
 """Evaluations that stop and go on, over one process and many, and the table of policies."""
 
 import dataclasses
+import errno
 import importlib.util
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -17,6 +19,7 @@ import pytest
 from sam2lite_core import cli
 from sam2lite_core.cli_options import tracker_options
 from sam2lite_core.errors import BackendError, ConfigurationError, SourceError
+from sam2lite_core.evaluation import resume
 from sam2lite_core.evaluation.evaluate import TrackerOptions, evaluate
 from sam2lite_core.evaluation.layouts.davis import Davis
 from sam2lite_core.evaluation.policies import evaluate_policies
@@ -121,7 +124,8 @@ def stop_after_the_first(data, out, **options):
 
 def test_an_unfinished_run_of_other_settings_is_not_mixed_in(data, tmp_path):
     stop_after_the_first(data, tmp_path / "out")
-    with pytest.raises(SourceError, match=r"out\.unfinished: .*tracker\.kind 'copy' instead of 'other'"):
+    said = r"out\.unfinished: .*tracker\.kind 'copy' instead of 'other'.*drop it with --overwrite"
+    with pytest.raises(SourceError, match=said):
         evaluate(Davis(data, 2017), CopyOptions(kind="other"), out=tmp_path / "out")
     fresh = Copier()
     evaluate(Davis(data, 2017), CopyOptions(fresh, kind="other"), out=tmp_path / "out", overwrite=True)
@@ -137,7 +141,7 @@ def test_a_damaged_piece_is_named(data, tmp_path):
 
 def test_a_finished_result_is_only_replaced_when_asked(data, tmp_path):
     evaluate(Davis(data, 2017), CopyOptions(), out=tmp_path / "out")
-    with pytest.raises(SourceError, match="not empty"):
+    with pytest.raises(SourceError, match=r"out: not empty: .*replace it with --overwrite"):
         evaluate(Davis(data, 2017), CopyOptions(), out=tmp_path / "out")
     evaluate(Davis(data, 2016), CopyOptions(), out=tmp_path / "out", overwrite=True)
     assert json.loads((tmp_path / "out" / "davis.json").read_text())["protocol"] == "DAVIS 2016"
@@ -189,6 +193,128 @@ def test_a_killed_command_goes_on_to_the_same_numbers(data, tmp_path):
     found = json.loads((tmp_path / "out" / "davis.json").read_text())
     whole = evaluate(Davis(data, 2017), TrackerOptions(scale=0.5, threads=1))
     assert scores(found) == scores(whole)
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_ctrl_c_says_how_to_go_on(data, tmp_path, workers):
+    """As a terminal sends it: to every process of the command, which has more to do than a signal takes."""
+    for kind in ("JPEGImages", "Annotations"):
+        (tmp_path / kind).mkdir()
+        for index in range(12):
+            (tmp_path / kind / f"{index:02d}").symlink_to(data / kind / NAMES[index % 3])
+    command = [
+        sys.executable,
+        "-m",
+        "sam2lite_core.cli",
+        "eval",
+        "davis",
+        "--root",
+        str(data),
+        "--year",
+        "2017",
+    ]
+    command += ["--scale", "0.5", "--threads", "1", "--workers", workers, "--out", str(tmp_path / "out")]
+    left = unfinished_folder(tmp_path / "out")
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    while process.poll() is None and not list((left / "sequences").glob("[!.]*.json")):
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGINT)
+    said = process.communicate()
+    assert process.returncode == 130
+    assert said == ("", f"sam2lite: stopped; the same command goes on from {left}\n")
+    assert 1 <= len(list((left / "sequences").glob("[!.]*.json"))) < 12
+    assert not (tmp_path / "out").exists()
+
+
+def test_ctrl_c_before_anything_is_finished(data, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(TrackerOptions, "build", lambda options: Copier(dies_after=3))
+    with pytest.raises(SystemExit) as end:
+        cli.main(["eval", "davis", "--root", str(data), "--out", str(tmp_path / "out")])
+    assert end.value.code == 130
+    assert capsys.readouterr().err == (
+        "sam2lite: stopped; nothing was finished, so the same command starts over\n"
+    )
+
+
+def test_ctrl_c_in_the_table_of_policies(data, tmp_path, monkeypatch, capsys):
+    copier = Copier(dies_after=22)  # in the second sequence of the second cell
+    monkeypatch.setattr(TrackerOptions, "build", lambda options: copier)
+    command = ["eval", "policies", "--root", str(data), "--out", str(tmp_path / "table")]
+    with pytest.raises(SystemExit) as end:
+        cli.main([*command, "--policies", "fifo", "--budgets", "64,128"])
+    assert end.value.code == 130
+    assert f"the same command goes on from {tmp_path / 'table'}\n" in capsys.readouterr().err
+    assert sorted(path.name for path in (tmp_path / "table").iterdir()) == ["fifo-128.unfinished", "fifo-64"]
+
+
+def another_run(folder):
+    """A process that is at work on a result, and has finished nothing yet."""
+    program = (
+        "import sys\n"
+        "from sam2lite_core.evaluation.resume import resumable_folder\n"
+        "with resumable_folder(sys.argv[1], marker='davis.json', settings={}):\n"
+        "    print('at work', flush=True)\n"
+        "    sys.stdin.read()\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert process.stdout.readline() == b"at work\n"
+    return process
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_one_run_at_a_time_works_in_a_folder(data, tmp_path, overwrite, processes):
+    """The second is refused and takes nothing away; where the first is killed, the folder is free again."""
+    out, left = tmp_path / "out", unfinished_folder(tmp_path / "out")
+
+    def work(team):
+        return evaluate(Davis(data, 2017), CopyOptions(), out=out, overwrite=overwrite, team=team)
+
+    first = another_run(out)
+    try:
+        before = sorted(left.rglob("*"))
+        for outcome in together(processes, work):
+            with pytest.raises(SourceError, match=r"out\.unfinished: another run is at work there"):
+                raise outcome
+        assert sorted(left.rglob("*")) == before
+    finally:
+        first.kill()
+        first.communicate()
+    assert left.is_dir()
+    (left / "settings.json").unlink()  # as killed a moment earlier: nothing had begun, whatever the settings
+    found = together(processes, work)
+    assert scores(found[0]) == scores(evaluate(Davis(data, 2017), CopyOptions()))
+    assert sorted(path.name for path in out.iterdir()) == [
+        "davis.json",
+        "masks",
+        "sequences",
+        "settings.json",
+    ]
+    assert not left.exists()
+
+
+def test_a_file_system_without_locks_is_told_of(data, tmp_path, monkeypatch):
+    def unknown(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(resume.fcntl, "flock", unknown)
+    with pytest.warns(UserWarning, match=r"out\.unfinished: no lock on this file system"):
+        evaluate(Davis(data, 2017), CopyOptions(), out=tmp_path / "out")
+    assert (tmp_path / "out" / "davis.json").is_file()
+
+
+def test_a_folder_of_somebody_else_stays_as_it_is(data, tmp_path):
+    folder = unfinished_folder(tmp_path / "out")
+    folder.mkdir()
+    (folder / "letter.txt").write_text("dear")
+    for overwrite in (False, True):
+        with pytest.raises(SourceError, match=r"out\.unfinished: no unfinished run"):
+            evaluate(Davis(data), CopyOptions(), out=tmp_path / "out", overwrite=overwrite)
+    assert [path.name for path in tmp_path.rglob("*")] == ["out.unfinished", "letter.txt"]
 
 
 @pytest.mark.parametrize(

@@ -300,7 +300,17 @@ def test_the_command_follows_each_layout(tmp_path, layout, request, capsys):
     document = json.loads((out / f"{layout}.json").read_text())
     assert [entry["name"] for entry in document["sequences"]] == ["clip"]
     assert document["sequences"][0]["frames"]["memory_tokens"][-1] > 0
-    assert "clip" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "clip" in said.out
+    note = (
+        f"sam2lite: {root / 'meta.json'}: missing, as no published split is; taking every frame for one that "
+    )
+    assert said.err == (f"{note}the server scores\n" if layout == "ytvos" else "")
+
+
+def test_ytvos_assumes_nothing_with_its_list(tmp_path):
+    (tmp_path / "meta.json").write_text("{}")
+    assert YouTubeVos(tmp_path).assumption is None
 
 
 # --- masks that others made
@@ -329,6 +339,14 @@ def test_results_of_one_sequence_need_no_folder_and_no_first_mask(results):
     assert alone.jf == score_results(results / "pred", results / "gt").jf
 
 
+def test_results_may_be_denser_than_the_truth_and_hold_other_folders(results):
+    before = score_results(results / "pred", results / "gt").jf
+    (results / "pred" / "clip" / "00007.png").write_bytes(encode_label_map(FIRST))
+    (results / "pred" / "logs").mkdir()
+    (results / "pred" / "read me.txt").write_text("ours")
+    assert score_results(results / "pred", results / "gt").jf == before
+
+
 def test_results_as_one_object(results):
     evaluation = score_results(results / "pred", results / "gt", as_one=True)
     assert [entry.frames_j for entry in evaluation.objects] == [(1, 1, 0.5, 1)]
@@ -349,6 +367,10 @@ def test_results_as_one_object(results):
         ),
         (lambda root: (root / "gt/empty").mkdir(), "pred/empty: no such folder"),
         (lambda root: (root / "gt").rename(root / "x"), "gt: no such folder"),
+        (
+            lambda root: write_masks(root / "pred/clap", TRUTH),
+            "pred/clap: the truth has no sequence of this name, only clip",
+        ),
     ],
 )
 def test_results_that_cannot_be_scored_are_named(results, spoil, message):

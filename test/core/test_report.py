@@ -19,11 +19,15 @@ from sam2lite_core.evaluation.layouts.registry import find_dataset
 from sam2lite_core.evaluation.layouts.stress import Stress
 from sam2lite_core.evaluation.layouts.vos import Mose, YouTubeVos
 from sam2lite_core.evaluation.policies import evaluate_policies
-from sam2lite_core.evaluation.report.inputs import read_inputs
+from sam2lite_core.evaluation.report.bags import bags
+from sam2lite_core.evaluation.report.inputs import Inputs, read_inputs
 from sam2lite_core.evaluation.report.page import write_report
 from sam2lite_core.evaluation.report.plots import time_series
+from sam2lite_core.evaluation.report.sections import accuracy
 from sam2lite_core.evaluation.report.tradeoff import measured_energy, tradeoff
+from sam2lite_core.evaluation.report.views import TableView
 from sam2lite_core.evaluation.report.worst import worst_frames
+from sam2lite_core.evaluation.results import Evaluation
 from sam2lite_core.label_map import write_label_map
 from sam2lite_core.types import StepTimings, TrackResult
 from sam2lite_core.variants import DEFAULT_POLICY, VARIANTS
@@ -40,6 +44,7 @@ SECTIONS = [
     "time",
     "policies",
     "stress",
+    "bags",
     "memory",
     "latency",
     "tradeoff",
@@ -104,6 +109,19 @@ BENCH = {
 }  # fmt: skip
 
 
+def bag_of(**changes):
+    """What `eval bag` writes, as far as a report reads it."""
+    return {
+        "bag": "a bag", "topic": "/left", "rate": 2.0,
+        "frames": {"in_bag": 100, "sent": 100, "received": 98, "processed": 90, "dropped": 8, "masks_recorded": 90},
+        "deadline": {"ms": 25.0, "missed": 3, "share": 3 / 90},
+        "latency_ms": {"age": {"p50": 11.0, "p95": 12.5, "p99": 20.25, "max": 31.0}},
+        "score": {"processed": {"jf": 0.7}, "all_frames": {"jf": 0.68}, "offline": {"jf": 0.75}},
+        "why": {"resolution_and_window": -0.04, "node": -0.01, "dropped_frames": -0.02},
+        "machine": {"cpu": "a processor", "cores": 2}, **changes,
+    }  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def results(data, tmp_path_factory):
     """One of everything that a report can show."""
@@ -116,6 +134,8 @@ def results(data, tmp_path_factory):
     document = json.loads((folder / "first" / "davis.json").read_text())
     (folder / "stress").mkdir()
     (folder / "stress" / "stress.json").write_text(json.dumps({**document, "sets": stress}))
+    (folder / "left").mkdir()
+    (folder / "left" / "bag.json").write_text(json.dumps(bag_of()))
     assert cv2.imwrite(str(folder / "memory_timeline.png"), np.zeros((20, 30, 3), np.uint8))
     return folder
 
@@ -185,6 +205,22 @@ def test_every_section_is_filled(full):
         "compare": ["<still>", "moving", "+0.0"],
         "policies": ["B = 64", "B = 256"],
         "stress": ["long occlusion", "50.0", "25.0"],
+        "bags": [
+            "left",
+            "/left",
+            "2×",
+            "100",
+            "90",
+            "8",
+            "25.0",
+            "3",
+            "31.0",
+            "75.0",
+            "-4.0",
+            "-1.0",
+            "70.0",
+            "68.0",
+        ],
         "latency": ["a processor", "yes", "no", "A deadline of 33 ms"],
         "tradeoff": ["DAVIS 2016, against time", "Energy: not measured; sam2lite bench"],
         "worst": ["moving, frame 00004, object 1: J&F 0.0"],
@@ -206,6 +242,7 @@ def test_sections_without_inputs_say_which_command_makes_them(tmp_path):
         ("time", "sam2lite eval policies"),
         ("policies", "sam2lite eval policies"),
         ("stress", "sam2lite eval stress"),
+        ("bags", "sam2lite eval bag"),
         ("memory", "memory_figures"),
         ("worst", "sam2lite eval davis"),
     ):
@@ -369,6 +406,7 @@ def test_runs_that_lost_their_data_show_no_worst_frames(results, tmp_path):
         ("{", r"x\.json: cannot be read"),
         ("[1]", "no result in there"),
         ('{"protocol": 1, "settings": {}, "sequences": [1]}', r"x\.json: a damaged result"),
+        ('{"bag": "b", "topic": "/t", "frames": {}, "score": {}}', r"x\.json: a damaged result"),
     ],
 )
 def test_folders_without_results_are_refused(tmp_path, content, message):
@@ -379,8 +417,99 @@ def test_folders_without_results_are_refused(tmp_path, content, message):
     assert not (tmp_path / "out.html").exists()
 
 
+@pytest.mark.parametrize(
+    ("cells", "kind"),
+    [
+        (["59.9", "–", "+0.0", "-4.0"], "number"),
+        (["0.25×", "2×"], "number"),
+        ([], "number"),
+        (["yes", "no"], "text"),
+        (["–", "/camera/image_raw"], "text"),
+    ],
+)
+def test_columns_of_numbers_are_set_as_such(cells, kind):
+    assert TableView(("run", "x"), [("a", cell) for cell in cells]).kinds == ["name", kind]
+
+
+def test_short_clips_show_no_drift(results):
+    """Of eight frames, whatever an earlier version wrote of them."""
+    document = json.loads((results / "first" / "davis.json").read_text())
+    for entry in document["sequences"]:
+        entry["stability"]["drift"] = -70.0
+    run = dataclasses.replace(
+        read_inputs([results / "first"]).runs[0], evaluation=Evaluation.from_json(document)
+    )
+    (table,) = accuracy(Inputs(runs=[run])).tables
+    assert dict(zip(table.columns, table.rows[0], strict=True))["drift"] == "–"
+    assert "followed for 300 frames or more" in table.caption
+
+
+def test_bags_without_deadline_or_score_show_dashes(tmp_path):
+    nothing = {"processed": {"jf": None}, "all_frames": {"jf": None}, "offline": {"jf": None}}
+    limit = {"ms": None, "missed": 0, "share": 0.0}
+    document = bag_of(score=nothing, why=None, deadline=limit, latency_ms={})
+    (tmp_path / "bag.json").write_text(json.dumps(document))
+    times, scores = bags(read_inputs([tmp_path])).tables
+    assert times.rows[0][3:] == ("100", "90", "8", *["–"] * 6)
+    assert scores.rows[0][1:] == ("–",) * 6
+
+
+def test_results_of_one_name_are_all_shown(tmp_path):
+    """Three folders of the same name, one after the other."""
+    folders = [tmp_path / parent / "same" for parent in "abc"]
+    table = {"protocol": "DAVIS 2016", "policies": [{"policy": "fifo", "budget": 64, "jf": 0.5}]}
+    for folder in folders:
+        folder.mkdir(parents=True)
+        for name, document in (("bench", BENCH), ("policies", table), ("bag", bag_of())):
+            (folder / f"{name}.json").write_text(json.dumps(document))
+    inputs = read_inputs(folders)
+    assert list(inputs.bags) == list(inputs.policies) == ["same", "same (2)", "same (3)"]
+    assert len(inputs.benches) == 3
+
+
+def test_a_file_can_be_given_by_itself(results):
+    given = [results / "left" / "bag.json", results / "bench.json", results / "first" / "davis.json"]
+    inputs = read_inputs(given)
+    assert (list(inputs.bags), [run.name for run in inputs.runs]) == (["left"], ["first"])
+    assert inputs.benches == {results.name: BENCH}
+    assert inputs.runs[0].masks == results / "first" / "masks"
+
+
+def unfinished(folder):
+    (folder / "run.unfinished" / "sequences").mkdir(parents=True)
+    for name in ("settings.json", "sequences/one.json"):
+        (folder / "run.unfinished" / name).write_text("{}")
+    return folder / "run.unfinished", "an unfinished run; the command that started it goes on with it"
+
+
+def another_file(folder):
+    (folder / "peers.json").write_text('{"machine": {}, "settings": {}, "rows": []}')
+    return (
+        folder / "peers.json",
+        "no evaluation, table of policies, bag or measurement of speed that a report shows",
+    )
+
+
+@pytest.mark.parametrize("make", [unfinished, another_file])
+def test_what_cannot_be_shown_is_listed_and_refused_where_it_is_all(results, tmp_path, make, capsys):
+    (tmp_path / "more").mkdir()
+    left, why = make(tmp_path / "more")
+    with pytest.raises(SourceError) as caught:
+        read_inputs([results, left])
+    assert str(caught.value) == f"{left}: {why}"
+    with pytest.raises(SourceError, match=f"more: no result in there; {left.name} is {why}"):
+        read_inputs([results, tmp_path / "more"])
+    (tmp_path / "more" / "bench.json").write_text(json.dumps(BENCH))
+    with pytest.raises(SystemExit) as end:
+        cli.main(["report", str(tmp_path / "more"), "--out", str(tmp_path / "r.html")])
+    assert not end.value.code
+    assert f"{left}: not shown: {why}\n" in capsys.readouterr().err
+    text = " ".join(parse(tmp_path / "r.html").text["left-out"])
+    assert str(left) in text and why in text
+
+
 def test_bad_arguments_are_refused(results, tmp_path):
-    with pytest.raises(SourceError, match="nowhere: no such folder"):
+    with pytest.raises(SourceError, match="nowhere: no such folder or file"):
         write_report([tmp_path / "nowhere"], tmp_path / "out.html")
     with pytest.raises(ConfigurationError, match="deadline 0 ms is not positive"):
         write_report([results], tmp_path / "out.html", deadline_ms=0)
@@ -409,7 +538,7 @@ def test_the_command_writes_the_page(results, tmp_path, capsys):
         cli.main(["report", str(results), "--out", str(tmp_path / "r.html"), "--title", "Mine"])
     assert not end.value.code
     assert "Mine" in parse(tmp_path / "r.html").text[None]
-    assert "7 evaluations and 1 measurements" in capsys.readouterr().out
+    assert "7 evaluations, 1 bags and 1 measurements" in capsys.readouterr().out
 
 
 def test_a_browser_shows_the_page(full, tmp_path):
@@ -428,6 +557,7 @@ def test_a_browser_shows_the_page(full, tmp_path):
     assert len(found["headings"]) == len(SECTIONS)
     assert found["decoded"] == found["images"] == 8
     assert found["broken"] == 0
+    assert found["clipped"] == 0, "every table fits a window of 1280"
     assert found["content"] <= found["window"]
     assert (found["console"], found["elsewhere"], found["missing"]) == ([], [], [])
     picture = cv2.imread(str(shot))

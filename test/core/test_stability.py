@@ -5,7 +5,14 @@ import numpy as np
 import pytest
 
 from sam2lite_core.evaluation.metrics import frame_scores, object_scores
-from sam2lite_core.evaluation.stability import FlickerMeter, consistency, drift, summarise_stability
+from sam2lite_core.evaluation.stability import (
+    DRIFT_LEAST_FRAMES,
+    FlickerMeter,
+    consistency,
+    drift,
+    mean_drift,
+    summarise_stability,
+)
 
 
 @pytest.mark.parametrize(
@@ -25,10 +32,36 @@ def test_drift_and_consistency_by_hand(frames, scores, slope, spread):
 
 
 def test_objects_count_the_same():
-    steady, falling = (object_scores(k, s, s, (1, 2)) for k, s in ((1, (1.0, 1.0)), (2, (1.0, 0.0))))
+    frames = (1, DRIFT_LEAST_FRAMES + 1)
+    steady, falling = (object_scores(k, s, s, frames) for k, s in ((1, (1.0, 1.0)), (2, (1.0, 0.0))))
     summary = summarise_stability([steady, falling], 0.1, None)
-    assert (summary.drift, summary.consistency) == pytest.approx((-500, 0.25))
+    assert (summary.drift, summary.consistency) == pytest.approx((-500 / DRIFT_LEAST_FRAMES, 0.25))
     assert (summary.flicker, summary.flicker_of_truth) == (0.1, None)
+
+
+@pytest.mark.parametrize(
+    ("spans", "expected"),
+    [
+        pytest.param([DRIFT_LEAST_FRAMES - 1], None, id="too short"),
+        pytest.param([DRIFT_LEAST_FRAMES], -1000 / (DRIFT_LEAST_FRAMES - 1), id="long enough"),
+        pytest.param([2, DRIFT_LEAST_FRAMES], -1000 / (DRIFT_LEAST_FRAMES - 1), id="the long ones count"),
+    ],
+)
+def test_short_clips_have_no_drift(spans, expected):
+    """Objects that lose everything from the first frame of their span to its last."""
+    objects = [object_scores(k, (1.0, 0.0), (1.0, 0.0), (5, 4 + span)) for k, span in enumerate(spans)]
+    found = mean_drift(objects)
+    assert found is None if expected is None else found == pytest.approx(expected)
+
+
+def test_the_least_length_is_where_scatter_no_longer_makes_a_slope():
+    rng = np.random.default_rng(5)
+    slopes = {
+        length: np.std([drift(range(length), rng.normal(0.7, 0.05, length)) for _ in range(400)])
+        for length in (100, DRIFT_LEAST_FRAMES)
+    }
+    assert slopes[DRIFT_LEAST_FRAMES] == pytest.approx(0.033, rel=0.15)
+    assert slopes[100] == pytest.approx(0.17, rel=0.15)
 
 
 @pytest.fixture(scope="module")

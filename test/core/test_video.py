@@ -414,7 +414,7 @@ def test_output_folder_appears_at_the_end_and_replaces_only_results(tmp_path):
     with output_folder(out, marker="done.json") as folder:
         (folder / "done.json").write_text("1")
         assert not out.exists()
-    with pytest.raises(SourceError, match="not empty"), output_folder(out, marker="done.json"):
+    with pytest.raises(SourceError, match="with --overwrite"), output_folder(out, marker="done.json"):
         pass
     with output_folder(out, marker="done.json", overwrite=True) as folder:
         (folder / "done.json").write_text("2")
@@ -423,11 +423,12 @@ def test_output_folder_appears_at_the_end_and_replaces_only_results(tmp_path):
         raise RuntimeError
     assert (out / "done.json").read_text() == "2"
     (out / "done.json").rename(out / "thesis.txt")
-    with (
-        pytest.raises(SourceError, match=r"holds no done\.json"),
-        output_folder(out, marker="done.json", overwrite=True),
-    ):
-        pass
+    for overwrite in (False, True):
+        with (
+            pytest.raises(SourceError, match=r"holds no done\.json\): never overwritten"),
+            output_folder(out, marker="done.json", overwrite=overwrite),
+        ):
+            pass
     assert [entry.name for entry in out.parent.iterdir()] == ["out"]
 
 

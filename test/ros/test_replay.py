@@ -1,22 +1,33 @@
 """Bags over DDS: the player keeps their times, and `eval bag` scores the real node."""
 
+import contextlib
+import importlib
 import json
+import sqlite3
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 pytest.importorskip("rosbags", reason="needs rosbags: pip install 'sam2lite[bags]'")
 
+from ament_index_python.packages import get_package_share_directory
 from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.serialization import deserialize_message
 from rosbags.highlevel import AnyReader
 from rosgraph_msgs.msg import Clock
+from sam2lite_ros.msg import TrackerStatus
 from sensor_msgs.msg import Image
 
 from sam2lite_core import cli
 from sam2lite_core.bags.writer import image_message, jpeg_message, new_bag
+from sam2lite_core.evaluation.bag.plan import Request, make_plan
+from sam2lite_core.evaluation.bag.record import write_bag as write_seen
+from sam2lite_core.evaluation.bag.session import Recording
+from sam2lite_core.evaluation.evaluate import TrackerOptions
 from sam2lite_core.label_map import read_label_map, write_label_map
 from sam2lite_ros import replay
-from sam2lite_ros.conversions import image_to_rgb
+from sam2lite_ros.conversions import compressed_to_rgb, image_to_rgb
 from sam2lite_ros.demo_session import process, read_record
 
 START, STEP = 1_700_000_000_000_000_000, 50_000_000
@@ -85,7 +96,7 @@ def test_the_player_keeps_a_bag_s_times_and_its_clock(isolated_ros, make_operato
 
 
 @pytest.mark.slow
-def test_a_replay_is_scored_and_explained(tmp_path, small_clip, truth, capsys):
+def test_a_replay_is_scored_and_explained(tmp_path, small_clip, truth, capsys, read_mcap):
     bag = write_bag(tmp_path / "bag", small_clip, compressed=True, storage="mcap")
     out, seen = tmp_path / "out", tmp_path / "seen"
     code = run(
@@ -119,6 +130,76 @@ def test_a_replay_is_scored_and_explained(tmp_path, small_clip, truth, capsys):
         "/tracker/status": ("sam2lite_ros/msg/TrackerStatus", counts["processed"]),
     }
     assert stamps <= {START + index * STEP for index in range(6)}
+    masks = [entry for entry in read_mcap(seen) if entry.topic == "/tracker/mask"]
+    assert len(masks) == counts["processed"]
+    for entry in masks:
+        written = read_label_map(out / "masks" / f"{(entry.stamp_ns - START) // STEP:05d}.png", keep_ids=True)
+        assert np.array_equal(np.frombuffer(bytes(entry.message.data), np.uint8).reshape(96, 128), written)
+
+
+def type_of(name):
+    """The class of a message such as sensor_msgs/msg/Image."""
+    package, _, kind = name.split("/")
+    return getattr(importlib.import_module(f"{package}.msg"), kind)
+
+
+def stored(bag):
+    """Every message of an sqlite3 bag: (topic, type, time, bytes), as rosbag2 asks the database for them."""
+    (file,) = bag.glob("*.db3")
+    query = (
+        "SELECT topics.name, topics.type, timestamp, data FROM messages JOIN topics "
+        "ON messages.topic_id = topics.id ORDER BY timestamp"
+    )
+    with contextlib.closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as database:
+        return database.execute(query).fetchall()
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_ros_reads_the_messages_of_a_bag_made_here(tmp_path, small_clip, compressed):
+    rows = stored(write_bag(tmp_path / "bag", small_clip, compressed=compressed))
+    assert [time for _, _, time, _ in rows] == [START + index * STEP for index in range(6)]
+    for (_, kind, time, data), image in zip(rows, small_clip.frames, strict=True):
+        message = deserialize_message(data, type_of(kind))
+        assert message.header.stamp.sec * 10**9 + message.header.stamp.nanosec == time
+        pixels = compressed_to_rgb(message) if compressed else image_to_rgb(message)
+        error = np.abs(pixels.astype(int) - image)
+        assert error.mean() < 3 if compressed else error.max() == 0
+
+
+def test_ros_reads_the_messages_of_the_bag_that_is_left(tmp_path, small_clip, truth):
+    """Statuses that ROS made come back from the bag as they were."""
+    plan = make_plan(
+        Request(write_bag(tmp_path / "bag", small_clip), truth, tracker=TrackerOptions(threads=1))
+    )
+    made = [
+        TrackerStatus(
+            age_ms=10.0 + index,
+            deadline_missed=index == 2,
+            scale=0.75,
+            memory_tokens=300,
+            frames_dropped=2**40,
+        )
+        for index in range(6)
+    ]
+    definition = Path(get_package_share_directory("sam2lite_ros")) / "msg" / "TrackerStatus.msg"
+    recording = Recording(
+        sent=tuple(range(6)),
+        statuses=dict(enumerate(map(replay.status_entry, made))),
+        masks={index: truth / f"{index:05d}.png" for index in range(6)},
+        definition=definition.read_text(),
+    )
+    assert write_seen(plan, recording, tmp_path / "seen", "sqlite3") == 12
+    found = {}
+    for topic, kind, time, data in stored(tmp_path / "seen"):
+        message = deserialize_message(data, type_of(kind))
+        found.setdefault(topic, []).append(message)
+        stamp = message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
+        assert time == stamp + round(1e6 * (10 + (stamp - START) // STEP))
+    for status, told in zip(found["/tracker/status"], made, strict=True):
+        told.header = status.header
+        assert status == told
+    for mask, labels in zip(found["/tracker/mask"], small_clip.label_maps, strict=True):
+        assert np.array_equal(np.frombuffer(mask.data, np.uint8).reshape(96, 128), labels)
 
 
 PLAYER = {

@@ -28,6 +28,7 @@ from sam2lite_core.evaluation.layouts.base import (
 )
 from sam2lite_core.label_map import read_label_map
 
+META_FILE = "meta.json"
 _HINT = "give the folder of one split, which holds JPEGImages and Annotations"
 
 
@@ -35,8 +36,8 @@ _HINT = "give the folder of one split, which holds JPEGImages and Annotations"
 class YouTubeVos:
     """YouTube-VOS, one split.
 
-    `meta.json` beside the two folders says on which frames the server scores an object; without it every frame counts.
-    Masks may be sparser than frames: the training set has every fifth.
+    `meta.json` beside the two folders says on which frames the server scores an object. Every published split has one;
+    without it every frame counts, see `assumption`. Masks may be sparser than frames: the training set has every fifth.
 
     Attributes:
         root: the split's folder.
@@ -66,7 +67,7 @@ class YouTubeVos:
         wanted = self._wanted(name)
         present = {path.stem for path in images}
         for frame in sorted((wanted or set()) - present):
-            raise SourceError(f"{images[0].parent / frame}.jpg: missing; meta.json names this frame")
+            raise SourceError(f"{images[0].parent / frame}.jpg: missing; {META_FILE} names this frame")
         return FolderSequence(
             name,
             images,
@@ -77,9 +78,17 @@ class YouTubeVos:
             wanted=None if wanted is None else frozenset(wanted),
         )
 
+    @property
+    def assumption(self) -> str | None:
+        """What is taken for granted because the split has no `meta.json`; None where it has one."""
+        path = self.root / META_FILE
+        if path.is_file():
+            return None
+        return f"{path}: missing, as no published split is; taking every frame for one that the server scores"
+
     def _wanted(self, name: str) -> set[str] | None:
         """Names of the frames on which the server scores any object; None where no list says."""
-        path = self.root / "meta.json"
+        path = self.root / META_FILE
         if not path.is_file():
             return None
         try:

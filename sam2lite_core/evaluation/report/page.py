@@ -18,7 +18,7 @@ def write_report(
     """Make a report of everything that lies in some folders.
 
     Args:
-        folders: results of `sam2lite eval` and `bench`, at any depth.
+        folders: results of `sam2lite eval` and `bench`: folders that hold them at any depth, or their JSON files.
         out: the HTML file.
         title: heading of the page.
         deadline_ms: the line in the latency plot.
@@ -28,7 +28,7 @@ def write_report(
 
     Raises:
         ConfigurationError: Jinja2 or matplotlib is not installed, or the deadline is not positive.
-        SourceError: a folder is missing, nothing of use is in there, a result is damaged, or the file cannot be
+        SourceError: a folder or file is missing or has nothing to show, a result is damaged, or the page cannot be
             written.
     """
     missing = [name for name in NEEDS if importlib.util.find_spec(name) is None]
@@ -55,16 +55,18 @@ def render(inputs: Inputs, title: str, deadline_ms: float) -> str:
         lstrip_blocks=True,
     )
     machines = dict.fromkeys(
-        f"{machine['cpu']}, {machine['cores']} cores"
+        f"{machine['cpu']}, {machine['cores']} core{'' if machine['cores'] == 1 else 's'}"
         for machine in (
             *(run.evaluation.machine for run in inputs.runs if run.evaluation.machine),
             *(bench["machine"] for bench in inputs.benches.values()),
+            *(bag.machine for bag in inputs.bags.values()),
         )
     )
     counts = (
         (len(inputs.runs), "evaluation"),
         (len(inputs.benches), "measurement of speed"),
         (len(inputs.policies), "table of policies"),
+        (len(inputs.bags), "bag"),
     )
     facts = "; ".join([f"{number} × {what}" for number, what in counts if number] + list(machines))
     page = environment.get_template("page.html").render(

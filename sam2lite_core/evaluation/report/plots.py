@@ -129,7 +129,8 @@ def latency_by_rung(benches: Mapping[str, Mapping[str, Any]], deadline_ms: float
             )  # fmt: skip
     axes.axhline(deadline_ms, color="#1f2933", linestyle="--", linewidth=1.2)
     axes.annotate(f"deadline {deadline_ms:g} ms", (1, deadline_ms), xycoords=("axes fraction", "data"),
-                  ha="right", va="bottom", fontsize=8)  # fmt: skip
+                  ha="right", va="bottom", fontsize=8, xytext=(0, 2), textcoords="offset points",
+                  bbox={"facecolor": "white", "alpha": 0.75, "linewidth": 0, "pad": 1})  # fmt: skip
     axes.set_ylim(bottom=0)
     axes.set_xlabel("resolution scale ρ", fontsize=9)
     axes.set_ylabel("step, ms: median to p95", fontsize=9)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from sam2lite_core.errors import Sam2LiteError
 from sam2lite_core.evaluation.absence import summarise_absences
 from sam2lite_core.evaluation.report import plots
+from sam2lite_core.evaluation.report.bags import bags
 from sam2lite_core.evaluation.report.inputs import Inputs, Run
 from sam2lite_core.evaluation.report.tradeoff import tradeoff
 from sam2lite_core.evaluation.report.views import (
@@ -20,6 +21,7 @@ from sam2lite_core.evaluation.report.views import (
     scored,
 )
 from sam2lite_core.evaluation.report.worst import draw_worst
+from sam2lite_core.evaluation.stability import DRIFT_LEAST_FRAMES
 
 POLICIES = "sam2lite eval policies --root DAVIS --out DIR"
 
@@ -27,10 +29,11 @@ POLICIES = "sam2lite eval policies --root DAVIS --out DIR"
 def make_sections(inputs: Inputs, deadline_ms: float) -> list[Section]:
     """All sections in the order of the page."""
     makers: list[Callable[[Inputs], Section]] = [
-        accuracy, sequences, side_by_side, over_time, by_budget, absences, memory,
+        accuracy, sequences, side_by_side, over_time, by_budget, absences, bags, memory,
         lambda given: latency(given, deadline_ms), tradeoff, worst,
     ]  # fmt: skip
-    return [make(inputs) for make in makers]
+    found = [make(inputs) for make in makers]
+    return [*found, left_out(inputs)] if inputs.left_out else found
 
 
 def _tracker(run: Run) -> str:
@@ -69,8 +72,10 @@ def accuracy(inputs: Inputs) -> Section:
             )
         )
     caption = (
-        "Scores in per cent. Drift: J&F per 1,000 frames. Std: standard deviation of J&F across frames. "
-        "Flicker: boundary change that motion does not explain. Times are those of the machine that ran it."
+        "Scores in per cent. Drift: J&F per 1,000 frames, of objects followed for "
+        f"{DRIFT_LEAST_FRAMES} frames or more; over fewer a slope says nothing. Std: standard deviation of J&F "
+        "across frames. Flicker: boundary change that motion does not explain. "
+        "Times are those of the machine that ran it."
     )
     tables = [TableView(columns, rows, caption)] if rows else []
     return Section("accuracy", "Accuracy and speed", tables, missing="" if rows else f"No evaluation: {EVAL}")
@@ -251,3 +256,9 @@ def worst(inputs: Inputs) -> Section:
     return Section(
         "worst", "Worst frames", missing=f"Needs an evaluation with its masks and its data: {EVAL}{why}"
     )
+
+
+def left_out(inputs: Inputs) -> Section:
+    """What lies in the folders and is not on the page."""
+    rows = [(str(path), why) for path, why in inputs.left_out]
+    return Section("left-out", "Not shown", [TableView(("file or folder", "why"), rows)])

@@ -6,16 +6,22 @@ from dataclasses import dataclass
 from sam2lite_core.evaluation.report.inputs import Inputs, Run
 
 EVAL = "sam2lite eval davis --root DAVIS --out DIR"
+BAG = "sam2lite eval bag BAG --truth MASKS --out DIR"
 BENCH = "sam2lite bench --json DIR/bench.json"
 
 
 @dataclass(frozen=True)
 class TableView:
-    """A table: column titles, rows of text (the first column is a name, the others are numbers), and a caption."""
+    """A table: column titles, rows of text, and a caption."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     caption: str = ""
+
+    @property
+    def kinds(self) -> list[str]:
+        """Of each column, how the page sets it: `name` for the first, else `number` or `text`."""
+        return ["name", *(_kind([row[index] for row in self.rows]) for index in range(1, len(self.columns)))]
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,11 @@ class Section:
     pictures: Sequence[Picture] = ()
     missing: str = ""
     note: str = ""
+
+
+def _kind(cells: Sequence[str]) -> str:
+    """Whether cells hold numbers, signs and dashes alone."""
+    return "text" if any(character.isalpha() for cell in cells for character in cell) else "number"
 
 
 def scored(inputs: Inputs) -> list[Run]:
