@@ -63,6 +63,34 @@ def test_token_density_by_counting(fine: tuple[int, int], coarse: tuple[int, int
     assert float(token_density(pool)) == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.parametrize("fine", [(6, 8), (15, 27)])
+@pytest.mark.parametrize("pooled", [True, False])
+def test_what_holds_of_a_cell_holds_of_its_patches(fine, pooled) -> None:
+    coarse = tuple((side + 1) // 2 for side in fine) if pooled else fine
+    pool = tuple(
+        torch.from_numpy(averaging_matrix(a, b)).unsqueeze(0) for a, b in zip(fine, coarse, strict=True)
+    )
+    student, generator = Student(VARIANTS["tiny"]), torch.Generator().manual_seed(5)
+    key = torch.nn.functional.normalize(torch.randn(1, 256, *fine, generator=generator), dim=1)
+    keys, x, y = student.cells(key, pool)
+    assert torch.allclose(keys.norm(dim=-1), torch.ones(1, coarse[0] * coarse[1]))
+    assert torch.allclose(x, (torch.arange(coarse[1]) + 0.5).repeat(coarse[0]) / coarse[1])
+    assert torch.allclose(y, (torch.arange(coarse[0]) + 0.5).repeat_interleave(coarse[1]) / coarse[0])
+    if not pooled:
+        assert torch.allclose(keys[0].T.reshape(256, *fine), key[0], atol=1e-6)
+    elif fine == (6, 8):
+        block = key[0, :, 2:4, 6:8].mean(dim=(1, 2))
+        assert torch.allclose(keys[0, 1 * 4 + 3], block / block.norm(), atol=1e-6)
+    heard = (torch.rand(1, coarse[0] * coarse[1], generator=generator) > 0.5).float()
+    spread = student.spread(heard, key, pool)
+    assert spread.shape == (1, 1, *fine)
+    assert torch.allclose(student.spread(torch.ones_like(heard), key, pool), torch.ones(1, 1, *fine))
+    if fine == (6, 8):
+        # Whole cells: every patch is its cell's.
+        by_hand = heard.reshape(coarse).repeat_interleave(fine[0] // coarse[0], 0)
+        assert torch.allclose(spread[0, 0], by_hand.repeat_interleave(fine[1] // coarse[1], 1), atol=1e-6)
+
+
 def test_attend_is_softmax_attention() -> None:
     query, key, value = torch.randn(3, 1, 2, 4, 8, generator=torch.Generator().manual_seed(1))
     expected = torch.nn.functional.scaled_dot_product_attention(query, key, value)

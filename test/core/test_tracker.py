@@ -303,6 +303,47 @@ def test_predictive_measures_once_and_drops_to_what_fits_at_once(tracker: Tracke
     assert scales == [1.0, 0.5, 0.5]
 
 
+@pytest.fixture(scope="module")
+def still_scene() -> tuple[np.ndarray, np.ndarray]:
+    """A picture (480, 864, 3) of a striped disk before coarse noise, and the disk's mask."""
+    rng = np.random.default_rng(1)
+    image = cv2.resize(rng.integers(0, 256, (20, 36, 3), np.uint8), (864, 480), interpolation=cv2.INTER_CUBIC)
+    mask = np.zeros((480, 864), np.uint8)
+    cv2.circle(mask, (400, 250), 110, 1, -1)
+    stripes = np.where(np.arange(480)[:, None, None] // 12 % 2, [250, 220, 20], [20, 60, 200]).astype(
+        np.uint8
+    )
+    return np.where(mask[..., None] > 0, stripes, image), mask > 0
+
+
+@pytest.mark.parametrize("noise", [0.0, 3.0])
+def test_a_still_scene_takes_three_tenths_of_the_budget_and_is_followed_as_well(still_scene, noise) -> None:
+    image, mask = still_scene
+    rng, found = np.random.default_rng(0), {}
+    for policy in ("learned", "fifo"):
+        tracker = Tracker("tiny", scale=0.5, memory_policy=policy, threads=1)
+        result = tracker.step(image, [Prompt(object_id=1, mask=mask)])
+        for _ in range(12):
+            noisy = np.clip(image + rng.normal(0.0, noise, image.shape), 0, 255).astype(np.uint8)
+            result = tracker.step(noisy)
+        overlap = ((result.label_map == 1) & mask).sum() / ((result.label_map == 1) | mask).sum()
+        found[policy] = (result.memory_tokens_used, overlap)
+    assert found["learned"][0] <= 0.3 * 256
+    assert found["fifo"][0] == 256
+    assert found["learned"][1] > max(0.8, found["fifo"][1] - 0.03)
+
+
+def test_memory_fills_again_when_a_still_scene_moves(still_scene) -> None:
+    image, mask = still_scene
+    tracker = Tracker("tiny", scale=0.5, memory_policy="learned", threads=1)
+    tracker.step(image, [Prompt(object_id=1, mask=mask)])
+    still = [tracker.step(image).memory_tokens_used for _ in range(3)]
+    moved = tracker.step(np.roll(image, (20, 40), axis=(0, 1)))
+    assert max(still) <= 0.3 * 256 < 0.8 * 256 < moved.memory_tokens_used
+    there = np.roll(mask, (20, 40), axis=(0, 1))
+    assert ((moved.label_map == 1) & there).sum() / ((moved.label_map == 1) | there).sum() > 0.7
+
+
 def test_a_deadline_alone_is_kept_by_a_measured_table(small_clip) -> None:
     prompt = [Prompt(object_id=1, mask=mask_of(small_clip, 1))]
     fresh = Tracker("tiny", deadline_ms=10_000.0, threads=1)
