@@ -42,7 +42,7 @@ class GatedMemory:
             generator: source of the noise.
             rule: one of `selection.SELECTIONS`; fixed ones ask neither gate nor chance.
             supervision: what the gate is told was worth keeping, see `watch`; None tells it nothing.
-            still: keep only what a still scene leaves, see `memory.room`.
+            still: keep only what a still scene leaves, see `memory.token_limit`.
 
         Raises:
             ConfigurationError: the rule does not exist.
@@ -113,7 +113,7 @@ class GatedMemory:
         alive = (before > 0.5) & (bank.column("valid") > 0.5)
         anchor = bank.column("owner") > 0.5
         ranking = self._rank(bank, fresh.column("birth")[:, 0], alive)
-        room = count if self._rule == "unbounded" else min(self._room(anchor & alive), count)
+        room = count if self._rule == "unbounded" else min(self._limit(anchor & alive), count)
         ranked = torch.where(anchor, torch.full_like(ranking.score, memory.ANCHOR_BONUS), ranking.score)
         ranked = torch.where(alive, ranked, torch.full_like(ranked, memory.REJECTED))
         best = ranked.topk(room, dim=1).indices
@@ -128,7 +128,7 @@ class GatedMemory:
             self._decide(ranking, before, chosen, alive & ~anchor, anchor)
         self._used.append((self._kept.detach() > 0.5).float().sum(1).mean() / self._budget)
 
-    def _room(self, anchor: Tensor) -> int:
+    def _limit(self, anchor: Tensor) -> int:
         """Tokens that may be kept. anchor: (N, S) bool."""
         if not self._still:
             return self._budget

@@ -77,7 +77,7 @@ class UnrollConfig:
             log_probability or softmax (the gate learns), fifo, random or unbounded (fixed rules).
         gated: probability that the gate decides what a batch remembers; otherwise chance does, which prefers patches
             near objects, so that the other policies stay fair to compare with. Fixed rules always decide.
-        still: probability that a batch remembers as little as a still scene leaves it, see `memory.room`; the warped
+        still: probability that a batch remembers as little as a still scene leaves it, see `memory.token_limit`; the warped
             mask is then there on every frame.
         temperature: of the gate's relaxation, at the start and at the end of the run (methodology section 2.4).
         feature_frames: frames of a clip that an image teacher speaks of, drawn anew for each batch.

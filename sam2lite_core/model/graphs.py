@@ -105,11 +105,12 @@ class StepGraph(nn.Module):
         size = bank.key.shape[1]
         bank = memory.begin_frame(bank, active)
         logits = student.attention_logits(key, bank, window, pool)
-        apart = memory.distances(bank, *student.cells(key, pool))
+        cells = student.cells(key, pool)
+        apart = memory.distances(bank, *cells)
         still = memory.is_still(bank, apart)
-        heard = student.spread(memory.speaks(bank, apart, still, budget), key, pool)
+        known = student.to_patches(memory.knows(bank, cells[0], still, budget), key, pool)
         readout = student.read(key, student.projected(bank), slots, logits)
-        readout = readout._replace(evidence=readout.evidence * heard)
+        readout = readout._replace(evidence=readout.evidence * known)
         shown = None if prompt is None else Shown(prompt[0], key)
         prediction = student.decode(features, readout, warped, shown, projected=True)
         presence = torch.sigmoid(prediction.presence)
@@ -133,7 +134,7 @@ class StepGraph(nn.Module):
         score = memory.policy_scores(both, student.gate_scores(both), frame, policy, repeated)
         if prompt is None:
             # Prompts make anchors, whose number is the budget's affair.
-            budget = memory.room(bank, still, budget, policy[:, memory.POLICIES.index("learned")])
+            budget = memory.token_limit(bank, still, budget, policy[:, memory.POLICIES.index("learned")])
         kept = memory.select(both, score, size, budget)
         uncertainty = F.avg_pool2d(entropy(probability), 4)
         return (logits, presence, uncertainty, kept.column("valid").sum(dim=1), *kept)

@@ -28,8 +28,9 @@ more, with noise of 4 grey levels 87 and more."""
 STILL_SHARE = 0.3
 """Share of the budget that a still scene may fill, unless anchors alone take more."""
 
-SPARSE = 0.6
-"""A bank that holds less than this share of what it could is heard only where it knows a cell."""
+SPARSE, LIKE = 0.6, 0.9
+"""A bank that holds less than the former share of what it could has a say only on cells whose keys have at least the
+latter cosine with one of its own."""
 
 TIE_BREAK = 1e-4  # torch and ONNX Runtime choose differently among equal scores
 REJECTED = -1e4  # not -inf: an empty bank would give NaN, and fp16 engines overflow
@@ -249,9 +250,9 @@ def repeats(bank: Bank, fresh: Bank, apart: Tensor) -> Tensor:
 
 
 def is_still(bank: Bank, apart: Tensor) -> Tensor:
-    """Whether all that the bank holds, anchors by themselves too, is where it was.
+    """Whether all that the bank holds is where it was, each object's anchors by themselves too.
 
-    Followed objects may move while all around them stands still, so that anchors are asked by themselves.
+    One object may move, or be gone, while all others and all around them stand still.
 
     Args:
         bank: S slots.
@@ -261,38 +262,42 @@ def is_still(bank: Bank, apart: Tensor) -> Tensor:
         (N,) float 0 or 1; an empty bank knows no scene.
     """
     valid = bank.column("valid")
-    anchor = (bank.column("owner") > 0.5).to(valid.dtype) * valid
     unchanged = (apart.amin(dim=1) < 0.5 * UNCHANGED).to(valid.dtype) * valid
     count = valid.sum(dim=1)
     tokens = (count > 0.5) & (unchanged.sum(dim=1) >= STILL * count)
-    anchors = (unchanged * anchor).sum(dim=1) >= STILL * anchor.sum(dim=1)
-    return (tokens & anchors).to(valid.dtype)
+    owner = (bank.column("owner") * valid).unsqueeze(2)
+    slots = torch.cumsum(torch.ones_like(bank.identity[:, :1]), dim=2)
+    owned = ((owner - slots).abs() < 0.5).to(valid.dtype)
+    moved = (unchanged.unsqueeze(2) * owned).sum(dim=1) < STILL * owned.sum(dim=1)
+    return (tokens & (moved.to(valid.dtype).amax(dim=1) < 0.5)).to(valid.dtype)
 
 
-def speaks(bank: Bank, apart: Tensor, still: Tensor, budget: Tensor) -> Tensor:
-    """Where the bank has something to say about a frame's cells.
+def knows(bank: Bank, key: Tensor, still: Tensor, budget: Tensor) -> Tensor:
+    """Of which cells of a frame the bank can tell which object's they are.
 
     Attention always sums to 1: what is like nothing in memory is told about by what is least unlike it. A full bank
-    holds a token near every cell; few tokens, or those of a scene that stands still and needs no more, are heard only
-    where they were. The warped mask tells the rest.
+    holds a token like every cell; few tokens, or those of a scene that stands still and needs no more, have a say only
+    on what is like them, wherever it is. The warped mask tells the rest.
 
     Args:
         bank: S slots.
-        apart: (N, S', S), from `distances`.
+        key: (N, S', 256) unit keys of the cells.
         still: (N,) from `is_still`.
         budget: (N,) float, B.
 
     Returns:
-        (N, S') float, 0 where memory is not to be heard.
+        (N, S') float, 0 where memory's opinion of the objects' shares is not to count.
     """
+    valid = bank.column("valid")
     # Counted, since a shape would be written into an exported graph as a number.
-    cells = torch.ones_like(apart[:, :, 0]).sum(dim=1)
-    few = bank.column("valid").sum(dim=1) < SPARSE * torch.minimum(budget, cells)
-    near = apart.amin(dim=2) < 0.5
-    return (near | ~((still > 0.5) | few).unsqueeze(1)).to(apart.dtype)
+    cells = torch.ones_like(key[:, :, 0]).sum(dim=1)
+    few = valid.sum(dim=1) < SPARSE * torch.minimum(budget, cells)
+    cosine = key @ bank.key.transpose(1, 2) + (valid.unsqueeze(1) - 1.0) * 2.0
+    like = cosine.amax(dim=2) > LIKE
+    return (like | ~((still > 0.5) | few).unsqueeze(1)).to(key.dtype)
 
 
-def room(bank: Bank, still: Tensor, budget: Tensor, learned: Tensor) -> Tensor:
+def token_limit(bank: Bank, still: Tensor, budget: Tensor, learned: Tensor) -> Tensor:
     """How many tokens may be kept: the budget, and under the learned policy less of it while the scene is still.
 
     A scene that stands still is told by few tokens; when something moves, the next frame is written whole again.

@@ -359,7 +359,7 @@ class Student(nn.Module):
         x, y = self.positions(grid.shape[-2], grid.shape[-1], grid)
         return F.normalize(grid.flatten(2).transpose(1, 2), dim=-1), x.reshape(-1), y.reshape(-1)
 
-    def spread(self, cells: Tensor, key: Tensor, pool: tuple[Tensor, Tensor]) -> Tensor:
+    def to_patches(self, cells: Tensor, key: Tensor, pool: tuple[Tensor, Tensor]) -> Tensor:
         """What holds of a token's cell holds of its patches: (N, r * c) to (N, 1, h, w).
 
         Args:

@@ -305,6 +305,7 @@ def scene(unchanged: list[int], owner: list[int], valid: list[int]) -> tuple[mem
         ([1, 1, 1, 0, 0], [1, 0, 0, 0, 0], [1, 1, 1, 0, 0], 1, 3),  # free slots do not count
         ([0, 1, 1, 1, 1], [1, 0, 0, 0, 0], [1, 1, 1, 1, 1], 0, 10),  # what is followed moves
         ([1, 1, 1, 1, 1], [1, 2, 1, 2, 0], [1, 1, 1, 1, 1], 1, 4),  # anchors stay
+        ([0, 1, 1, 1, 1], [1, 2, 3, 4, 4], [1, 1, 1, 1, 1], 0, 10),  # one of four moves
         ([1, 1, 1, 1, 1], [0, 0, 0, 0, 0], [1, 1, 1, 1, 1], 1, 3),
         ([0, 0, 0, 0, 0], [0, 0, 0, 0, 0], [0, 0, 0, 0, 0], 0, 10),  # nothing is known yet
     ],
@@ -313,14 +314,14 @@ def test_a_still_scene_has_less_room(unchanged, owner, valid, still, expected) -
     bank, distance = scene(unchanged, owner, valid)
     found, budget = memory.is_still(bank, distance), torch.tensor([10.0])
     assert found.item() == still
-    assert memory.room(bank, found, budget, torch.tensor([1.0])).item() == expected
-    assert memory.room(bank, found, budget, torch.tensor([0.0])).item() == 10
+    assert memory.token_limit(bank, found, budget, torch.tensor([1.0])).item() == expected
+    assert memory.token_limit(bank, found, budget, torch.tensor([0.0])).item() == 10
 
 
 @pytest.mark.parametrize(
-    ("held", "still", "budget", "heard"),
+    ("held", "still", "budget", "known"),
     [
-        (10, 0, 10, [1, 1, 1]),  # a full bank of a scene in motion is heard everywhere
+        (10, 0, 10, [1, 1, 1]),  # a full bank of a scene in motion has a say on everything
         (10, 1, 10, [1, 0, 1]),
         (5, 0, 10, [1, 0, 1]),  # 5 of 10
         (6, 0, 10, [1, 1, 1]),
@@ -328,14 +329,18 @@ def test_a_still_scene_has_less_room(unchanged, owner, valid, still, expected) -
         (1, 0, 10, [1, 0, 1]),
     ],
 )
-def test_a_sparse_bank_is_heard_where_it_knows_a_cell(held, still, budget, heard) -> None:
+def test_a_sparse_bank_has_a_say_on_what_is_like_it(held, still, budget, known) -> None:
     bank = memory.empty_bank(1, 10, WIDTH, OBJECTS)
+    bank.key[:, :, 0], bank.key[:, 9] = 1.0, 0.0
+    bank.key[0, 9, 1] = 1.0  # only a full bank holds it
     bank = bank.with_columns(valid=(torch.arange(10) < held).float().unsqueeze(0))
     cells = 3 if held < 3 else 12
-    distance = torch.full((1, cells, 10), 2.0)
-    distance[0, 0, 0], distance[0, 2, 0] = 0.49, 0.1
-    found = memory.speaks(bank, distance, torch.tensor([float(still)]), torch.tensor([float(budget)]))
-    assert found[0, :3].tolist() == heard
+    key = torch.zeros(1, cells, WIDTH)
+    # Cosines of .92, .88 and 1 with what the bank holds.
+    for cell, angle in enumerate((math.acos(0.92), -math.acos(0.88), 0.0)):
+        key[0, cell, :2] = torch.tensor([math.cos(angle), math.sin(angle)])
+    found = memory.knows(bank, key, torch.tensor([float(still)]), torch.tensor([float(budget)]))
+    assert found[0, :3].tolist() == known
 
 
 def test_a_still_scene_writes_each_token_once() -> None:

@@ -82,9 +82,9 @@ def test_what_holds_of_a_cell_holds_of_its_patches(fine, pooled) -> None:
         block = key[0, :, 2:4, 6:8].mean(dim=(1, 2))
         assert torch.allclose(keys[0, 1 * 4 + 3], block / block.norm(), atol=1e-6)
     heard = (torch.rand(1, coarse[0] * coarse[1], generator=generator) > 0.5).float()
-    spread = student.spread(heard, key, pool)
+    spread = student.to_patches(heard, key, pool)
     assert spread.shape == (1, 1, *fine)
-    assert torch.allclose(student.spread(torch.ones_like(heard), key, pool), torch.ones(1, 1, *fine))
+    assert torch.allclose(student.to_patches(torch.ones_like(heard), key, pool), torch.ones(1, 1, *fine))
     if fine == (6, 8):
         # Whole cells: every patch is its cell's.
         by_hand = heard.reshape(coarse).repeat_interleave(fine[0] // coarse[0], 0)
