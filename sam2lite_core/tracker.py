@@ -122,6 +122,7 @@ class Tracker:
         self._policy = settings.check_policy(memory_policy)
         self._short_side = settings.check_short_side(base_short_side)
         uncontrolled = deadline_ms is None or backend in FRAME_BACKENDS
+        self._controller_chosen = controller is not None
         self._settings = settings.TrackerSettings(
             controller or ("off" if uncontrolled else _default_controller(scale)),
             ControllerConfig(deadline_ms=deadline_ms),
@@ -229,9 +230,11 @@ class Tracker:
         else:
             # Only a tracker that never had a deadline is switched on: "off" may be the caller's wish.
             fresh = self.deadline_ms is None and self.controller == "off" and not self.fixed_size
+            chosen = self._controller_chosen
             self.configure(
                 deadline_ms=value, **({"controller": _default_controller(self.scale)} if fresh else {})
             )
+            self._controller_chosen = chosen
 
     def configure(self, **changes: Any) -> None:
         """Change several settings at once, all or none.
@@ -248,6 +251,9 @@ class Tracker:
             for name in ("controller", "scale", "presence_threshold")
             if name in changes
         }
+        chosen = "controller" in own
+        if "scale" in own and self.controller != "off" and not (chosen or self._controller_chosen):
+            own["controller"] = _default_controller(own["scale"])
         try:
             deadlines = replace(self._settings.deadlines, **changes)
         except TypeError as error:
@@ -257,6 +263,7 @@ class Tracker:
             settings.check_foreign(self._backend.name, settings.StudentChoices(), wanted)
         controller = self._make_controller(wanted)
         self._settings, self._controller = wanted, controller
+        self._controller_chosen = self._controller_chosen or chosen
         self._control = controller.resume(self._control)
 
     def measure_latency(
@@ -520,6 +527,8 @@ class Tracker:
         if motion is None:
             return warped
         known = [index for index, object_id in enumerate(ids) if object_id in self._masks]
+        if not known:
+            return warped
         # All at once: where pixels came from is the same for every object, and costs more than fetching them.
         carried = motion.warp([self._masks[ids[index]] for index in known], rows, columns)
         warped[known] = carried * 2.0 - 1.0

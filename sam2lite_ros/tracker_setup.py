@@ -31,6 +31,9 @@ def build_tracker(parameters: TrackerParameters) -> Tracker:
     )
     # The deadline comes with its controller: given alone, it would have the device measured for one that nobody chose.
     apply_live(tracker, parameters)
+    if parameters.controller == "predictive" and tracker.deadline_ms is None and not tracker.fixed_size:
+        # A deadline may be set while frames flow, which are not to wait for the measuring then.
+        tracker.measure_latency()
     return tracker
 
 

@@ -31,7 +31,6 @@ class GatedMemory:
         generator: torch.Generator,
         rule: str = "straight_through",
         supervision: KeepConfig | None = None,
-        still: bool = False,
     ) -> None:
         """Start empty.
 
@@ -42,7 +41,6 @@ class GatedMemory:
             generator: source of the noise.
             rule: one of `selection.SELECTIONS`; fixed ones ask neither gate nor chance.
             supervision: what the gate is told was worth keeping, see `watch`; None tells it nothing.
-            still: keep only what a still scene leaves, see `memory.token_limit`.
 
         Raises:
             ConfigurationError: the rule does not exist.
@@ -53,7 +51,6 @@ class GatedMemory:
         self._generator = generator
         self._rule = selection.check(rule)
         self._supervision = supervision if student is not None and rule in selection.LEARNED else None
-        self._still = still
         self._bank: Bank | None = None
         self._chance: selection.Chance | None = None
         self._kept = torch.zeros(0)
@@ -113,7 +110,7 @@ class GatedMemory:
         alive = (before > 0.5) & (bank.column("valid") > 0.5)
         anchor = bank.column("owner") > 0.5
         ranking = self._rank(bank, fresh.column("birth")[:, 0], alive)
-        room = count if self._rule == "unbounded" else min(self._limit(anchor & alive), count)
+        room = count if self._rule == "unbounded" else min(self._budget, count)
         ranked = torch.where(anchor, torch.full_like(ranking.score, memory.ANCHOR_BONUS), ranking.score)
         ranked = torch.where(alive, ranked, torch.full_like(ranked, memory.REJECTED))
         best = ranked.topk(room, dim=1).indices
@@ -127,12 +124,6 @@ class GatedMemory:
         else:
             self._decide(ranking, before, chosen, alive & ~anchor, anchor)
         self._used.append((self._kept.detach() > 0.5).float().sum(1).mean() / self._budget)
-
-    def _limit(self, anchor: Tensor) -> int:
-        """Tokens that may be kept. anchor: (N, S) bool."""
-        if not self._still:
-            return self._budget
-        return min(self._budget, max(int(memory.STILL_SHARE * self._budget), int(anchor.sum(dim=1).max())))
 
     def _rank(self, bank: Bank, frame: Tensor, alive: Tensor) -> selection.Ranking:
         """Who decides, and how."""

@@ -77,8 +77,6 @@ class UnrollConfig:
             log_probability or softmax (the gate learns), fifo, random or unbounded (fixed rules).
         gated: probability that the gate decides what a batch remembers; otherwise chance does, which prefers patches
             near objects, so that the other policies stay fair to compare with. Fixed rules always decide.
-        still: probability that a batch remembers as little as a still scene leaves it, see `memory.token_limit`; the warped
-            mask is then there on every frame.
         temperature: of the gate's relaxation, at the start and at the end of the run (methodology section 2.4).
         feature_frames: frames of a clip that an image teacher speaks of, drawn anew for each batch.
         keep: what the gate is told was worth keeping, where weights.gate is above 0.
@@ -97,7 +95,6 @@ class UnrollConfig:
     hard_share: float = 0.25
     selection: str = "straight_through"
     gated: float = 0.75
-    still: float = 0.0
     temperature: tuple[float, float] = (1.0, 0.1)
     feature_frames: int = 2
     keep: KeepConfig = field(default_factory=KeepConfig)
@@ -177,7 +174,7 @@ class Unroller:
     def _chance(self, *shape: int) -> Tensor:
         return torch.rand(shape, generator=self.generator)
 
-    def _gate(self, budget: int, progress: float, still: bool) -> GatedMemory:
+    def _gate(self, budget: int, progress: float) -> GatedMemory:
         """What remembers this batch: the gate, chance or a fixed rule."""
         config = self.config
         start, end = config.temperature
@@ -185,7 +182,7 @@ class Unroller:
         learned = float(self._chance()) < config.gated
         student = self.student if learned else None
         keep = config.keep if config.weights.gate > 0 else None
-        return GatedMemory(student, budget, temperature, self.generator, config.selection, keep, still)
+        return GatedMemory(student, budget, temperature, self.generator, config.selection, keep)
 
     def __call__(self, clip: dict[str, Tensor], progress: float) -> tuple[Tensor, dict[str, float]]:
         """Loss of a batch of clips, and its parts.
@@ -206,8 +203,7 @@ class Unroller:
         slots = torch.eye(count, device=device).expand(batch, -1, -1)
         pool = token_pool(key.shape[-2], key.shape[-1], config.pooled, device)
         budget = config.budgets[int(torch.randint(len(config.budgets), (), generator=self.generator))]
-        still = config.still > 0 and float(self._chance()) < config.still
-        remembered = self._gate(budget, progress, still)
+        remembered = self._gate(budget, progress)
         targets = None if self.teacher is None else self.teacher.targets(clip)
 
         first = self._first_frames(truth, exists)
@@ -224,7 +220,7 @@ class Unroller:
             bank = remembered.begin_frame(exists, student.variant.key_width)
             if t > 0:
                 # Where a LOST object went is unknown, not "nowhere"; the tracker does the same.
-                warped = self._warped(previous, clip["flow"][:, t], progress, sure=still)
+                warped = self._warped(previous, clip["flow"][:, t], progress)
                 warped = warped * trusted.unsqueeze(-1).unsqueeze(-1)
             window = torch.full((batch,), 8.0, device=device)
             logits = student.attention_logits(key[:, t], bank, window, pool)
@@ -312,10 +308,9 @@ class Unroller:
             return torch.zeros_like(F.avg_pool2d(true, 4))
         return (corrupt(F.avg_pool2d(true, 4), self.generator, 0.8) * 2.0 - 1.0) * known
 
-    def _warped(self, previous: Tensor, flow: Tensor, progress: float, sure: bool) -> Tensor:
+    def _warped(self, previous: Tensor, flow: Tensor, progress: float) -> Tensor:
         warped = warp(corrupt(previous, self.generator, self.config.corrupt_warp), flow) * 2.0 - 1.0
-        dropped = 0.0 if sure else self.config.drop_warp[int(progress >= 0.4)]
-        kept = self._chance(len(previous)) >= dropped
+        kept = self._chance(len(previous)) >= self.config.drop_warp[int(progress >= 0.4)]
         kept = kept.float().view(-1, 1, 1, 1).to(warped.device)
         return warped * kept
 

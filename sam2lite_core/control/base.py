@@ -30,7 +30,7 @@ class ControllerConfig:
         setpoint_share: the aim, as a share of the deadline; at 1 a noisy device would miss every other
             deadline.
         max_change: largest change of scale per frame, so that quality never jumps.
-        integral_limit: bound of the summed overload, so that a long one is forgotten soon after it ends.
+        integral_limit: bound of the summed error, so that a long overload is forgotten soon after it ends.
         derivative_memory: share of the old value that the smoothed derivative keeps per frame, 0..1.
         climb_after: frames in a row that must leave room before `predictive` raises the scale, as `patience` has it.
 
@@ -127,7 +127,7 @@ class ControllerState:
         window: memory window W for the next step, frames.
         fine_scale: rho before it is snapped down to a rung.
         fine_window: W before it is rounded down.
-        integral: summed relative error while it is below 0, clamped.
+        integral: summed relative error, clamped; `plain` sums overload only.
         derivative: smoothed change of the error per frame.
         error: relative error of the latest frame; None before the first.
         prediction: what `predictive` knows; None with the other controllers.

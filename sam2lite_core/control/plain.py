@@ -32,7 +32,7 @@ class OffController:
 
 
 class DeadlineController:
-    """The paper's PID controller (equations 11 and 12): relative error in, change of scale out.
+    """The paper's PID controller (equations 11 and 12): relative error in, change of scale out; it sums overload only.
 
     The scale gives way first. Only on the lowest rung does the window shrink, and it is the first to grow
     again.

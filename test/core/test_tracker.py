@@ -354,6 +354,61 @@ def test_a_deadline_alone_is_kept_by_a_measured_table(small_clip) -> None:
     fixed = Tracker("tiny", deadline_ms=0.5, scale=0.7, threads=1)
     assert fixed.controller == "plain"
     assert fixed.step(small_clip.frames[0], prompt).scale == 0.7
+    # Nobody chose a controller, so that each change of scale may.
+    fixed.scale = None
+    assert fixed.controller == "predictive"
+    fixed.scale = 0.5
+    assert fixed.controller == "plain"
+    fixed.controller = "off"
+    fixed.scale = None
+    assert fixed.controller == "off"
+
+
+@pytest.fixture(scope="module")
+def six_disks() -> tuple[np.ndarray, list[np.ndarray]]:
+    """A background (480, 864, 3) of coarse noise, and the pictures of six striped disks, 110 px wide."""
+    rng = np.random.default_rng(1)
+    back = cv2.resize(rng.integers(0, 256, (20, 36, 3), np.uint8), (864, 480), interpolation=cv2.INTER_CUBIC)
+    disks = []
+    for number in range(6):
+        rows = np.arange(110)[:, None, None] // (6 + 2 * number) % 2
+        colours = rng.integers(0, 256, (2, 3)).astype(np.uint8)
+        disks.append(np.broadcast_to(np.where(rows, *colours), (110, 110, 3)).astype(np.uint8))
+    return back, disks
+
+
+@pytest.mark.parametrize("policy", ["learned", "fifo"])
+@pytest.mark.parametrize("case", ["one moves", "one hides and returns elsewhere"])
+def test_one_object_is_followed_while_five_stand_still(six_disks, policy, case) -> None:
+    back, disks = six_disks
+    round_ = cv2.circle(np.zeros((110, 110), np.uint8), (55, 55), 54, 1, -1) > 0
+
+    def frame(sixth: tuple[int, int] | None) -> tuple[np.ndarray, list[np.ndarray]]:
+        corners = [(65, 65), (65, 275), (65, 485), (65, 695), (305, 65), sixth]
+        image, masks = back.copy(), []
+        for disk, corner in zip(disks, corners, strict=True):
+            mask = np.zeros((480, 864), bool)
+            if corner is not None:
+                window = (slice(corner[0], corner[0] + 110), slice(corner[1], corner[1] + 110))
+                mask[window] = round_
+                image[window][round_] = disk[round_]
+            masks.append(mask)
+        return image, masks
+
+    tracker = Tracker("tiny", scale=0.5, memory_policy=policy, threads=1)
+    image, masks = frame((305, 345))
+    tracker.step(image, [Prompt(object_id=number + 1, mask=mask) for number, mask in enumerate(masks)])
+    overlaps = []
+    for time in range(1, 21):
+        place: tuple[int, int] | None = (305, 345 + 8 * time)
+        if case != "one moves":
+            place = (305, 345) if time < 6 else None if time < 11 else (305, 495)
+        image, masks = frame(place)
+        result = tracker.step(image)
+        mine = result.label_map == 6
+        overlaps.append((mine & masks[5]).sum() / max(1, (mine | masks[5]).sum()))
+    # A memory that the other five declare still, or that is heard where things were, leaves nothing.
+    assert np.mean(overlaps[-5:]) > 0.5
 
 
 def test_measuring_in_mid_stream_changes_nothing_but_the_table(tracker: Tracker, small_clip) -> None:
