@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -95,6 +96,12 @@ def partial_name(path: Path) -> Path:
     """The hidden name beside `path` to write it under; the suffix stays, since encoders look at it."""
     path = path.absolute()
     return path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+
+
+def is_partial(path: Path, name: str) -> bool:
+    """Whether this is what some process, killed in the middle, left of a file of this name beside it."""
+    stem, suffix = re.escape(Path(name).stem), re.escape(Path(name).suffix)
+    return re.fullmatch(rf"\.{stem}\.[0-9]+\.partial{suffix}", path.name) is not None
 
 
 def take_place(partial: Path, path: Path) -> None:

@@ -317,6 +317,56 @@ def test_a_folder_of_somebody_else_stays_as_it_is(data, tmp_path):
     assert [path.name for path in tmp_path.rglob("*")] == ["out.unfinished", "letter.txt"]
 
 
+@pytest.mark.parametrize("settings", [None, "{"], ids=["no settings", "damaged settings"])
+@pytest.mark.parametrize(
+    "holds",
+    [
+        pytest.param([".git/HEAD"], id="hidden folder"),
+        pytest.param([".git/HEAD", "sequences/a.json"], id="hidden folder and pieces"),
+        pytest.param(["sequences/a.json"], id="pieces"),
+        pytest.param(["sequences/.a.7.partial.json"], id="half a piece"),
+        pytest.param([".lock", "sequences/a.json"], id="lock and pieces"),
+        pytest.param([".lock/HEAD"], id="a folder named as the lock"),
+        pytest.param([".settings.7.partial.json/HEAD"], id="a folder named as half the settings"),
+        pytest.param([".settings.x.partial.json"], id="nearly half the settings"),
+        pytest.param([".bashrc"], id="hidden file"),
+    ],
+)
+def test_what_a_killed_run_did_not_leave_stays_as_it_is(data, tmp_path, holds, settings):
+    """Names alone do not make it ours."""
+    folder = unfinished_folder(tmp_path / "out")
+    for name in holds:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("dear")
+    if settings is not None:
+        (folder / "settings.json").write_text(settings)
+    before = {path: path.is_file() and path.read_text() for path in tmp_path.rglob("*")}
+    for overwrite in (False, True):
+        with pytest.raises(SourceError, match=r"out\.unfinished: (no unfinished run|cannot be written)"):
+            evaluate(Davis(data), CopyOptions(), out=tmp_path / "out", overwrite=overwrite)
+    assert {path: path.is_file() and path.read_text() for path in tmp_path.rglob("*")} == before
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_what_a_run_left_that_was_killed_at_its_beginning_is_no_hindrance(data, tmp_path, link):
+    folder = unfinished_folder(tmp_path / "out")
+    (folder / "sequences").mkdir(parents=True)
+    (folder / ".lock").touch()
+    (folder / ".settings.7.partial.json").write_text("{")
+    if link:
+        (folder / ".settings.8.partial.json").symlink_to(folder / ".lock")
+        with pytest.raises(SourceError, match="no unfinished run"):
+            evaluate(Davis(data), CopyOptions(), out=tmp_path / "out")
+    else:
+        evaluate(Davis(data), CopyOptions(), out=tmp_path / "out")
+        assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+            "davis.json",
+            "masks",
+            "sequences",
+            "settings.json",
+        ]
+
+
 @pytest.mark.parametrize(
     ("change", "message"), [({"workers": 0}, "0 workers"), ({"prompt": "word"}, "'word'")]
 )
