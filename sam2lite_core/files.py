@@ -50,7 +50,7 @@ def output_folder(path: str | Path, *, marker: str, overwrite: bool = False) -> 
         The temporary folder to write into.
 
     Raises:
-        SourceError: the place is taken, or cannot be written.
+        SourceError: the place is taken, also when it was taken meanwhile, or cannot be written.
     """
     path = Path(path)
     check_output_folder(path, marker=marker, overwrite=overwrite)
@@ -63,6 +63,8 @@ def output_folder(path: str | Path, *, marker: str, overwrite: bool = False) -> 
         raise SourceError(f"{path}: cannot be written: {error.strerror}") from None
     try:
         yield partial
+        # Hours may lie between: what appeared meanwhile is as little ours to replace as what was there before.
+        check_output_folder(path, marker=marker, overwrite=overwrite)
         take_place(partial, path)
     except OSError as error:
         raise SourceError(f"{path}: cannot be written: {error.strerror}") from error

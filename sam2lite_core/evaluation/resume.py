@@ -116,6 +116,8 @@ def resumable_folder(
                 raise SourceError(f"{folder}: cannot be written: {error.strerror}") from None
 
         def finish() -> None:
+            # Something else may have come there meanwhile; what is finished stays for when it is out of the way.
+            check_output_folder(path, marker=marker, overwrite=overwrite)
             take_place(folder, path)
             # Not before: a second run could begin in a folder that is about to move.
             (path / LOCK_FILE).unlink()

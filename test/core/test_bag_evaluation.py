@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -435,6 +436,18 @@ def test_a_complete_result_is_written_or_nothing(played, tmp_path, monkeypatch):
         evaluate_bag(plan.request, out, seen, overwrite=True)
     with pytest.raises(SourceError, match="lies in the folder for the result"):
         evaluate_bag(plan.request, tmp_path / "new", tmp_path / "new" / "seen")
+
+    def another_run(*_):
+        (tmp_path / "new").mkdir()
+        (tmp_path / "new" / "bag.json").write_text("{}")
+        return recording
+
+    monkeypatch.setattr(evaluate, "replay", another_run)
+    with pytest.raises(SourceError, match="new: not empty: it holds an earlier result"):
+        evaluate_bag(plan.request, tmp_path / "new", tmp_path / "more")
+    assert (tmp_path / "new" / "bag.json").read_text() == "{}"
+    shutil.rmtree(tmp_path / "new")
+    monkeypatch.setattr(evaluate, "replay", lambda *_: recording)
 
     def fail(*_):
         raise SourceError("the disk is full")

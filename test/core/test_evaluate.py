@@ -317,6 +317,25 @@ def test_a_folder_of_somebody_else_stays_as_it_is(data, tmp_path):
     assert [path.name for path in tmp_path.rglob("*")] == ["out.unfinished", "letter.txt"]
 
 
+def test_what_comes_to_the_place_meanwhile_is_not_replaced(data, tmp_path):
+    """It is refused at the end; once the place is free, the same command has nothing left to follow."""
+    out = tmp_path / "out"
+
+    def take(name, done, _):
+        if done == len(NAMES):
+            out.mkdir()
+            (out / "letter.txt").write_text("dear")
+
+    with pytest.raises(SourceError, match="out: not empty, and not an earlier result"):
+        evaluate(Davis(data, 2017), CopyOptions(), out=out, progress=take)
+    assert [path.name for path in out.iterdir()] == ["letter.txt"]
+    (out / "letter.txt").unlink()
+    again = Copier()
+    evaluate(Davis(data, 2017), CopyOptions(again), out=out)
+    assert again.left == 10**9
+    assert (out / "davis.json").is_file()
+
+
 @pytest.mark.parametrize("settings", [None, "{"], ids=["no settings", "damaged settings"])
 @pytest.mark.parametrize(
     "holds",
