@@ -228,11 +228,25 @@ def test_ctrl_c_says_how_to_go_on(data, tmp_path, workers):
     assert not (tmp_path / "out").exists()
 
 
-def test_ctrl_c_before_anything_is_finished(data, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize(
+    ("command", "leaves"),
+    [
+        pytest.param(["davis"], ["out.unfinished"], id="an evaluation"),
+        pytest.param(["policies", "--policies", "fifo", "--budgets", "64,128"], ["out"], id="a table"),
+    ],
+)
+def test_ctrl_c_before_anything_is_finished(
+    data, tmp_path, monkeypatch, capsys, command, leaves, processes
+):
+    """Of a team the folder stays, of a table the one above: that is nothing to go on from."""
+    monkeypatch.setattr(Team, "count", processes)
     monkeypatch.setattr(TrackerOptions, "build", lambda options: Copier(dies_after=3))
     with pytest.raises(SystemExit) as end:
-        cli.main(["eval", "davis", "--root", str(data), "--out", str(tmp_path / "out")])
+        cli.main(["eval", *command, "--root", str(data), "--out", str(tmp_path / "out")])
     assert end.value.code == 130
+    empty = processes == 1 and command == ["davis"]
+    assert [path.name for path in tmp_path.iterdir()] == ([] if empty else leaves)
     assert capsys.readouterr().err == (
         "sam2lite: stopped; nothing was finished, so the same command starts over\n"
     )
@@ -247,6 +261,17 @@ def test_ctrl_c_in_the_table_of_policies(data, tmp_path, monkeypatch, capsys):
     assert end.value.code == 130
     assert f"the same command goes on from {tmp_path / 'table'}\n" in capsys.readouterr().err
     assert sorted(path.name for path in (tmp_path / "table").iterdir()) == ["fifo-128.unfinished", "fifo-64"]
+
+
+@pytest.mark.parametrize("steps", [7, 18], ids=["within the first cell", "at the beginning of the second"])
+def test_ctrl_c_in_a_table_with_one_thing_finished(data, tmp_path, monkeypatch, capsys, steps):
+    copier = Copier(dies_after=steps)
+    monkeypatch.setattr(TrackerOptions, "build", lambda options: copier)
+    command = ["eval", "policies", "--root", str(data), "--out", str(tmp_path / "table")]
+    with pytest.raises(SystemExit):
+        cli.main([*command, "--policies", "fifo", "--budgets", "64,128"])
+    assert f"the same command goes on from {tmp_path / 'table'}\n" in capsys.readouterr().err
+    assert len(list((tmp_path / "table").iterdir())) == 1
 
 
 def another_run(folder):
