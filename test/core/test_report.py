@@ -441,7 +441,7 @@ def test_short_clips_show_no_drift(results):
     )
     (table,) = accuracy(Inputs(runs=[run])).tables
     assert dict(zip(table.columns, table.rows[0], strict=True))["drift"] == "–"
-    assert "followed for 300 frames or more" in table.caption
+    assert "scored on 300 frames or more" in table.caption
 
 
 def test_bags_without_deadline_or_score_show_dashes(tmp_path):
