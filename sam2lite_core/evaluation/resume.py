@@ -21,7 +21,7 @@ PIECES = "sequences"
 UNFINISHED = ".unfinished"
 """What is added to a result's name while it is worked on."""
 LOCK_FILE = ".lock"
-"""The operating system's lock on this file says that a run is at work; it ends with the main process, however that ends.
+"""The operating system's lock on this file says that a run is at work; it ends with the run's main process.
 
 Only the main process holds it. When that one is killed, its workers and a team's other processes notice a moment later,
 and may write until then: the same as a run of the same settings writes, but wait a moment before one of others."""

@@ -236,9 +236,7 @@ def test_ctrl_c_says_how_to_go_on(data, tmp_path, workers):
         pytest.param(["policies", "--policies", "fifo", "--budgets", "64,128"], ["out"], id="a table"),
     ],
 )
-def test_ctrl_c_before_anything_is_finished(
-    data, tmp_path, monkeypatch, capsys, command, leaves, processes
-):
+def test_ctrl_c_before_anything_is_finished(data, tmp_path, monkeypatch, capsys, command, leaves, processes):
     """Of a team the folder stays, of a table the one above: that is nothing to go on from."""
     monkeypatch.setattr(Team, "count", processes)
     monkeypatch.setattr(TrackerOptions, "build", lambda options: Copier(dies_after=3))
