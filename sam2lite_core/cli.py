@@ -118,7 +118,7 @@ def track(
     controller: Annotated[
         str | None,
         typer.Option(
-            help="How the deadline is kept: plain, predictive or off; predictive by default; with --scale plain."
+            help="How the deadline is kept: plain, predictive or off; predictive by default, plain with --scale."
         ),
     ] = None,
     budget: BudgetOption = None,

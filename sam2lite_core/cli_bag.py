@@ -85,7 +85,7 @@ def eval_bag(
     controller: Annotated[
         str | None,
         typer.Option(
-            help="How the deadline is kept: plain, predictive or off; predictive by default; off with --scale."
+            help="How the deadline is kept: plain, predictive or off; predictive by default; always off with --scale."
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for masks/ and bag.json.")] = None,
