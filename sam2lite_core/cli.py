@@ -117,7 +117,9 @@ def track(
     deadline_ms: Annotated[float | None, typer.Option(help="Time that a frame may take.")] = None,
     controller: Annotated[
         str | None,
-        typer.Option(help="How the deadline is kept: plain, predictive or off; predictive by default."),
+        typer.Option(
+            help="How the deadline is kept: plain, predictive or off; predictive by default, plain with --scale."
+        ),
     ] = None,
     budget: BudgetOption = None,
     policy: PolicyOption = DEFAULT_POLICY,

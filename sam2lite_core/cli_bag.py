@@ -84,7 +84,9 @@ def eval_bag(
     ] = None,
     controller: Annotated[
         str | None,
-        typer.Option(help="How the deadline is kept: plain, predictive or off; predictive by default."),
+        typer.Option(
+            help="How the deadline is kept: plain, predictive or off; predictive by default; always off with --scale."
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for masks/ and bag.json.")] = None,
     out_bag: Annotated[

@@ -90,16 +90,17 @@ def run_evaluation(
     A note is said before the work starts, on stderr.
     """
     from sam2lite_core.evaluation.evaluate import evaluate, result_document
-    from sam2lite_core.evaluation.resume import unfinished_folder
+    from sam2lite_core.evaluation.resume import Unfinished, unfinished_folder
     from sam2lite_core.evaluation.team import launched_team
 
     team = launched_team()
     team.main_does(lambda: check_json_path(json_file))
+    work = Unfinished(unfinished_folder(out))
     names = dataset.names()
     if note is not None and team.is_main:
         print(f"sam2lite: {note}", file=sys.stderr)
     with (
-        resumable(unfinished_folder(out), team.is_main),
+        resumable(work.folder, lambda: bool(work.finished()), team.is_main),
         show_progress(f"{len(names)} sequences", len(names), team.is_main) as advance,
     ):
         result = evaluate(
@@ -290,7 +291,7 @@ def eval_policies(
 ) -> None:
     """Compare memory policies at several budgets; every cell of the table is an evaluation of its own."""
     from sam2lite_core.evaluation.layouts.davis import Davis
-    from sam2lite_core.evaluation.policies import evaluate_policies
+    from sam2lite_core.evaluation.policies import anything_finished, evaluate_policies
     from sam2lite_core.evaluation.team import launched_team
 
     team = launched_team()
@@ -301,7 +302,7 @@ def eval_policies(
     console = Console(stderr=True, quiet=not team.is_main)
     total = len(dataset.names()) * len(chosen) * len(tokens)
     with (
-        resumable(out, team.is_main),
+        resumable(out, lambda: anything_finished(out, chosen, tokens), team.is_main),
         show_progress("policies and budgets", total, team.is_main) as advance,
     ):
         content = evaluate_policies(

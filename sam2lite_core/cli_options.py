@@ -3,7 +3,7 @@
 import contextlib
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -58,11 +58,12 @@ def show_progress(title: str, total: int | None, shown: bool = True) -> Iterator
 
 
 @contextlib.contextmanager
-def resumable(kept: Path, shown: bool = True) -> Iterator[None]:
+def resumable(kept: Path, anything_finished: Callable[[], bool], shown: bool = True) -> Iterator[None]:
     """Let Ctrl-C end work that can be taken up with one line that says so, and exit code 130.
 
     Args:
-        kept: where finished work is kept; nothing is there as long as nothing is finished.
+        kept: where finished work is kept.
+        anything_finished: whether there is some; the folder alone does not say so.
         shown: whether this process speaks; of many, one does.
 
     Raises:
@@ -73,7 +74,7 @@ def resumable(kept: Path, shown: bool = True) -> Iterator[None]:
     except KeyboardInterrupt:
         said = (
             f"the same command goes on from {kept}"
-            if kept.exists()
+            if anything_finished()
             else "nothing was finished, so the same command starts over"
         )
         if shown:

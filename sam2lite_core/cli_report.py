@@ -21,11 +21,10 @@ def report(
     deadline_ms: Annotated[float, typer.Option(help="Deadline to draw into the latency plot.")] = 50.0,
 ) -> None:
     """Make one self-contained HTML page of evaluations, bags, measurements of speed and pictures of the memory."""
-    from sam2lite_core.evaluation.report.page import write_report
+    from sam2lite_core.evaluation.report.page import what_was_found, write_report
 
     check_json_path(out)
     found = write_report(folders, out, title, deadline_ms)
     for path, why in found.left_out:
         print(f"{path}: not shown: {why}", file=sys.stderr)
-    bags = f", {len(found.bags)} bags" if found.bags else ""
-    print(f"{len(found.runs)} evaluations{bags} and {len(found.benches)} measurements of speed in {out}")
+    print(f"{', '.join(what_was_found(found))} in {out}")

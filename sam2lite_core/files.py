@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,7 +50,7 @@ def output_folder(path: str | Path, *, marker: str, overwrite: bool = False) -> 
         The temporary folder to write into.
 
     Raises:
-        SourceError: the place is taken, or cannot be written.
+        SourceError: the place is taken, also when it was taken meanwhile, or cannot be written.
     """
     path = Path(path)
     check_output_folder(path, marker=marker, overwrite=overwrite)
@@ -62,6 +63,8 @@ def output_folder(path: str | Path, *, marker: str, overwrite: bool = False) -> 
         raise SourceError(f"{path}: cannot be written: {error.strerror}") from None
     try:
         yield partial
+        # Hours may lie between: what appeared meanwhile is as little ours to replace as what was there before.
+        check_output_folder(path, marker=marker, overwrite=overwrite)
         take_place(partial, path)
     except OSError as error:
         raise SourceError(f"{path}: cannot be written: {error.strerror}") from error
@@ -95,6 +98,12 @@ def partial_name(path: Path) -> Path:
     """The hidden name beside `path` to write it under; the suffix stays, since encoders look at it."""
     path = path.absolute()
     return path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+
+
+def is_partial(path: Path, name: str) -> bool:
+    """Whether this is what some process, killed in the middle, left of a file of this name beside it."""
+    stem, suffix = re.escape(Path(name).stem), re.escape(Path(name).suffix)
+    return re.fullmatch(rf"\.{stem}\.[0-9]+\.partial{suffix}", path.name) is not None
 
 
 def take_place(partial: Path, path: Path) -> None:

@@ -17,6 +17,7 @@ from sam2lite_core.evaluation.evaluate import (
 )
 from sam2lite_core.evaluation.layouts.base import Dataset
 from sam2lite_core.evaluation.results import Evaluation
+from sam2lite_core.evaluation.resume import Unfinished, unfinished_folder
 from sam2lite_core.evaluation.team import ALONE, Team
 from sam2lite_core.files import OVERWRITE, write_atomically, write_json
 from sam2lite_core.settings import check_budget, check_policy
@@ -84,7 +85,7 @@ def evaluate_policies(
         for budget in map(check_budget, budgets):
             chosen = replace(options, memory_policy=policy, memory_budget=budget)
             evaluation = _cell(
-                dataset, chosen, out / f"{policy}-{budget}", prompt, workers, overwrite, progress, team
+                dataset, chosen, _cell_folder(out, policy, budget), prompt, workers, overwrite, progress, team
             )
             cells.append(_summary(policy, budget, evaluation, out))
             if finished is not None:
@@ -101,6 +102,16 @@ def evaluate_policies(
 
     team.main_does(write)
     return content
+
+
+def anything_finished(out: Path, policies: Sequence[str], budgets: Sequence[int]) -> bool:
+    """Whether `out` holds a cell of this table, or a sequence of one: what the same command does not do again."""
+    cells = [_cell_folder(out, policy, budget) for policy in policies for budget in budgets]
+    return any(Unfinished(folder).finished() for cell in cells for folder in (cell, unfinished_folder(cell)))
+
+
+def _cell_folder(out: Path, policy: str, budget: int) -> Path:
+    return out / f"{policy}-{budget}"
 
 
 def _cell(

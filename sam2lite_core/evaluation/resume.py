@@ -13,7 +13,7 @@ from typing import Any
 
 from sam2lite_core.errors import SourceError
 from sam2lite_core.evaluation.team import ALONE, Team
-from sam2lite_core.files import OVERWRITE, check_output_folder, take_place, write_json
+from sam2lite_core.files import OVERWRITE, check_output_folder, is_partial, take_place, write_json
 
 SETTINGS_FILE = "settings.json"
 PIECES = "sequences"
@@ -21,7 +21,10 @@ PIECES = "sequences"
 UNFINISHED = ".unfinished"
 """What is added to a result's name while it is worked on."""
 LOCK_FILE = ".lock"
-"""The operating system's lock on this file says that a run is at work; it ends with the process, however that ends."""
+"""The operating system's lock on this file says that a run is at work; it ends with the run's main process.
+
+Only the main process holds it. When that one is killed, its workers and a team's other processes notice a moment later,
+and may write until then: the same as a run of the same settings writes, but wait a moment before one of others."""
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)
 """What file systems say that have no locks, as some shared ones are mounted."""
 
@@ -113,6 +116,8 @@ def resumable_folder(
                 raise SourceError(f"{folder}: cannot be written: {error.strerror}") from None
 
         def finish() -> None:
+            # Something else may have come there meanwhile; what is finished stays for when it is out of the way.
+            check_output_folder(path, marker=marker, overwrite=overwrite)
             take_place(folder, path)
             # Not before: a second run could begin in a folder that is about to move.
             (path / LOCK_FILE).unlink()
@@ -162,8 +167,7 @@ def _check_ours(folder: Path, settings: dict[str, Any], overwrite: bool) -> bool
         before = None
     if before == settings:
         return True
-    # Empty, or left by a run that was killed before it had begun.
-    if all(entry.name == PIECES or entry.name.startswith(".") for entry in folder.iterdir()):
+    if before is None and all(map(_is_beginning, folder.iterdir())):
         return False
     if before is None:
         raise SourceError(
@@ -176,6 +180,15 @@ def _check_ours(folder: Path, settings: dict[str, Any], overwrite: bool) -> bool
             f"folder, or drop it with {OVERWRITE}"
         )
     return False
+
+
+def _is_beginning(entry: Path) -> bool:
+    """Whether this is all that a run leaves that was killed before its settings stood: it has finished nothing."""
+    if entry.is_symlink():
+        return False
+    if entry.name == PIECES:
+        return entry.is_dir() and not any(entry.iterdir())
+    return entry.is_file() and (entry.name == LOCK_FILE or is_partial(entry, SETTINGS_FILE))
 
 
 @contextlib.contextmanager

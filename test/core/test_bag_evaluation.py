@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -29,6 +30,9 @@ from sam2lite_core.evaluation.evaluate import TrackerOptions
 from sam2lite_core.evaluation.metrics import frame_scores
 from sam2lite_core.evaluation.prompting import prompts_from_masks
 from sam2lite_core.evaluation.rendered import render_clip
+from sam2lite_core.evaluation.report.bags import bags
+from sam2lite_core.evaluation.report.inputs import read_inputs
+from sam2lite_core.files import write_json
 from sam2lite_core.label_map import read_label_map, write_label_map
 from sam2lite_core.tracker import Tracker
 from sam2lite_core.variants import DEFAULT_POLICY
@@ -327,6 +331,48 @@ def test_the_difference_falls_into_its_parts(played):
     assert json.loads(json.dumps(result)) == result
 
 
+def cells(table):
+    """The one row of a table by column."""
+    (row,) = table.rows
+    return dict(zip(table.columns, row, strict=True))
+
+
+@pytest.mark.parametrize("scored", [True, False])
+def test_the_report_reads_what_is_written(played, tmp_path, scored):
+    """Both sides of `bag.json`: the names that one writes are those that the other looks for."""
+    plan, recording = played
+    recording.statuses[5].update(frames_received=5)  # so that one got lost
+    if not scored:
+        plan = replace(plan, truth={0: plan.truth[0]})
+    result = document(plan, recording, evaluate.score(plan, recording))
+    (tmp_path / "left").mkdir()
+    write_json(tmp_path / "left" / "bag.json", result)
+    inputs = read_inputs([tmp_path / "left"])
+    assert (list(inputs.bags), inputs.left_out) == (["left"], [])
+    times, scores = map(cells, bags(inputs).tables)
+    assert times == {
+        "bag": "left", "topic": "/image", "rate": "1×", "frames": "6", "lost on the way": "1", "processed": "6",
+        "dropped": "1", "deadline ms": "50.0", "missed": "1", "age p50 ms": "33.0", "p95": "34.8", "p99": "35.0",
+        "longest": "35.0",
+    }  # fmt: skip
+    score, why = result["score"], result["why"]
+    shown = [
+        f"{100 * score[name]['jf']:.1f}" if scored else "–" for name in ("offline", "processed", "all_frames")
+    ]
+    parts = ("resolution_and_window", "node", "dropped_frames")
+    between = [f"{100 * why[name]:+.1f}" if scored else "–" for name in parts]
+    assert (why is None) == (not scored)
+    assert scores == {
+        "bag": "left",
+        "J&F offline": shown[0],
+        "resolution, window": between[0],
+        "node": between[1],
+        "J&F processed": shown[1],
+        "frames without a mask of their own": between[2],
+        "J&F all frames": shown[2],
+    }
+
+
 def test_without_a_choice_one_offline_run_serves(request_of, recording_of, small_clip, monkeypatch):
     ran = []
     monkeypatch.setattr(
@@ -435,6 +481,18 @@ def test_a_complete_result_is_written_or_nothing(played, tmp_path, monkeypatch):
         evaluate_bag(plan.request, out, seen, overwrite=True)
     with pytest.raises(SourceError, match="lies in the folder for the result"):
         evaluate_bag(plan.request, tmp_path / "new", tmp_path / "new" / "seen")
+
+    def another_run(*_):
+        (tmp_path / "new").mkdir()
+        (tmp_path / "new" / "bag.json").write_text("{}")
+        return recording
+
+    monkeypatch.setattr(evaluate, "replay", another_run)
+    with pytest.raises(SourceError, match="new: not empty: it holds an earlier result"):
+        evaluate_bag(plan.request, tmp_path / "new", tmp_path / "more")
+    assert (tmp_path / "new" / "bag.json").read_text() == "{}"
+    shutil.rmtree(tmp_path / "new")
+    monkeypatch.setattr(evaluate, "replay", lambda *_: recording)
 
     def fail(*_):
         raise SourceError("the disk is full")

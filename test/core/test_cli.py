@@ -398,10 +398,10 @@ def commands(app, prefix=()):
 
 
 def test_every_command_that_makes_a_folder_of_results_can_overwrite():
-    """Refusals name the option, so that it must be there; bags and models are never replaced by one."""
+    """Refusals name the option, so that it must be there; models and pages are never replaced by one."""
     import typer
 
-    never = {("bag", "make"), ("export",), ("report",)}
+    never = {("export",), ("report",)}
     found = {
         words: "--overwrite" in options
         for words, options in commands(typer.main.get_command(cli.app))

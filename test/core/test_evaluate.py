@@ -1,10 +1,12 @@
 """Evaluations that stop and go on, over one process and many, and the table of policies."""
 
+import contextlib
 import dataclasses
 import errno
 import importlib.util
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -31,6 +33,8 @@ from sam2lite_core.label_map import write_label_map
 from sam2lite_core.types import StepTimings, TrackResult
 
 NAMES = ("a", "b", "c")
+PATIENCE_S = 240
+"""A process that says nothing for so long hangs; none needs it on a machine that has other work."""
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +97,33 @@ def scores(evaluation):
     for entry in document["sequences"]:
         del entry["timing"], entry["frames"]["step_ms"]
     return {key: document[key] for key in ("protocol", "jf", "j", "f", "stability", "sequences")}
+
+
+@pytest.fixture
+def start():
+    """Starts processes, and leaves none of them behind, nor of those that they started."""
+    running = []
+
+    def start(command, **options):
+        running.append(subprocess.Popen([*map(str, command)], start_new_session=True, **options))
+        return running[-1]
+
+    yield start
+    for process in running:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            if pipe is not None:
+                pipe.close()
+        process.wait(PATIENCE_S)
+
+
+def await_a_piece(processes, pieces):
+    """Wait until a sequence is finished, or a process has ended."""
+    end = time.monotonic() + PATIENCE_S
+    while all(process.poll() is None for process in processes) and not list(pieces.glob("[!.]*.json")):
+        assert time.monotonic() < end, "no sequence was finished"
+        time.sleep(0.005)
 
 
 def test_a_run_that_was_stopped_goes_on_to_the_same_numbers(data, tmp_path):
@@ -178,25 +209,22 @@ def test_an_error_in_a_worker_is_ours_and_names_the_file(data, tmp_path):
         evaluate(Davis(tmp_path), TrackerOptions(scale=0.5, threads=1), workers=2)
 
 
-def test_a_killed_command_goes_on_to_the_same_numbers(data, tmp_path):
+def test_a_killed_command_goes_on_to_the_same_numbers(data, tmp_path, start):
     """The whole command, ended by a signal that cannot be caught once a sequence is finished."""
     command = [sys.executable, "-m", "sam2lite_core.cli", "eval", "davis", "--root", data, "--year", "2017"]
     command += ["--scale", "0.5", "--threads", "1", "--out", tmp_path / "out"]
-    command = [str(part) for part in command]
-    pieces = unfinished_folder(tmp_path / "out") / "sequences"
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    while process.poll() is None and not list(pieces.glob("*.json")):
-        time.sleep(0.005)
+    process = start(command, stdout=subprocess.DEVNULL)
+    await_a_piece([process], unfinished_folder(tmp_path / "out") / "sequences")
     process.kill()
-    process.wait()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    process.wait(PATIENCE_S)
+    assert start(command, stdout=subprocess.DEVNULL).wait(PATIENCE_S) == 0
     found = json.loads((tmp_path / "out" / "davis.json").read_text())
     whole = evaluate(Davis(data, 2017), TrackerOptions(scale=0.5, threads=1))
     assert scores(found) == scores(whole)
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_ctrl_c_says_how_to_go_on(data, tmp_path, workers):
+def test_ctrl_c_says_how_to_go_on(data, tmp_path, start, workers):
     """As a terminal sends it: to every process of the command, which has more to do than a signal takes."""
     for kind in ("JPEGImages", "Annotations"):
         (tmp_path / kind).mkdir()
@@ -209,33 +237,44 @@ def test_ctrl_c_says_how_to_go_on(data, tmp_path, workers):
         "eval",
         "davis",
         "--root",
-        str(data),
+        tmp_path,
         "--year",
         "2017",
     ]
-    command += ["--scale", "0.5", "--threads", "1", "--workers", workers, "--out", str(tmp_path / "out")]
+    command += ["--scale", "0.5", "--threads", "1", "--workers", workers, "--out", tmp_path / "out"]
     left = unfinished_folder(tmp_path / "out")
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    while process.poll() is None and not list((left / "sequences").glob("[!.]*.json")):
-        time.sleep(0.005)
+    process = start(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    await_a_piece([process], left / "sequences")
     os.killpg(process.pid, signal.SIGINT)
-    said = process.communicate()
-    assert process.returncode == 130
-    assert said == ("", f"sam2lite: stopped; the same command goes on from {left}\n")
+    printed, said = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 130, said
+    assert printed == ""
+    # Libraries may have said something before.
+    assert said.splitlines()[-1] == f"sam2lite: stopped; the same command goes on from {left}"
+    assert "Traceback" not in said
     assert 1 <= len(list((left / "sequences").glob("[!.]*.json"))) < 12
     assert not (tmp_path / "out").exists()
 
 
-def test_ctrl_c_before_anything_is_finished(data, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize(
+    ("command", "leaves"),
+    [
+        pytest.param(["davis"], ["out.unfinished"], id="an evaluation"),
+        pytest.param(["policies", "--policies", "fifo", "--budgets", "64,128"], ["out"], id="a table"),
+    ],
+)
+def test_ctrl_c_before_anything_is_finished(data, tmp_path, monkeypatch, capsys, command, leaves, processes):
+    """Of a team the folder stays, of a table the one above: that is nothing to go on from."""
+    monkeypatch.setattr(Team, "count", processes)
     monkeypatch.setattr(TrackerOptions, "build", lambda options: Copier(dies_after=3))
     with pytest.raises(SystemExit) as end:
-        cli.main(["eval", "davis", "--root", str(data), "--out", str(tmp_path / "out")])
+        cli.main(["eval", *command, "--root", str(data), "--out", str(tmp_path / "out")])
     assert end.value.code == 130
-    assert capsys.readouterr().err == (
-        "sam2lite: stopped; nothing was finished, so the same command starts over\n"
-    )
+    empty = processes == 1 and command == ["davis"]
+    assert [path.name for path in tmp_path.iterdir()] == ([] if empty else leaves)
+    said = capsys.readouterr().err.splitlines()
+    assert said[-1] == "sam2lite: stopped; nothing was finished, so the same command starts over"
 
 
 def test_ctrl_c_in_the_table_of_policies(data, tmp_path, monkeypatch, capsys):
@@ -249,7 +288,18 @@ def test_ctrl_c_in_the_table_of_policies(data, tmp_path, monkeypatch, capsys):
     assert sorted(path.name for path in (tmp_path / "table").iterdir()) == ["fifo-128.unfinished", "fifo-64"]
 
 
-def another_run(folder):
+@pytest.mark.parametrize("steps", [7, 18], ids=["within the first cell", "at the beginning of the second"])
+def test_ctrl_c_in_a_table_with_one_thing_finished(data, tmp_path, monkeypatch, capsys, steps):
+    copier = Copier(dies_after=steps)
+    monkeypatch.setattr(TrackerOptions, "build", lambda options: copier)
+    command = ["eval", "policies", "--root", str(data), "--out", str(tmp_path / "table")]
+    with pytest.raises(SystemExit):
+        cli.main([*command, "--policies", "fifo", "--budgets", "64,128"])
+    assert f"the same command goes on from {tmp_path / 'table'}\n" in capsys.readouterr().err
+    assert len(list((tmp_path / "table").iterdir())) == 1
+
+
+def another_run(start, folder):
     """A process that is at work on a result, and has finished nothing yet."""
     program = (
         "import sys\n"
@@ -258,32 +308,29 @@ def another_run(folder):
         "    print('at work', flush=True)\n"
         "    sys.stdin.read()\n"
     )
-    process = subprocess.Popen(
-        [sys.executable, "-c", program, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
+    process = start([sys.executable, "-c", program, folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert select.select([process.stdout], [], [], PATIENCE_S)[0], "the other run did not start"
     assert process.stdout.readline() == b"at work\n"
     return process
 
 
 @pytest.mark.parametrize("processes", [1, 2])
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_one_run_at_a_time_works_in_a_folder(data, tmp_path, overwrite, processes):
+def test_one_run_at_a_time_works_in_a_folder(data, tmp_path, start, overwrite, processes):
     """The second is refused and takes nothing away; where the first is killed, the folder is free again."""
     out, left = tmp_path / "out", unfinished_folder(tmp_path / "out")
 
     def work(team):
         return evaluate(Davis(data, 2017), CopyOptions(), out=out, overwrite=overwrite, team=team)
 
-    first = another_run(out)
-    try:
-        before = sorted(left.rglob("*"))
-        for outcome in together(processes, work):
-            with pytest.raises(SourceError, match=r"out\.unfinished: another run is at work there"):
-                raise outcome
-        assert sorted(left.rglob("*")) == before
-    finally:
-        first.kill()
-        first.communicate()
+    first = another_run(start, out)
+    before = sorted(left.rglob("*"))
+    for outcome in together(processes, work):
+        with pytest.raises(SourceError, match=r"out\.unfinished: another run is at work there"):
+            raise outcome
+    assert sorted(left.rglob("*")) == before
+    first.kill()
+    first.wait(PATIENCE_S)
     assert left.is_dir()
     (left / "settings.json").unlink()  # as killed a moment earlier: nothing had begun, whatever the settings
     found = together(processes, work)
@@ -315,6 +362,75 @@ def test_a_folder_of_somebody_else_stays_as_it_is(data, tmp_path):
         with pytest.raises(SourceError, match=r"out\.unfinished: no unfinished run"):
             evaluate(Davis(data), CopyOptions(), out=tmp_path / "out", overwrite=overwrite)
     assert [path.name for path in tmp_path.rglob("*")] == ["out.unfinished", "letter.txt"]
+
+
+def test_what_comes_to_the_place_meanwhile_is_not_replaced(data, tmp_path):
+    """It is refused at the end; once the place is free, the same command has nothing left to follow."""
+    out = tmp_path / "out"
+
+    def take(name, done, _):
+        if done == len(NAMES):
+            out.mkdir()
+            (out / "letter.txt").write_text("dear")
+
+    with pytest.raises(SourceError, match="out: not empty, and not an earlier result"):
+        evaluate(Davis(data, 2017), CopyOptions(), out=out, progress=take)
+    assert [path.name for path in out.iterdir()] == ["letter.txt"]
+    (out / "letter.txt").unlink()
+    again = Copier()
+    evaluate(Davis(data, 2017), CopyOptions(again), out=out)
+    assert again.left == 10**9
+    assert (out / "davis.json").is_file()
+
+
+@pytest.mark.parametrize("settings", [None, "{"], ids=["no settings", "damaged settings"])
+@pytest.mark.parametrize(
+    "holds",
+    [
+        pytest.param([".git/HEAD"], id="hidden folder"),
+        pytest.param([".git/HEAD", "sequences/a.json"], id="hidden folder and pieces"),
+        pytest.param(["sequences/a.json"], id="pieces"),
+        pytest.param(["sequences/.a.7.partial.json"], id="half a piece"),
+        pytest.param([".lock", "sequences/a.json"], id="lock and pieces"),
+        pytest.param([".lock/HEAD"], id="a folder named as the lock"),
+        pytest.param([".settings.7.partial.json/HEAD"], id="a folder named as half the settings"),
+        pytest.param([".settings.x.partial.json"], id="nearly half the settings"),
+        pytest.param([".bashrc"], id="hidden file"),
+    ],
+)
+def test_what_a_killed_run_did_not_leave_stays_as_it_is(data, tmp_path, holds, settings):
+    """Names alone do not make it ours."""
+    folder = unfinished_folder(tmp_path / "out")
+    for name in holds:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("dear")
+    if settings is not None:
+        (folder / "settings.json").write_text(settings)
+    before = {path: path.is_file() and path.read_text() for path in tmp_path.rglob("*")}
+    for overwrite in (False, True):
+        with pytest.raises(SourceError, match=r"out\.unfinished: (no unfinished run|cannot be written)"):
+            evaluate(Davis(data), CopyOptions(), out=tmp_path / "out", overwrite=overwrite)
+    assert {path: path.is_file() and path.read_text() for path in tmp_path.rglob("*")} == before
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_what_a_run_left_that_was_killed_at_its_beginning_is_no_hindrance(data, tmp_path, link):
+    folder = unfinished_folder(tmp_path / "out")
+    (folder / "sequences").mkdir(parents=True)
+    (folder / ".lock").touch()
+    (folder / ".settings.7.partial.json").write_text("{")
+    if link:
+        (folder / ".settings.8.partial.json").symlink_to(folder / ".lock")
+        with pytest.raises(SourceError, match="no unfinished run"):
+            evaluate(Davis(data), CopyOptions(), out=tmp_path / "out")
+    else:
+        evaluate(Davis(data), CopyOptions(), out=tmp_path / "out")
+        assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+            "davis.json",
+            "masks",
+            "sequences",
+            "settings.json",
+        ]
 
 
 @pytest.mark.parametrize(
@@ -388,11 +504,11 @@ def together(count, work):
             meeting.ended.add(number)
             meeting.changed.notify_all()
 
-    threads = [threading.Thread(target=member, args=[number]) for number in range(count)]
+    threads = [threading.Thread(target=member, args=[number], daemon=True) for number in range(count)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        thread.join(PATIENCE_S)
     return [outcomes[number] for number in range(count)]
 
 
@@ -546,12 +662,12 @@ def free_port():
         return str(listener.getsockname()[1])
 
 
-def start_pair(unlaunched, arguments):
+def start_pair(start, unlaunched, arguments):
     """The command in two processes that meet as Accelerate's do; each may have arguments of its own."""
     unlaunched.setenv("OMP_NUM_THREADS", "1")
     meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": "2"}
     return [
-        subprocess.Popen(
+        start(
             [sys.executable, "-m", "sam2lite_core.cli", *own],
             env={**os.environ, **meeting, "RANK": str(number)},
             stdout=subprocess.PIPE,
@@ -562,18 +678,18 @@ def start_pair(unlaunched, arguments):
     ]
 
 
-def test_a_killed_pair_is_taken_up_by_accelerate_to_the_same_numbers(unlaunched, data, tmp_path):
+def test_a_killed_pair_is_taken_up_by_accelerate_to_the_same_numbers(unlaunched, data, tmp_path, start):
     """Real processes and the real tracker."""
     pytest.importorskip("accelerate", reason="needs Accelerate: pip install 'sam2lite[distributed]'")
     out, pieces = tmp_path / "out", unfinished_folder(tmp_path / "out") / "sequences"
     command = ["eval", "davis", "--root", str(data), "--year", "2017", "--scale", "0.5", "--threads", "1"]
     command += ["--out", str(out)]
-    pair = start_pair(unlaunched, [command, command])
-    while all(process.poll() is None for process in pair) and not list(pieces.glob("[!.]*.json")):
-        time.sleep(0.005)
+    pair = start_pair(start, unlaunched, [command, command])
+    await_a_piece(pair, pieces)
     for process in pair:
         process.kill()
-        process.communicate()
+    for process in pair:
+        process.wait(PATIENCE_S)
     left = sorted(path.stem for path in pieces.glob("[!.]*.json"))
     assert left
     assert not out.exists()
@@ -619,11 +735,11 @@ def test_a_process_whose_other_never_starts_gives_up(unlaunched):
     assert done.stdout == "other processes did not come within 0.5 s; start all of them\n"
 
 
-def test_a_process_that_fails_ends_its_pair(unlaunched, data, tmp_path):
+def test_a_process_that_fails_ends_its_pair(unlaunched, data, tmp_path, start):
     pytest.importorskip("accelerate", reason="needs Accelerate: pip install 'sam2lite[distributed]'")
     command = ["eval", "davis", "--out", str(tmp_path / "out"), "--root"]
-    pair = start_pair(unlaunched, [[*command, str(data)], [*command, str(tmp_path / "none")]])
-    (_, main), (_, other) = (process.communicate(timeout=240) for process in pair)
+    pair = start_pair(start, unlaunched, [[*command, str(data)], [*command, str(tmp_path / "none")]])
+    (_, main), (_, other) = (process.communicate(timeout=PATIENCE_S) for process in pair)
     assert [process.returncode for process in pair] == [2, 2]
     assert "none/Annotations: no such folder" in other
     assert "process 0 of 2 lost the others" in main

@@ -20,8 +20,8 @@ from sam2lite_core.evaluation.layouts.stress import Stress
 from sam2lite_core.evaluation.layouts.vos import Mose, YouTubeVos
 from sam2lite_core.evaluation.policies import evaluate_policies
 from sam2lite_core.evaluation.report.bags import bags
-from sam2lite_core.evaluation.report.inputs import Inputs, read_inputs
-from sam2lite_core.evaluation.report.page import write_report
+from sam2lite_core.evaluation.report.inputs import BagRun, Inputs, read_inputs
+from sam2lite_core.evaluation.report.page import what_was_found, write_report
 from sam2lite_core.evaluation.report.plots import time_series
 from sam2lite_core.evaluation.report.sections import accuracy
 from sam2lite_core.evaluation.report.tradeoff import measured_energy, tradeoff
@@ -441,7 +441,7 @@ def test_short_clips_show_no_drift(results):
     )
     (table,) = accuracy(Inputs(runs=[run])).tables
     assert dict(zip(table.columns, table.rows[0], strict=True))["drift"] == "–"
-    assert "followed for 300 frames or more" in table.caption
+    assert "scored on 300 frames or more" in table.caption
 
 
 def test_bags_without_deadline_or_score_show_dashes(tmp_path):
@@ -450,7 +450,7 @@ def test_bags_without_deadline_or_score_show_dashes(tmp_path):
     document = bag_of(score=nothing, why=None, deadline=limit, latency_ms={})
     (tmp_path / "bag.json").write_text(json.dumps(document))
     times, scores = bags(read_inputs([tmp_path])).tables
-    assert times.rows[0][3:] == ("100", "90", "8", *["–"] * 6)
+    assert times.rows[0][3:] == ("100", "2", "90", "8", *["–"] * 6)
     assert scores.rows[0][1:] == ("–",) * 6
 
 
@@ -538,7 +538,17 @@ def test_the_command_writes_the_page(results, tmp_path, capsys):
         cli.main(["report", str(results), "--out", str(tmp_path / "r.html"), "--title", "Mine"])
     assert not end.value.code
     assert "Mine" in parse(tmp_path / "r.html").text[None]
-    assert "7 evaluations, 1 bags and 1 measurements" in capsys.readouterr().out
+    said = "7 evaluations, 1 table of policies, 1 bag, 1 measurement of speed, 1 picture of the memory"
+    assert capsys.readouterr().out == f"{said} in {tmp_path / 'r.html'}\n"
+
+
+def test_what_was_found_is_counted_in_words():
+    bag = BagRun.from_json(bag_of())
+    one = Inputs(benches={"b": BENCH}, bags={"a": bag})
+    assert what_was_found(one) == ["1 bag", "1 measurement of speed"]
+    more = Inputs(bags={"a": bag, "b": bag}, policies={"a": {}, "b": {}}, benches={"b": BENCH, "c": BENCH})
+    assert what_was_found(more) == ["2 tables of policies", "2 bags", "2 measurements of speed"]
+    assert what_was_found(Inputs()) == []
 
 
 def test_a_browser_shows_the_page(full, tmp_path):

@@ -31,25 +31,39 @@ def test_drift_and_consistency_by_hand(frames, scores, slope, spread):
     assert consistency(scores) == pytest.approx(spread)
 
 
+def line(object_id, frames, start, end):
+    """An object whose J&F goes evenly from one value to another over its scored frames."""
+    values = tuple(np.interp(frames, (frames[0], frames[-1]), (start, end)))
+    return object_scores(object_id, values, values, tuple(frames))
+
+
 def test_objects_count_the_same():
-    frames = (1, DRIFT_LEAST_FRAMES + 1)
-    steady, falling = (object_scores(k, s, s, frames) for k, s in ((1, (1.0, 1.0)), (2, (1.0, 0.0))))
+    frames = range(1, DRIFT_LEAST_FRAMES + 2)
+    steady, falling = line(1, frames, 1.0, 1.0), line(2, frames, 1.0, 0.0)
     summary = summarise_stability([steady, falling], 0.1, None)
-    assert (summary.drift, summary.consistency) == pytest.approx((-500 / DRIFT_LEAST_FRAMES, 0.25))
+    # Of values that lie evenly on a line of length 1, n of them: the square root of (n + 1) / 12 (n - 1).
+    spread = np.sqrt((len(frames) + 1) / (12 * (len(frames) - 1)))
+    assert (summary.drift, summary.consistency) == pytest.approx((-500 / DRIFT_LEAST_FRAMES, spread / 2))
     assert (summary.flicker, summary.flicker_of_truth) == (0.1, None)
 
 
+LEAST = DRIFT_LEAST_FRAMES
+
+
 @pytest.mark.parametrize(
-    ("spans", "expected"),
+    ("scored", "expected"),
     [
-        pytest.param([DRIFT_LEAST_FRAMES - 1], None, id="too short"),
-        pytest.param([DRIFT_LEAST_FRAMES], -1000 / (DRIFT_LEAST_FRAMES - 1), id="long enough"),
-        pytest.param([2, DRIFT_LEAST_FRAMES], -1000 / (DRIFT_LEAST_FRAMES - 1), id="the long ones count"),
+        pytest.param([range(5, 4 + LEAST)], None, id="too short"),
+        pytest.param([range(5, 5 + LEAST)], -1000 / (LEAST - 1), id="long enough"),
+        pytest.param([range(5, 7), range(5, 5 + LEAST)], -1000 / (LEAST - 1), id="the long ones count"),
+        pytest.param([range(0, 5 * LEAST - 5, 5)], None, id="every fifth, too few of them"),
+        pytest.param([range(0, 5 * LEAST, 5)], -1000 / (5 * LEAST - 5), id="every fifth, enough of them"),
+        pytest.param([[*range(5, 15), LEAST + 5]], None, id="a few, far apart"),
     ],
 )
-def test_short_clips_have_no_drift(spans, expected):
-    """Objects that lose everything from the first frame of their span to its last."""
-    objects = [object_scores(k, (1.0, 0.0), (1.0, 0.0), (5, 4 + span)) for k, span in enumerate(spans)]
+def test_few_scores_make_no_drift(scored, expected):
+    """Objects that lose everything from the first scored frame to the last."""
+    objects = [line(number, frames, 1.0, 0.0) for number, frames in enumerate(scored)]
     found = mean_drift(objects)
     assert found is None if expected is None else found == pytest.approx(expected)
 
@@ -62,6 +76,8 @@ def test_the_least_length_is_where_scatter_no_longer_makes_a_slope():
     }
     assert slopes[DRIFT_LEAST_FRAMES] == pytest.approx(0.033, rel=0.15)
     assert slopes[100] == pytest.approx(0.17, rel=0.15)
+    sparse = [drift(range(0, 300, 5), rng.normal(0.7, 0.05, 60)) for _ in range(400)]
+    assert np.std(sparse) == pytest.approx(0.0745, rel=0.15)
 
 
 @pytest.fixture(scope="module")

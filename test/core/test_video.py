@@ -432,6 +432,29 @@ def test_output_folder_appears_at_the_end_and_replaces_only_results(tmp_path):
     assert [entry.name for entry in out.parent.iterdir()] == ["out"]
 
 
+@pytest.mark.parametrize(
+    ("overwrite", "appears", "refused"),
+    [
+        pytest.param(False, "done.json", "it holds an earlier result", id="another run's result"),
+        pytest.param(False, "thesis.txt", "never overwritten", id="somebody's file"),
+        pytest.param(True, "thesis.txt", "never overwritten", id="somebody's file, though asked to replace"),
+        pytest.param(True, "done.json", None, id="another run's result, asked to replace"),
+    ],
+)
+def test_output_folder_looks_again_before_it_replaces(tmp_path, overwrite, appears, refused):
+    """Two runs at once: both began when the place was free."""
+    out, raises = tmp_path / "out", contextlib.nullcontext()
+    if refused is not None:
+        raises = pytest.raises(SourceError, match=refused)
+    with raises, output_folder(out, marker="done.json", overwrite=overwrite) as folder:
+        (folder / "done.json").write_text("late")
+        out.mkdir()
+        (out / appears).write_text("early")
+    assert (out / appears).read_text() == ("late" if refused is None else "early")
+    assert [entry.name for entry in out.iterdir()] == [appears]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["out"]
+
+
 def test_output_folder_may_be_empty_but_no_file(tmp_path):
     (tmp_path / "empty").mkdir()
     with output_folder(tmp_path / "empty", marker="m") as folder:

@@ -80,6 +80,8 @@ def evaluate_bag(
                 folder = stack.enter_context(output_folder(out, marker=RESULT_FILE, overwrite=overwrite))
                 _copy_masks(recording, folder / "masks")
                 write_json(folder / RESULT_FILE, result)
+                # Looked at once more when it is moved; here, so that no bag is left of a run that is refused.
+                check_output_folder(out, marker=RESULT_FILE, overwrite=overwrite)
             if out_bag is not None:
                 write_bag(plan, recording, out_bag, storage)
         return result

@@ -149,7 +149,7 @@ def why(plan: Plan, recording: Recording, outcome: Outcome) -> dict[str, Any] | 
             f"(scale {min(scales):g} to {max(scales):g}, offline {wanted:g})",
             f"the node itself: {_points(parts['node'])} ({outcome.as_played.identical} of {masks} masks are those of "
             "the offline run at the same resolution, to the pixel)",
-            f"frames that were dropped: {_points(parts['dropped_frames'])} ({counts['in_bag'] - masks} of "
+            f"frames without a mask of their own: {_points(parts['dropped_frames'])} ({counts['in_bag'] - masks} of "
             f"{counts['in_bag']} have the mask before them)",
         ],
     }

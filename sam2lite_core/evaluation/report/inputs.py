@@ -77,7 +77,7 @@ class BagRun:
         return cls(
             topic=document["topic"],
             rate=float(document["rate"]),
-            frames={name: int(frames[name]) for name in ("in_bag", "processed", "dropped")},
+            frames={name: int(frames[name]) for name in ("in_bag", "received", "processed", "dropped")},
             deadline={"ms": limit["ms"], "missed": limit["missed"]},
             age_ms=document["latency_ms"].get("age", {}),
             jf={name: document["score"][name]["jf"] for name in ("processed", "all_frames", "offline")},

@@ -41,6 +41,23 @@ def write_report(
     return inputs
 
 
+def what_was_found(inputs: Inputs) -> list[str]:
+    """How many results there are of each kind, in words; kinds of which there is none are left out."""
+    kinds = (
+        (len(inputs.runs), "evaluation", ""),
+        (len(inputs.policies), "table", " of policies"),
+        (len(inputs.bags), "bag", ""),
+        (len(inputs.benches), "measurement", " of speed"),
+        (len(inputs.figures), "picture", " of the memory"),
+    )
+    return [counted(number, thing) + of_what for number, thing, of_what in kinds if number]
+
+
+def counted(number: int, thing: str) -> str:
+    """A number and what it counts, as in `1 bag` and `2 bags`."""
+    return f"{number} {thing}{'' if number == 1 else 's'}"
+
+
 def render(inputs: Inputs, title: str, deadline_ms: float) -> str:
     """The page as text."""
     import jinja2
@@ -55,20 +72,14 @@ def render(inputs: Inputs, title: str, deadline_ms: float) -> str:
         lstrip_blocks=True,
     )
     machines = dict.fromkeys(
-        f"{machine['cpu']}, {machine['cores']} core{'' if machine['cores'] == 1 else 's'}"
+        f"{machine['cpu']}, {counted(machine['cores'], 'core')}"
         for machine in (
             *(run.evaluation.machine for run in inputs.runs if run.evaluation.machine),
             *(bench["machine"] for bench in inputs.benches.values()),
             *(bag.machine for bag in inputs.bags.values()),
         )
     )
-    counts = (
-        (len(inputs.runs), "evaluation"),
-        (len(inputs.benches), "measurement of speed"),
-        (len(inputs.policies), "table of policies"),
-        (len(inputs.bags), "bag"),
-    )
-    facts = "; ".join([f"{number} × {what}" for number, what in counts if number] + list(machines))
+    facts = "; ".join([*what_was_found(inputs), *machines])
     page = environment.get_template("page.html").render(
         title=title, facts=facts, sections=make_sections(inputs, deadline_ms), version=__version__
     )

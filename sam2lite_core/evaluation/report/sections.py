@@ -72,7 +72,7 @@ def accuracy(inputs: Inputs) -> Section:
             )
         )
     caption = (
-        "Scores in per cent. Drift: J&F per 1,000 frames, of objects followed for "
+        "Scores in per cent. Drift: J&F per 1,000 frames, of objects scored on "
         f"{DRIFT_LEAST_FRAMES} frames or more; over fewer a slope says nothing. Std: standard deviation of J&F "
         "across frames. Flicker: boundary change that motion does not explain. "
         "Times are those of the machine that ran it."
