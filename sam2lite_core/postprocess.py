@@ -11,7 +11,13 @@ from sam2lite_core.types import ObjectState, TrackedObject
 
 FloatArray = NDArray[np.float32]
 LabelMap = NDArray[np.uint8] | NDArray[np.uint16]
-_Window = tuple[slice, slice]
+Window = tuple[slice, slice]
+
+_AROUND = np.ones((7, 7), np.uint8)
+"""All cells that go into a pixel that a cell goes into."""
+
+WIDE = 0.7
+"""Share of the columns from which on all of them are interpolated at once, which saves a pass."""
 
 KERNEL_REACH = 4
 """Cells around an object that are interpolated with it: two that its logits reach, two that those are made of."""
@@ -35,21 +41,32 @@ def label_map(logits: FloatArray, object_ids: Sequence[int], height: int, width:
     Returns:
         (height, width) uint8, or uint16 when an id exceeds 255; 0 = background.
     """
+    return paint(logits, object_ids, height, width)[0]
+
+
+def paint(
+    logits: FloatArray, object_ids: Sequence[int], height: int, width: int
+) -> tuple[LabelMap, dict[int, Window]]:
+    """As `label_map`, and the rows and columns in which each object lies that is there at all."""
     dtype = np.uint16 if max(object_ids, default=0) > 255 else np.uint8
     labels = np.zeros((height, width), dtype)
+    windows: dict[int, Window] = {}
     seen = [pair for pair in zip(logits, object_ids, strict=True) if pair[0].max() > 0.0]
     # A frame of numbers to compare with costs more than all else, where there is no other object to compare with.
     best = np.zeros((height, width), np.float32) if len(seen) > 1 else None
     for channel, object_id in seen:
         full, target = _enlarged(channel, height, width)
-        # Boolean indexing would take ten times as long.
-        np.copyto(labels[target], object_id, where=full > (0.0 if best is None else best[target]))
-        if best is not None:
-            np.maximum(best[target], full, out=best[target])
-    return labels
+        windows[object_id] = target
+        # OpenCV's stubs do not know that it compares with a number.
+        ahead = cv2.compare(full, 0.0 if best is None else best[target], cv2.CMP_GT)  # type: ignore[arg-type]  # legal
+        # NumPy takes thirty times as long to write where a mask says.
+        cv2.copyTo(np.full(full.shape, object_id, dtype), ahead, labels[target])
+        if best is not None and object_id != seen[-1][1]:
+            cv2.max(full, best[target], best[target])
+    return labels, windows
 
 
-def _enlarged(channel: FloatArray, height: int, width: int) -> tuple[FloatArray, _Window]:
+def _enlarged(channel: FloatArray, height: int, width: int) -> tuple[FloatArray, Window]:
     """An object's logits at the source's size, where they can be positive.
 
     The rest of the frame need not be interpolated, which for a small object is most of the work.
@@ -62,12 +79,16 @@ def _enlarged(channel: FloatArray, height: int, width: int) -> tuple[FloatArray,
         (r, c) logits, and the rows and columns of the source where they belong. Cubic: a boundary inside a cell of 8 px
         is read off its neighbours' slopes too, .3 J&F at scale .5.
     """
-    # The cubic kernel's negative weights make values between low and low / 3.2 overshoot into the positive.
-    inside = (channel > channel.min() / 3.0).view(np.uint8)
+    # The cubic kernel's negative weights make values between low and low / 3.2 overshoot into the positive; low is
+    # the least of the cells that a pixel is made of.
+    inside = (channel > cv2.erode(channel, _AROUND) / 3.0).view(np.uint8)
     x, y, columns, rows = cv2.boundingRect(inside)
     (top, upper) = _aligned(y, y + rows, channel.shape[0], height)
     left = _first_pixel(x - KERNEL_REACH, channel.shape[1], width)
     right = width - _first_pixel(channel.shape[1] - x - columns - KERNEL_REACH, channel.shape[1], width)
+    if right - left > WIDE * width:
+        full = cv2.resize(channel[top], (width, upper.stop - upper.start), interpolation=cv2.INTER_CUBIC)
+        return np.asarray(full, dtype=np.float32), (upper, slice(0, width))
     # One axis after the other, as OpenCV does by itself: columns of pixels can be cut anywhere, where columns of cells
     # and of pixels may have no common edge but the frame's.
     wide = cv2.resize(channel[top], (width, top.stop - top.start), interpolation=cv2.INTER_CUBIC)
@@ -97,14 +118,23 @@ def impose_mask(labels: LabelMap, object_id: int, mask: NDArray[np.bool_]) -> No
     labels[mask] = object_id
 
 
-def describe(labels: LabelMap, object_id: int, score: float, state: ObjectState) -> TrackedObject:
-    """Box, area and centroid of one object in a label map."""
-    mask = (labels == object_id).astype(np.uint8)
+def describe(
+    labels: LabelMap, object_id: int, score: float, state: ObjectState, window: Window | None = None
+) -> TrackedObject:
+    """Box, area and centroid of one object in a label map; it lies in the window, where one is given."""
+    top, left = (0, 0) if window is None else (window[0].start, window[1].start)
+    mask = (labels if window is None else labels[window]) == object_id
+    mask = mask.view(np.uint8)
     x, y, width, height = cv2.boundingRect(mask)
     if width == 0:
         return TrackedObject(object_id, state, score, (0, 0, 0, 0), 0, (0.0, 0.0))
-    # Moments of the box's contents only: a small object should not cost a pass over the frame.
-    moments = cv2.moments(mask[y : y + height, x : x + width], binaryImage=True)
-    area = moments["m00"]
-    centroid = (x + moments["m10"] / area, y + moments["m01"] / area)
-    return TrackedObject(object_id, state, score, (x, y, x + width, y + height), int(area), centroid)
+    # Of the box's contents only: a small object should not cost a pass over the frame. Sums along both axes take a
+    # tenth of the time of moments.
+    inside = mask[y : y + height, x : x + width]
+    columns, rows = (cv2.reduce(inside, axis, cv2.REDUCE_SUM, dtype=cv2.CV_32S).ravel() for axis in (0, 1))
+    x, y, area = x + left, y + top, int(columns.sum())
+    centroid = (
+        x + float(np.dot(columns.astype(np.float64), np.arange(width))) / area,
+        y + float(np.dot(rows.astype(np.float64), np.arange(height))) / area,
+    )
+    return TrackedObject(object_id, state, score, (x, y, x + width, y + height), area, centroid)

@@ -551,17 +551,18 @@ class Tracker:
         """Masks at the source's size; keeps what the next frame's warp needs."""
         if outputs is None:
             return TrackResult(np.zeros((height, width), np.uint8), ())
-        labels = postprocess.label_map(outputs.logits, ids, height, width)
+        labels, windows = postprocess.paint(outputs.logits, ids, height, width)
         for prompt in prompts:
             if prompt.mask is not None:
                 postprocess.impose_mask(labels, prompt.object_id, prompt.mask)
+                windows.pop(prompt.object_id, None)
         objects = []
         masks = postprocess.probabilities(outputs.logits)
         self._masks.clear()
         for index, object_id in enumerate(ids):
             score = float(outputs.presence[index])
             state = ObjectState.TRACKED if score >= self._settings.presence_threshold else ObjectState.LOST
-            objects.append(postprocess.describe(labels, object_id, score, state))
+            objects.append(postprocess.describe(labels, object_id, score, state, windows.get(object_id)))
             if state is ObjectState.TRACKED:
                 # A LOST object's place is unknown, not "nowhere": no mask is carried to the next frame.
                 self._masks[object_id] = masks[index]
