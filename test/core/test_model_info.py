@@ -38,7 +38,9 @@ def products_by_hand(v: Variant, h: int, w: int, r: int, c: int, slots: int, obj
     head += objects * wide * (64 + 64 + 32 + 16) + objects * n * (7 * 64 + 64 * 64 * 9 + 64 * 32)
     head += objects * 4 * n * (32 * 32 * 9 + 32 * 16) + objects * 16 * n * (9 * 16 + 16 * 16 * 9 + 16 * 9)
     presence = objects * ((wide + 4) * 64 + 64)
-    compared = tokens * slots * (key + 2 + v.max_objects)
+    # Once by key and place, once by shares, once by key alone; what is known of tokens is brought to patches.
+    compared = tokens * slots * (key + 2 + v.max_objects + key) + key * (r * h * w + r * w * c)
+    compared += 2 * (h * r * c + h * c * w)
     written = (2 * key + objects + 2) * (r * h * w + r * w * c) + (tokens + 1) * objects * v.max_objects
     gate = (slots + tokens) * ((2 * key + 3) * 128 + 128 * 64 + 64)
     return (
