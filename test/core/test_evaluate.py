@@ -105,7 +105,12 @@ def start():
     running = []
 
     def start(command, **options):
-        running.append(subprocess.Popen([*map(str, command)], start_new_session=True, **options))
+        # A shell starts what it runs in the background deaf to Ctrl-C, and processes inherit that.
+        heard = signal.signal(signal.SIGINT, signal.SIG_DFL)
+        try:
+            running.append(subprocess.Popen([*map(str, command)], start_new_session=True, **options))
+        finally:
+            signal.signal(signal.SIGINT, heard)
         return running[-1]
 
     yield start
