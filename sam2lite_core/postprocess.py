@@ -1,10 +1,7 @@
 """From the graphs' logits to label maps at the source's size, and what can be read off them."""
 
-import functools
 import math
-import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -21,8 +18,6 @@ _AROUND = np.ones((7, 7), np.uint8)
 
 WIDE = 0.7
 """Share of the columns from which on all of them are interpolated at once, which saves a pass."""
-
-_THREADS = min(2, os.cpu_count() or 1)
 
 KERNEL_REACH = 4
 """Cells around an object that are interpolated with it: two that its logits reach, two that those are made of."""
@@ -59,8 +54,8 @@ def paint(
     seen = [pair for pair in zip(logits, object_ids, strict=True) if pair[0].max() > 0.0]
     # A frame of numbers to compare with costs more than all else, where there is no other object to compare with.
     best = np.zeros((height, width), np.float32) if len(seen) > 1 else None
-    enlarged = _all_enlarged([channel for channel, _ in seen], height, width)
-    for (_, object_id), (full, target) in zip(seen, enlarged, strict=True):
+    for channel, object_id in seen:
+        full, target = _enlarged(channel, height, width)
         windows[object_id] = target
         # OpenCV's stubs do not know that it compares with a number.
         ahead = cv2.compare(full, 0.0 if best is None else best[target], cv2.CMP_GT)  # type: ignore[arg-type]  # legal
@@ -69,29 +64,6 @@ def paint(
         if best is not None and object_id != seen[-1][1]:
             cv2.max(full, best[target], best[target])
     return labels, windows
-
-
-def _all_enlarged(channels: list[FloatArray], height: int, width: int) -> Iterator[tuple[FloatArray, Window]]:
-    """What `_enlarged` makes of each object; of several at a time where there are several."""
-
-    def enlarge(channel: FloatArray) -> tuple[FloatArray, Window]:
-        return _enlarged(channel, height, width)
-
-    # No more at once than there are threads: for a camera of 1080 lines each of them takes 8 MB.
-    several = _THREADS if len(channels) > 2 else 1
-    for start in range(0, len(channels), several):
-        some = channels[start : start + several]
-        yield from map(enlarge, some) if len(some) == 1 else _pool().map(enlarge, some)
-
-
-@functools.cache
-def _pool() -> ThreadPoolExecutor:
-    """Threads that interpolate; OpenCV lets go of Python's lock, but does not share out so small pictures by itself."""
-    return ThreadPoolExecutor(_THREADS, thread_name_prefix="paint")
-
-
-# A forked process has none of its parent's threads.
-os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
 def _enlarged(channel: FloatArray, height: int, width: int) -> tuple[FloatArray, Window]:

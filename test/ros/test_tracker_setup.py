@@ -25,10 +25,17 @@ def test_what_is_read_at_configure_reaches_the_tracker(monkeypatch):
         fixed_size = False
 
         def __init__(self, **options):
-            given.update(options)
+            given.update(options, measured=False)
+
+        @property
+        def deadline_ms(self):
+            return given["deadline_ms"]
 
         def configure(self, **changes):
             given.update(changes)
+
+        def measure_latency(self):
+            given["measured"] = True
 
     monkeypatch.setattr(tracker_setup, "Tracker", Noted)
     changes = {
@@ -39,6 +46,10 @@ def test_what_is_read_at_configure_reaches_the_tracker(monkeypatch):
     assert {name: given[name] for name in changes} == changes
     # Without a deadline there is nothing to control for.
     assert (given["deadline_ms"], given["controller"]) == (None, "off")
+    # A deadline may come while frames flow, and finds the device measured; no other controller wants that.
+    assert given["measured"]
+    tracker_setup.build_tracker(parameters(controller="plain", frame_deadline_ms=0.0))
+    assert not given["measured"]
     tracker_setup.build_tracker(parameters(controller="predictive"))
     assert (given["deadline_ms"], given["controller"]) == (33.3, "predictive")
 
