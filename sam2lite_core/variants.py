@@ -31,7 +31,9 @@ class Variant:
 
     Attributes:
         name: tiny, small or base.
-        stem: channels at strides 2, 4 and 8 of the convolutional stem.
+        stem: channels at strides 2, 4 and 8 of the encoder's convolutions.
+        trunk: whether those are the inverted residuals of `model.trunk`, which decide their own channels, rather than a
+            plain stem.
         width: channels of the encoder's tokens (stride 16).
         depth: number of encoder blocks.
         heads: attention heads of an encoder block.
@@ -51,6 +53,7 @@ class Variant:
     mlp_ratio: float
     memory_budget: int
     parameters_m: float
+    trunk: bool = False
     max_objects: int = 16
     key_width: int = 256
     decoder_width: int = 256
@@ -62,7 +65,7 @@ class Variant:
 
 
 VARIANTS = {
-    "tiny": Variant("tiny", (24, 48, 96), 192, 5, 6, 3.5, 256, 5.2),
+    "tiny": Variant("tiny", (16, 24, 40), 192, 1, 6, 2.0, 256, 5.2, trunk=True),
     "small": Variant("small", (48, 96, 192), 384, 5, 8, 4.0, 384, 12.8),
     "base": Variant("base", (64, 128, 256), 640, 7, 10, 3.75, 512, 38.4),
 }

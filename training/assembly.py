@@ -10,7 +10,7 @@ from torch import nn
 from sam2lite_core.errors import ModelFileError
 from sam2lite_core.model.student import Student
 from sam2lite_core.variants import get_variant
-from training import checkpoint
+from training import checkpoint, pretrained
 from training.config import PACKAGED, Phase, RunConfig, StageConfig
 from training.position import seed_of
 from training.teacher_cache import CachedTeacher
@@ -29,11 +29,20 @@ def phase_unroll(config: RunConfig, stage: StageConfig, phase: Phase) -> UnrollC
     return unroll if stage.prune else replace(unroll, selection="unbounded")
 
 
-def build_student(config: RunConfig, stage: StageConfig, start: Path | None) -> Student:
+def build_student(
+    config: RunConfig, stage: StageConfig, start: Path | None, *, restored: bool = False
+) -> Student:
     """The student that a stage trains, with the averaged weights of `start`, or with the seed's.
+
+    Args:
+        config: the run.
+        stage: this part of it.
+        start: the checkpoint to start from, if any.
+        restored: whether other weights will replace all of these.
 
     Raises:
         ModelFileError: the checkpoint cannot be read or is of another variant.
+        TeacherError: the published weights of the trunk cannot be read.
     """
     torch.manual_seed(seed_of(config.seed))
     student = Student(get_variant(config.variant))
@@ -42,6 +51,8 @@ def build_student(config: RunConfig, stage: StageConfig, start: Path | None) -> 
         if state["variant"] != config.variant:
             raise ModelFileError(f"{start}: is of variant {state['variant']}, the run of {config.variant}")
         _fill(student, state, start)
+    elif config.trunk is not None and not restored:
+        pretrained.fill_trunk(student, config.trunk)
     if stage.int8:
         # Only this stage pays for the import.
         from training.quantization import prepare

@@ -18,6 +18,7 @@ RENDERING = ("stills", "synthetic", "rendered")
 """Sources whose clips are rendered from stills alone."""
 
 PACKAGED = Path("packaged")
+"""Stands for the weights that `sam2lite[images]` installs."""
 
 TeacherName = Literal["none", "oracle", "student", "sam2", "edgetam"]
 
@@ -353,6 +354,8 @@ class RunConfig:
         accumulate: batches that make one step, on each process.
         threads: CPU threads; none leaves it to torch.
         init: checkpoint whose averaged weights to start from.
+        trunk: published weights that the encoder's trunk starts from where there is no `init`, see
+            `training.pretrained`; "packaged" for those that `sam2lite[images]` installs.
         log_every: steps between two lines of the log.
         stages: what is trained, in order.
         data: clips.
@@ -370,6 +373,7 @@ class RunConfig:
     accumulate: int = 1
     threads: int | None = None
     init: Path | None = None
+    trunk: Path | None = None
     log_every: int = 1
     stages: StagesConfig = field(default_factory=StagesConfig)
     data: DataConfig = field(default_factory=DataConfig)
@@ -380,7 +384,8 @@ class RunConfig:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
     def __post_init__(self) -> None:
-        get_variant(self.variant)
+        if self.trunk is not None and not get_variant(self.variant).trunk:
+            raise ConfigurationError(f"trunk is {self.trunk}, but the encoder of {self.variant} has no trunk")
         _at_least("seed", self.seed, 0)
         _at_least("accumulate", self.accumulate, 1)
         _at_least("log_every", self.log_every, 1)

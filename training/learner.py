@@ -43,7 +43,7 @@ def freeze(student: Student, names: tuple[str, ...]) -> list[nn.Module]:
 
     Args:
         student: its parameters are changed.
-        names: of its parts, as `encoder` or `key`.
+        names: of its parts and theirs, as `key` or `encoder.trunk`.
 
     Returns:
         The parts, which are to be kept in evaluation mode as well.
@@ -51,10 +51,11 @@ def freeze(student: Student, names: tuple[str, ...]) -> list[nn.Module]:
     Raises:
         ConfigurationError: it has no such part.
     """
-    parts = dict(student.named_children())
+    parts = {name: part for name, part in student.named_modules() if name}
     for name in names:
         if name not in parts:
-            raise ConfigurationError(f"frozen names {name!r}; a student's parts are {', '.join(parts)}")
+            largest = ", ".join(known for known, _ in student.named_children())
+            raise ConfigurationError(f"frozen names {name!r}; a student's parts are {largest}, and theirs")
         parts[name].requires_grad_(False)
     return [parts[name] for name in names]
 

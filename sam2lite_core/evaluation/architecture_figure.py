@@ -47,6 +47,8 @@ class Arrow:
 def boxes(variant: Variant) -> list[Box]:
     """The parts of the system, host to the left and right, the graph between them."""
     detail = ", ".join(map(str, variant.stem))
+    convolutions = f"{'inverted residuals' if variant.trunk else 'conv stem'} ({detail})"
+    blocks = "1 block" if variant.depth == 1 else f"{variant.depth} blocks"
     return [
         Box(50, 90, 190, 80, "Camera frame", ("any size, RGB",), HOST),
         Box(50, 240, 190, 90, "Resize", ("to the scale ρ, a rung of", f"{RUNGS[0]:g} … {RUNGS[-1]:g}"), HOST),
@@ -54,7 +56,7 @@ def boxes(variant: Variant) -> list[Box]:
         Box(50, 600, 190, 70, "Warp", ("masks of the last frame",), HOST),
         Box(50, 690, 190, 60, "Prompts", ("points, boxes, masks",), HOST),
         Box(310, 90, 190, 120, "Encoder",
-            (f"conv stem ({detail})", f"{variant.depth} blocks of width {variant.width},", "stride 16"), MODEL),
+            (convolutions, f"{blocks} of width {variant.width},", "stride 16"), MODEL),
         Box(560, 90, 190, 120, "Memory read",
             ("α = softmax(qKᵀ)", "readout αV, and by the same", "α each object's share"), MODEL),
         Box(810, 90, 190, 120, "Decoder",

@@ -21,7 +21,7 @@ from sam2lite_core.errors import ModelFileError
 from sam2lite_core.export.calibration import Feed
 from sam2lite_core.export.layers import KEEP, is_kept
 
-KEEP_ON_CPU = ("encoder.stem2",)
+KEEP_ON_CPU = ("encoder.stem2", "encoder.trunk.stem")
 """The first convolution reads three channels: in INT8 it was no faster, and the layout that it wants made the image's
 normalisation before it twelve times slower (19 ms instead of 1.7 at 480x864 on one Zen 4 core)."""
 

@@ -34,8 +34,8 @@ MOST_OBJECTS = 255
 SCOPES = "pkg.torch.onnx.name_scopes"
 """Where the exporter notes the modules that a node comes from, outermost first."""
 
-PART = re.compile(r"'student\.(encoder\.(?:stem|blocks)|[a-z_]+)")
-"""A module inside the student; the encoder's stem and blocks apart."""
+PART = re.compile(r"'student\.(encoder\.(?:stem|trunk|blocks)|[a-z_]+)")
+"""A module inside the student; the encoder's stem, trunk and blocks apart."""
 
 HALF = "_fp16"
 """Ends the name of an initializer that is kept as fp16."""

@@ -13,16 +13,16 @@ SHARED_BYTES = 1024
 
 
 def fold_batch_norms(student: Student) -> Student:
-    """A copy in evaluation mode whose stem holds convolutions with folded batch norms."""
+    """A copy in evaluation mode whose convolutions hold the batch norms that followed them."""
     folded = copy.deepcopy(student).eval()
-    for stem in _stems(folded):
-        convolution, norm = stem[0], stem[1]
-        if isinstance(norm, nn.Identity):
-            continue  # loaded from shipped weights, which are folded
+    for pair in folded.modules():
+        # Shipped weights are folded already, and hold no batch norms.
+        if not (isinstance(pair, nn.Sequential) and len(pair) > 1 and isinstance(pair[1], nn.BatchNorm2d)):
+            continue
+        convolution = pair[0]
         assert isinstance(convolution, nn.Conv2d)
-        assert isinstance(norm, nn.BatchNorm2d)
-        stem[0] = nn.utils.fuse_conv_bn_eval(convolution, norm)
-        stem[1] = nn.Identity()
+        pair[0] = nn.utils.fuse_conv_bn_eval(convolution, pair[1])
+        pair[1] = nn.Identity()
     return folded
 
 
@@ -40,7 +40,3 @@ def folded_student(variant: Variant) -> Student:
     """An untrained student of the shape that `fold_batch_norms` gives, to load shipped weights into."""
     return fold_batch_norms(Student(variant))
 
-
-def _stems(student: Student) -> tuple[nn.Sequential, ...]:
-    encoder = student.encoder
-    return encoder.stem2, encoder.stem4, encoder.stem8, encoder.stem16

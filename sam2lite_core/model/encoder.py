@@ -1,11 +1,13 @@
-"""Frame encoder: a convolutional stem and a short vision transformer at stride 16 (paper section 3.1)."""
+"""Frame encoder: convolutions and a short vision transformer at stride 16 (paper section 3.1)."""
 
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sam2lite_core.model.layers import Gelu, Linear, attend, conv_bn, pool2
+from sam2lite_core.model.trunk import Trunk
 from sam2lite_core.variants import Variant
 
 # ImageNet's channel statistics on 0..255; any fixed affine map would do, this one is what the field expects.
@@ -65,8 +67,8 @@ class Block(nn.Module):
         return tokens.transpose(1, 2).reshape(grid.shape)
 
 
-class Encoder(nn.Module):
-    """Image to features at strides 4, 8 and 16.
+class StemEncoder(nn.Module):
+    """Image to features at strides 4, 8 and 16: a plain convolutional stem, then all blocks.
 
     The stem's strides 4 and 8 go to the mask head: 16x16 patches alone cannot resolve objects under 32 px, the
     paper's first limitation (section 5.2).
@@ -99,3 +101,39 @@ class Encoder(nn.Module):
             grid = block(grid)
         normed = self.norm(grid.flatten(2).transpose(1, 2)).transpose(1, 2).reshape(grid.shape)
         return Features(stride4, stride8, normed)
+
+
+class TrunkEncoder(nn.Module):
+    """Image to features at strides 4, 8 and 16: a deep convolutional trunk, its stride 32 beside its stride 16, blocks.
+
+    Strides 4 and 8 go to the mask head, as from `StemEncoder`.
+    """
+
+    MIDDLE, HALF_RANGE = 127.0, 128.0  # what the published weights of the trunk were trained to see
+
+    def __init__(self, variant: Variant) -> None:
+        super().__init__()
+        self.trunk = Trunk()
+        *_, near, far = self.trunk.widths
+        self.side16 = nn.Conv2d(near, variant.width, 1)
+        self.side32 = nn.Conv2d(far, variant.width, 1, bias=False)
+        self.blocks = nn.ModuleList(
+            Block(variant.width, variant.heads, variant.mlp_ratio) for _ in range(variant.depth)
+        )
+        self.norm = nn.LayerNorm(variant.width)
+
+    def forward(self, image: Tensor) -> Features:
+        """Encode frames. image: (N, 3, H, W) float, 0..255 RGB, sides multiples of 16."""
+        stride4, stride8, near, far = self.trunk((image - self.MIDDLE) / self.HALF_RANGE)
+        height, width = near.shape[-2], near.shape[-1]
+        wide = F.interpolate(self.side32(far), scale_factor=2.0, mode="bilinear", align_corners=False)
+        grid = self.side16(near) + wide[..., :height, :width]
+        for block in self.blocks:
+            grid = block(grid)
+        normed = self.norm(grid.flatten(2).transpose(1, 2)).transpose(1, 2).reshape(grid.shape)
+        return Features(stride4, stride8, normed)
+
+
+def build_encoder(variant: Variant) -> StemEncoder | TrunkEncoder:
+    """The encoder of a variant, untrained."""
+    return TrunkEncoder(variant) if variant.trunk else StemEncoder(variant)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from sam2lite_core.model import memory
 from sam2lite_core.model.decoder import MaskHead, QueryDecoder
-from sam2lite_core.model.encoder import Encoder, Features
+from sam2lite_core.model.encoder import Features, build_encoder
 from sam2lite_core.model.gate import Gate
 from sam2lite_core.model.layers import Linear
 from sam2lite_core.model.memory import Bank
@@ -124,7 +124,7 @@ class Student(nn.Module):
         super().__init__()
         self.variant = variant
         width, key_width = variant.decoder_width, variant.key_width
-        self.encoder = Encoder(variant)
+        self.encoder = build_encoder(variant)
         self.key = Linear(variant.width, key_width)
         self.value = Linear(variant.width + 2, key_width)
         self.log_scale = nn.Parameter(torch.tensor(math.log(14.0)))

@@ -300,7 +300,7 @@ def test_a_converted_folder_tracks_like_the_student(converted, shipped, short_cl
     described = read_weights_info(folder / WEIGHTS_FILE)
     assert (described.precision, described.variant, described.note) == (precision, "tiny", info.note)
     errors = {entry.part: entry.error for entry in result.errors}
-    assert {"encoder.stem", "encoder.blocks", "key", "decoder", "head", "memory"} <= set(errors)
+    assert {"encoder.trunk", "encoder.blocks", "key", "decoder", "head", "memory"} <= set(errors)
     assert all(0.0 <= value < 0.2 for value in errors.values()) and errors["encoder.blocks"] > 0.0
 
 
@@ -312,7 +312,7 @@ def test_layers_run_in_int8_once_the_runtime_has_optimised_them(converted, tmp_p
     ort.InferenceSession(str(folder / STEP_FILE), options, providers=["CPUExecutionProvider"])
     operators = [node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node]
     assert operators.count("QLinearConv") + operators.count("QGemm") == len(result.int8_layers)
-    assert {"encoder.stem2.0", "key", "head.out", "gate.layers.0"} <= set(result.float_layers)
+    assert {"encoder.trunk.stem.0", "key", "head.out", "gate.layers.0"} <= set(result.float_layers)
     assert set(result.int8_layers).isdisjoint(result.float_layers)
 
 

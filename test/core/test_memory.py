@@ -258,8 +258,8 @@ def one_token(x: float = 0.5, share: float = 1.0, known: float = 1.0, angle: flo
     ("fresh", "expected"),
     [
         (one_token(), 1.0),
-        (one_token(angle=0.2), 1.0),  # cosine .980
-        (one_token(angle=0.3), 0.0),  # cosine .955
+        (one_token(angle=0.3), 1.0),  # cosine .955
+        (one_token(angle=0.5), 0.0),  # cosine .878
         (one_token(x=0.55), 1.0),
         (one_token(x=0.6), 0.0),
         (one_token(share=0.9), 1.0),
@@ -281,7 +281,7 @@ def test_distances_are_those_of_each_pair(seed: int, slots: int, fresh: int) -> 
     found, used = apart(bank, new)[0], bank.column("valid")[0] > 0.5
     for old in torch.nonzero(used).flatten().tolist():
         for one in range(fresh):
-            key = float((bank.key[0, old] - new.key[0, one]).square().sum()) / 0.25**2
+            key = float((bank.key[0, old] - new.key[0, one]).square().sum()) / 0.4**2
             place = float((bank.meta[0, old, :2] - new.meta[0, one, :2]).square().sum()) / 0.08**2
             assert float(found[one, old]) == pytest.approx(0.5 * (key + place), abs=2e-3)
     assert (found[:, ~used] > 1000.0).all()

@@ -198,7 +198,7 @@ def test_picture_is_xml_and_says_the_variant_s_numbers(name) -> None:
     text = " ".join(element.text or "" for element in root.iter("{http://www.w3.org/2000/svg}text"))
     for expected in (
         f"B = {variant.memory_budget} tokens",
-        f"blocks of width {variant.width}",
+        f"of width {variant.width}",
         f"{variant.queries} queries",
     ):
         assert expected in text

@@ -17,14 +17,43 @@ from sam2lite_core.variants import VARIANTS, Variant
 SMALL_CASE = Variant("case", (4, 6, 10), 12, 2, 3, 2.0, 70, 0.0, max_objects=5, queries=20, object_queries=3)
 
 
+TRUNK_CASE = dataclasses.replace(SMALL_CASE, stem=(16, 24, 40), depth=1, trunk=True)
+
+# Tan and Le (2019), table 1, up to the third repeat of stage 6: stride of input, kernel, stride, expansion, inputs, outputs.
+RESIDUALS = (
+    (2, 3, 1, 1, 32, 16),
+    (2, 3, 2, 6, 16, 24), (4, 3, 1, 6, 24, 24),
+    (4, 5, 2, 6, 24, 40), (8, 5, 1, 6, 40, 40),
+    (8, 3, 2, 6, 40, 80), (16, 3, 1, 6, 80, 80), (16, 3, 1, 6, 80, 80),
+    (16, 5, 1, 6, 80, 112), (16, 5, 1, 6, 112, 112), (16, 5, 1, 6, 112, 112),
+    (16, 5, 2, 6, 112, 192), (32, 5, 1, 6, 192, 192), (32, 5, 1, 6, 192, 192),
+)  # fmt: skip
+
+
+def stem_by_hand(v: Variant, n: int) -> int:
+    """Multiply-adds of the plain stem."""
+    sides = (64 * n, 16 * n, 4 * n, n)  # pixels at strides 2, 4, 8, 16
+    channels = (3, *v.stem, v.width)
+    return sum(side * 9 * a * b for side, a, b in zip(sides, channels, channels[1:], strict=False))
+
+
+def trunk_by_hand(v: Variant, n: int, pooled: int) -> int:
+    """Multiply-adds of the trunk, and of what joins its strides 16 and 32."""
+    pixels = {2: 64 * n, 4: 16 * n, 8: 4 * n, 16: n, 32: pooled}
+    total = pixels[2] * 27 * 32
+    for before, kernel, stride, expansion, inputs, outputs in RESIDUALS:
+        hidden, after = inputs * expansion, before * stride
+        total += pixels[before] * inputs * hidden * (expansion > 1)
+        total += pixels[after] * hidden * (kernel**2 + outputs)
+    return total + n * 112 * v.width + pooled * 192 * v.width
+
+
 def products_by_hand(v: Variant, h: int, w: int, r: int, c: int, slots: int, objects: int) -> int:
     """Multiply-adds of a frame of h x w patches that writes r x c tokens, from the paper's equations and design."""
     n, pooled, tokens = h * w, -(-h // 2) * -(-w // 2), r * c
     key, wide, queries = v.key_width, v.decoder_width, objects + v.queries - v.object_queries
     hidden = int(v.width * v.mlp_ratio)
-    sides = (64 * n, 16 * n, 4 * n, n)  # pixels at strides 2, 4, 8, 16
-    channels = (3, *v.stem, v.width)
-    stem = sum(side * 9 * a * b for side, a, b in zip(sides, channels, channels[1:], strict=False))
+    convolutions = trunk_by_hand(v, n, pooled) if v.trunk else stem_by_hand(v, n)
     block = n * v.width * 9 + 2 * n * v.width**2 + pooled * v.width * 2 * v.width
     block += 2 * n * pooled * v.width + 2 * n * v.width * hidden
     # Beside the key: the squared distance's three terms and the token's own; values are projected before they are read.
@@ -44,7 +73,7 @@ def products_by_hand(v: Variant, h: int, w: int, r: int, c: int, slots: int, obj
     written = (2 * key + objects + 2) * (r * h * w + r * w * c) + (tokens + 1) * objects * v.max_objects
     gate = (slots + tokens) * ((2 * key + 3) * 128 + 128 * 64 + 64)
     return (
-        stem
+        convolutions
         + v.depth * block
         + read
         + project
@@ -63,10 +92,11 @@ def products_by_hand(v: Variant, h: int, w: int, r: int, c: int, slots: int, obj
     [
         (SMALL_CASE, (2, 3, 2, 2, 9, 1)),
         (SMALL_CASE, (5, 4, 3, 2, 70, 4)),
+        (TRUNK_CASE, (5, 4, 3, 2, 70, 4)),
         (VARIANTS["tiny"], (15, 27, 15, 27, 256, 1)),
         (VARIANTS["tiny"], (30, 54, 15, 27, 256, 8)),
     ],
-    ids=["small", "more objects", "tiny at half", "tiny at full with eight"],
+    ids=["small", "more objects", "trunk", "tiny at half", "tiny at full with eight"],
 )
 def test_operations_of_a_frame_are_twice_the_products_by_hand(variant, case) -> None:
     torch = pytest.importorskip("torch", reason="needs torch: pip install 'sam2lite[export]'")
