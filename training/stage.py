@@ -74,9 +74,7 @@ class StageTraining:
             TeacherError: the teacher cannot be opened.
         """
         self.config, self.stage, self.accelerator, self.mixture = config, stage, accelerator, mixture
-        student = build_student(
-            config, stage, start if state is None else None, restored=state is not None
-        )
+        student = build_student(config, stage, start if state is None else None, restored=state is not None)
         self._frozen = freeze(student, stage.frozen)
         teacher, projection = open_teacher(config, student, accelerator.device)
         images, image_projection = open_image_teacher(config, student, accelerator.device)

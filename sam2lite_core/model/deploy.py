@@ -39,4 +39,3 @@ def round_to_half(student: Student) -> Student:
 def folded_student(variant: Variant) -> Student:
     """An untrained student of the shape that `fold_batch_norms` gives, to load shipped weights into."""
     return fold_batch_norms(Student(variant))
-

@@ -22,8 +22,8 @@ as a share of the frame, difference of the objects' shares."""
 UNCHANGED, STILL = 0.6, 0.8
 """A token is found unchanged where the squares of its distances in key and place, each over its limit, sum to less than
 the former; a scene is still where this share of all tokens, and of the anchors, is. Of the tokens kept from films in
-which something moves 4 to 69 in 100 were found unchanged, 76 at most; of those kept from a picture that repeats with noise
-of 4 grey levels 90 and more, but for one of fog and asphalt (74)."""
+which something moves 4 to 69 in 100 were found unchanged, 76 at most; of those kept from a picture that repeats with
+noise of 4 grey levels 90 and more, but for one of fog and asphalt (74)."""
 
 STILL_SHARE = 0.3
 """Share of the budget that a still scene may fill, unless anchors alone take more."""

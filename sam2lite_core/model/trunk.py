@@ -11,7 +11,14 @@ from torch import Tensor, nn
 STEM = 32
 """Channels of the first convolution, stride 2."""
 
-STAGES = ((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112), (3, 5, 2, 6, 192))
+STAGES = (
+    (1, 3, 1, 1, 16),
+    (2, 3, 2, 6, 24),
+    (2, 5, 2, 6, 40),
+    (3, 3, 2, 6, 80),
+    (3, 5, 1, 6, 112),
+    (3, 5, 2, 6, 192),
+)
 """Repeats, kernel, stride of the first, expansion and channels of every stage (Tan and Le, 2019, table 1)."""
 
 LATE = 5
@@ -87,7 +94,9 @@ class Trunk(nn.Module):
         for repeats, kernel, stride, expansion, outputs in STAGES:
             blocks = []
             for index in range(repeats):
-                blocks.append(InvertedResidual(inputs, outputs, kernel, stride if index == 0 else 1, expansion))
+                blocks.append(
+                    InvertedResidual(inputs, outputs, kernel, stride if index == 0 else 1, expansion)
+                )
                 inputs = outputs
             stages.append(nn.Sequential(*blocks))
         self.early, self.late = nn.ModuleList(stages[:LATE]), nn.ModuleList(stages[LATE:])

@@ -19,7 +19,8 @@ SMALL_CASE = Variant("case", (4, 6, 10), 12, 2, 3, 2.0, 70, 0.0, max_objects=5, 
 
 TRUNK_CASE = dataclasses.replace(SMALL_CASE, stem=(16, 24, 40), depth=1, trunk=True)
 
-# Tan and Le (2019), table 1, up to the third repeat of stage 6: stride of input, kernel, stride, expansion, inputs, outputs.
+# Tan and Le (2019), table 1, up to the third repeat of stage 6: the input's stride, kernel, stride, expansion, inputs,
+# outputs.
 RESIDUALS = (
     (2, 3, 1, 1, 32, 16),
     (2, 3, 2, 6, 16, 24), (4, 3, 1, 6, 24, 24),

@@ -73,7 +73,9 @@ def test_a_run_starts_from_them(small_run):
     state = checkpoint.load(last)["student"]
     published = torch.load(packaged_weights(), map_location="cpu", weights_only=True)
     assert torch.equal(state["encoder.trunk.stem.0.weight"], published["_conv_stem.weight"])
-    assert torch.equal(state["encoder.trunk.late.0.2.project.1.running_var"], published["_blocks.13._bn2.running_var"])
+    assert torch.equal(
+        state["encoder.trunk.late.0.2.project.1.running_var"], published["_blocks.13._bn2.running_var"]
+    )
 
 
 @pytest.mark.parametrize(
