@@ -384,7 +384,8 @@ class RunConfig:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
     def __post_init__(self) -> None:
-        if self.trunk is not None and not get_variant(self.variant).trunk:
+        variant = get_variant(self.variant)
+        if self.trunk is not None and not variant.trunk:
             raise ConfigurationError(f"trunk is {self.trunk}, but the encoder of {self.variant} has no trunk")
         _at_least("seed", self.seed, 0)
         _at_least("accumulate", self.accumulate, 1)

@@ -27,10 +27,10 @@ def test_nodes_are_summed_up_by_part() -> None:
 def test_every_part_of_the_student_is_timed(exported) -> None:
     found = profile.profile_parts(scale=0.5, threads=1, model=str(exported.folder), steps=3)
     parts = set(found["parts_ms"])
-    assert {"encoder.stem", "encoder.blocks", "decoder", "head", "gate", "memory"} <= parts
+    assert {"encoder.trunk", "encoder.blocks", "decoder", "head", "gate", "memory"} <= parts
     # Nothing but reordering is without a name, so the parts are the graph.
     assert parts <= {
-        "encoder", "encoder.stem", "encoder.blocks", "key", "value", "pixel", "readout", "pixel_norm", "decoder",
+        "encoder", "encoder.trunk", "encoder.blocks", "key", "value", "pixel", "readout", "pixel_norm", "decoder",
         "similarity", "head", "presence", "gate", "memory", "layout",
     }  # fmt: skip
     assert found["gflop_per_s"] == pytest.approx(found["gflop"] * 1e3 / found["graph_ms"], rel=0.02)
