@@ -67,6 +67,14 @@ class Block(nn.Module):
         return tokens.transpose(1, 2).reshape(grid.shape)
 
 
+def _attended(grid: Tensor, blocks: nn.ModuleList, norm: nn.Module) -> Tensor:
+    """Transformer blocks and a last norm over a map (N, C, h, w); the same shape."""
+    for block in blocks:
+        grid = block(grid)
+    normed: Tensor = norm(grid.flatten(2).transpose(1, 2)).transpose(1, 2).reshape(grid.shape)
+    return normed
+
+
 class StemEncoder(nn.Module):
     """Image to features at strides 4, 8 and 16: a plain convolutional stem, then all blocks.
 
@@ -97,10 +105,7 @@ class StemEncoder(nn.Module):
         stride4 = self.stem4(stride2)
         stride8 = self.stem8(stride4)
         grid = self.stem16(stride8)
-        for block in self.blocks:
-            grid = block(grid)
-        normed = self.norm(grid.flatten(2).transpose(1, 2)).transpose(1, 2).reshape(grid.shape)
-        return Features(stride4, stride8, normed)
+        return Features(stride4, stride8, _attended(grid, self.blocks, self.norm))
 
 
 class TrunkEncoder(nn.Module):
@@ -128,10 +133,7 @@ class TrunkEncoder(nn.Module):
         height, width = near.shape[-2], near.shape[-1]
         wide = F.interpolate(self.side32(far), scale_factor=2.0, mode="bilinear", align_corners=False)
         grid = self.side16(near) + wide[..., :height, :width]
-        for block in self.blocks:
-            grid = block(grid)
-        normed = self.norm(grid.flatten(2).transpose(1, 2)).transpose(1, 2).reshape(grid.shape)
-        return Features(stride4, stride8, normed)
+        return Features(stride4, stride8, _attended(grid, self.blocks, self.norm))
 
 
 def build_encoder(variant: Variant) -> StemEncoder | TrunkEncoder:

@@ -301,8 +301,11 @@ def test_a_converted_folder_tracks_like_the_student(converted, shipped, short_cl
     assert (described.precision, described.variant, described.note) == (precision, "tiny", info.note)
     errors = {entry.part: entry.error for entry in result.errors}
     assert {"encoder.trunk", "encoder.blocks", "key", "decoder", "head", "memory"} <= set(errors)
-    # The trunk's depthwise convolutions have one range for channels of very different sizes: .30 in INT8.
-    assert all(0.0 <= value < 0.4 for value in errors.values()) and errors["encoder.blocks"] > 0.0
+    # The trunk is .30 off in INT8 and hands that on to what reads it directly; the rest stays within .2.
+    assert all(0.0 <= value < 0.4 for value in errors.values())
+    far = {part for part, value in errors.items() if value >= 0.2}
+    assert far <= {"encoder", "encoder.trunk", "encoder.blocks", "key"}
+    assert errors["encoder.blocks"] > 0.0
 
 
 @pytest.mark.slow

@@ -142,7 +142,7 @@ def test_calibration_computes_in_floating_point_and_sets_every_range():
         eight, _ = prepared.encode(pictures())
     assert torch.equal(seen.stride16, plain.stride16)
     error = (eight.stride16 - plain.stride16).abs().mean() / plain.stride16.abs().mean()
-    assert 0.0 < error < 0.2
+    assert 0.0 < error < 0.15
     first = quantization.simulated_layers(prepared)["encoder.trunk.stem.0"]
     normalised = (pictures() - 127.0) / 128.0  # (pixel - MIDDLE) / HALF_RANGE of the trunk
     assert float(first.input_log_scale.exp()) * 127 == pytest.approx(float(normalised.abs().max()), rel=0.1)
@@ -187,14 +187,14 @@ def test_weights_and_ranges_learn_through_the_rounding(calibrated):
     encoder = [p for n, p in student.named_parameters() if n.startswith("encoder.")]
     optimizer = torch.optim.Adam(encoder, lr=3e-3)
     seen = []
-    for _ in range(25):
+    for _ in range(50):
         features, _ = student.encode(pictures())
         loss = nn.functional.mse_loss(features.stride16, target.stride16)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         seen.append(float(loss.detach()))
-    assert seen[-1] < 0.5 * seen[0]
+    assert seen[-1] < 0.3 * seen[0]
     total, _ = unroll(student)
     total.backward()
     blind = [n for n, layer in layers.items() if not layer.input_log_scale.grad.isfinite()]
