@@ -1,9 +1,11 @@
 """The predictive controller: a latency table picks the rung, the paper's PID trims it (design section 4)."""
 
 import math
+import statistics
 from dataclasses import replace
 
 from sam2lite_core.control.base import (
+    LONG,
     ROUNDING,
     ControllerConfig,
     ControllerState,
@@ -29,12 +31,18 @@ _KINSHIP, _FRESH_KINSHIP = 0.95, 0.6
 """How alike neighbouring rungs deviate. A new load meets all of them; what shows just after a change of rung rather
 says that the table was wrong about that rung."""
 
+_RELIEVED = 4
+"""Steps in a row that are faster than expected before a load counts as gone. Beside another process steps scatter so
+widely that none of them is a surprise by itself when it ends."""
+
+_RELIEF = 1.5
+"""Standard deviations of a single step by which these are faster on average: three of their mean."""
+
 _FRESH = 3
 """Steps after a change of rung that count as just after."""
 
 _SMALLEST_SURPRISE = 0.1
 _SPREADS = (0.02, 0.5)
-_SPREAD_GAIN = 0.03
 _OVERHEAD_GAIN = 0.1
 _SHORTEST_MS = 1e-3
 
@@ -46,7 +54,8 @@ class PredictiveController:
 
     It drops by as many rungs as it takes in one frame, and climbs by `max_change` a frame once `patience` frames in a
     row left room. A choice is kept until its 95th percentile leaves the middle between setpoint and deadline, so that
-    noise does not make it swing. The window shrinks only on the lowest rung, and only where that saves 3 % of a step.
+    noise does not make it swing; the one that a load drove it from counts as kept until it is back. The window shrinks
+    only on the lowest rung, and only where that saves 3 % of a step.
     """
 
     def __init__(self, config: ControllerConfig, table: LatencyTable | None) -> None:
@@ -99,7 +108,8 @@ class PredictiveController:
         config = self._config
         trim = config.kp * error + config.ki * integral + config.kd * derivative
         trim = clamp(trim, -config.max_change, config.max_change)
-        chosen = self._choose(state, known, trim)
+        struck = confirmed or known.surprise > 0.0
+        chosen = self._choose(state, known, trim, before.table if struck else None)
         return replace(chosen, integral=integral, derivative=derivative, error=error)
 
     def _errors(
@@ -119,16 +129,29 @@ class PredictiveController:
         derivative = config.derivative_memory * state.derivative + (1 - config.derivative_memory) * jump
         return error, clamp(state.integral + error, -config.integral_limit, config.integral_limit), derivative
 
-    def _choose(self, state: ControllerState, known: Prediction, trim: float) -> ControllerState:
-        """Drop, climb or stay."""
+    def _choose(
+        self, state: ControllerState, known: Prediction, trim: float, unloaded: LatencyTable | None
+    ) -> ControllerState:
+        """Drop, climb or stay. unloaded: the table as it was, where another load has just set in or seems to."""
         place = self._place(state)
         wanted = self._fitting(known, self._setpoint_ms, trim)
-        if self._fitting(known, self._keep_ms, trim) < place:
+        kept = self._fitting(known, self._keep_ms, trim)
+        if place >= known.home:
+            known = replace(known, home=0, unloaded=None)
+        if kept < place:
+            if unloaded is not None and place > known.home:
+                known = replace(known, home=place, unloaded=unloaded)
             return self._at(wanted, replace(known, settled=0, room=0))
+        if kept >= known.home:
+            # Where it stood it would have stayed: that it was away does not make the limit a narrower one.
+            wanted = max(wanted, known.home)
         known = replace(known, settled=known.settled + 1)
         if wanted <= place:
-            return self._at(place, replace(known, room=0))
-        room_for = wanted if known.room == 0 else min(wanted, known.room_for)
+            # A lone stall says nothing about room.
+            return self._at(place, known if known.surprise else replace(known, room=0))
+        # What the first half left room for was judged by what was still being learnt.
+        judged = known.room not in (0, self._config.patience // 2)
+        room_for = min(wanted, known.room_for) if judged else wanted
         known = replace(known, room=known.room + 1, room_for=room_for)
         if known.room < self._config.patience:
             return self._at(place, known)
@@ -188,30 +211,73 @@ def learn(known: Prediction, scale: float, deviation: float) -> Prediction:
         known: what was known before the step.
         scale: the step's rung.
         deviation: logarithm of measured over expected time.
+
+    A load that goes takes with it what it did to one rung and not to another, and how widely its steps scattered.
     """
     spread = known.table.spread
     limit = _surprise_limit(spread)
     fresh = known.settled < _FRESH
     kinship = _FRESH_KINSHIP if fresh else _KINSHIP
     surprise = 0.0
+    latest: tuple[float, ...] = ()
     if abs(deviation) > limit and known.surprise * deviation > 0:
         shift = math.copysign(min(abs(known.surprise), abs(deviation)), deviation)
         kinship = _FRESH_KINSHIP if fresh else 1.0
     else:
         if known.surprise:
             # It was a stall after all: those belong to the scatter, a change of load does not.
-            spread = _scattered(spread, limit)
+            known = _scattered(known, limit)
         if abs(deviation) <= limit:
-            shift, spread = _GAIN * deviation, _scattered(spread, abs(deviation))
+            before = () if known.settled == 0 else known.latest[1 - _RELIEVED :]
+            shift, latest = _GAIN * deviation, (*before, deviation)
+            known = _scattered(known, abs(deviation))
+            gone = _relief(latest, spread)
+            if gone is not None:
+                shift, calm = gone
+                known = replace(known, table=replace(known.table, spread=calm), seen=_RELIEVED)
+                kinship, latest = 1.0, ()
         else:
             shift, surprise = 0.0, deviation
-    table = known.table.scaled(scale, math.exp(shift), kinship, spread)
-    return replace(known, table=table, surprise=surprise)
+    table = known.table
+    if known.unloaded is not None and kinship == 1.0 and shift < 0.0:
+        # What the load did to one rung and not to another goes with it.
+        shift += math.log(
+            table.time_ms(scale, table.windows[-1]) / known.unloaded.time_ms(scale, table.windows[-1])
+        )
+        table = replace(known.unloaded, spread=table.spread)
+    table = table.scaled(scale, math.exp(shift), kinship)
+    return replace(known, table=table, surprise=surprise, latest=latest)
 
 
-def _scattered(spread: float, deviation: float) -> float:
-    """The spread after a step; a normal distribution's mean absolute deviation is sqrt(2 / pi) of its standard one."""
-    return clamp(spread + _SPREAD_GAIN * (math.sqrt(math.pi / 2) * deviation - spread), *_SPREADS)
+def _relief(latest: tuple[float, ...], spread: float) -> tuple[float, float] | None:
+    """Whether a load has gone, from the latest steps' deviations, each from the table as it was then.
+
+    Returns:
+        What is left to shift the table by, and the scatter of these steps; None if the load is still there.
+    """
+    if len(latest) < _RELIEVED:
+        return None
+    shifted, lasting = 0.0, []
+    for deviation in latest:
+        lasting.append(deviation + shifted)
+        shifted += _GAIN * deviation
+    faster = statistics.fmean(lasting)
+    if max(lasting) > -spread or faster > -max(_RELIEF * spread, _SMALLEST_SURPRISE):
+        return None
+    # The last of the shifts is not in the table yet.
+    left = faster - (shifted - _GAIN * latest[-1])
+    return left, clamp(statistics.stdev(lasting), *_SPREADS)
+
+
+def _scattered(known: Prediction, deviation: float) -> Prediction:
+    """With the spread after a step.
+
+    A normal distribution's mean absolute deviation is sqrt(2 / pi) of its standard one.
+    """
+    spread = known.table.spread
+    off = math.sqrt(math.pi / 2) * deviation - spread
+    seen = min(known.seen + 1, LONG)
+    return replace(known, table=replace(known.table, spread=clamp(spread + off / seen, *_SPREADS)), seen=seen)
 
 
 def _with_overhead(known: Prediction, overhead_ms: float) -> Prediction:

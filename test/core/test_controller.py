@@ -4,10 +4,12 @@ import math
 from dataclasses import replace
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sam2lite_core.control.base import Prediction, state_at
 from sam2lite_core.control.predictive import ladder
 from sam2lite_core.controller import (
     ControllerConfig,
@@ -318,6 +320,53 @@ def test_climbs_half_a_rung_a_frame_after_thirty_frames_of_room():
     assert first == 28  # the thirtieth frame of room, counting the one before the loop
     assert scales[first : first + 11] == [0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0, 1.0]
     assert state.prediction.room == 0
+
+
+def scattered(state, load, scatter, generator):
+    """Time of a step of the 29 ms device under a load that scatters it."""
+    return 29.0 * state.scale**2 * load * math.exp(scatter * generator.standard_normal())
+
+
+def test_a_load_that_hides_in_its_own_scatter_is_gone_after_four_faster_steps():
+    """With a spread of .3 half the time is no surprise: two standard deviations, where three would be one."""
+    controller, generator = predictive(29.0), np.random.default_rng(1)
+    state = controller.start()
+    for _ in range(200):
+        state = controller.update(state, scattered(state, 2.0, 0.3, generator))
+    loaded = state.prediction
+    assert loaded.table.spread > 0.2 and loaded.home == 5 and state.scale < 0.7
+    for step in range(4):
+        assert state.prediction.table.spread > 0.2, step
+        state = controller.update(state, scattered(state, 1.0, 0.02, generator))
+    gone = state.prediction.table
+    # Not a fifth of the way each step but all of it, and on every rung what it was before the load.
+    for rung in RUNGS:
+        assert gone.time_ms(rung, 8) == pytest.approx(29.0 * rung**2, rel=0.06)
+    assert gone.spread <= 0.1
+    for _ in range(60):
+        state = controller.update(state, scattered(state, 1.0, 0.02, generator))
+    assert state.scale == 1.0 and (state.prediction.home, state.prediction.unloaded) == (0, None)
+
+
+def test_four_fast_steps_within_the_scatter_are_no_relief():
+    controller = predictive(29.0, spread=0.3)
+    state = controller.start()
+    expected = state.prediction.table.time_ms(state.scale, 8)
+    for _ in range(4):
+        state = controller.update(state, expected * math.exp(-0.25))
+    assert state.prediction.table.spread > 0.2 and len(state.prediction.latest) == 4
+
+
+def test_where_a_load_drove_it_from_it_returns_although_it_would_not_have_gone_there():
+    """.9 of 37 ms has its 95th percentile between setpoint and deadline: enough to stay, not enough to climb."""
+    controller = predictive(37.0)
+    there = state_at(ControllerConfig(deadline_ms=DEADLINE), 0.9, 8.0)
+    state = controller.update(replace(there, prediction=Prediction(quadratic_table(37.0))), 37.0 * 0.81)
+    assert controller.start().scale == 0.8 and state.scale == 0.9
+    for load, frames in ((2.0, 50), (1.0, 60)):
+        for _ in range(frames):
+            state = controller.update(state, 37.0 * load * state.scale**2)
+        assert (state.scale == 0.9) == (load == 1.0)
 
 
 @pytest.mark.parametrize(
