@@ -32,8 +32,7 @@ class Variant:
     Attributes:
         name: tiny, small or base.
         stem: channels at strides 2, 4 and 8 of the encoder's convolutions.
-        trunk: whether those are the inverted residuals of `model.trunk`, which decide their own channels, rather than a
-            plain stem.
+        trunk: which of `model.trunk.SHAPES` those are, which decides their channels; None for a plain stem.
         width: channels of the encoder's tokens (stride 16).
         depth: number of encoder blocks.
         heads: attention heads of an encoder block.
@@ -53,7 +52,7 @@ class Variant:
     mlp_ratio: float
     memory_budget: int
     parameters_m: float
-    trunk: bool = False
+    trunk: str | None = None
     max_objects: int = 16
     key_width: int = 256
     decoder_width: int = 256
@@ -65,8 +64,8 @@ class Variant:
 
 
 VARIANTS = {
-    "tiny": Variant("tiny", (16, 24, 40), 192, 1, 6, 2.0, 256, 5.2, trunk=True),
-    "small": Variant("small", (48, 96, 192), 384, 5, 8, 4.0, 384, 12.8),
+    "tiny": Variant("tiny", (16, 24, 40), 192, 1, 6, 2.0, 256, 5.2, trunk="lite0"),
+    "small": Variant("small", (16, 24, 40), 384, 4, 8, 3.375, 384, 12.8, trunk="lite1"),
     "base": Variant("base", (64, 128, 256), 640, 7, 10, 3.75, 512, 38.4),
 }
 

