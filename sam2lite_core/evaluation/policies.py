@@ -85,7 +85,7 @@ def evaluate_policies(
         for budget in map(check_budget, budgets):
             chosen = replace(options, memory_policy=policy, memory_budget=budget)
             evaluation = _cell(
-                dataset, chosen, _cell_folder(out, policy, budget), prompt, workers, overwrite, progress, team
+                dataset, chosen, cell_folder(out, policy, budget), prompt, workers, overwrite, progress, team
             )
             cells.append(_summary(policy, budget, evaluation, out))
             if finished is not None:
@@ -106,11 +106,12 @@ def evaluate_policies(
 
 def anything_finished(out: Path, policies: Sequence[str], budgets: Sequence[int]) -> bool:
     """Whether `out` holds a cell of this table, or a sequence of one: what the same command does not do again."""
-    cells = [_cell_folder(out, policy, budget) for policy in policies for budget in budgets]
+    cells = [cell_folder(out, policy, budget) for policy in policies for budget in budgets]
     return any(Unfinished(folder).finished() for cell in cells for folder in (cell, unfinished_folder(cell)))
 
 
-def _cell_folder(out: Path, policy: str, budget: int) -> Path:
+def cell_folder(out: Path, policy: str, budget: int) -> Path:
+    """Where a cell of the table lies."""
     return out / f"{policy}-{budget}"
 
 
