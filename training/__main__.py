@@ -1,4 +1,4 @@
-"""`python -m training`: run, evaluate, cache-teacher, show-data.
+"""`python -m training`: run, evaluate, transplant, cache-teacher, show-data.
 
 What a command needs is imported when it runs, so that `--help` answers at once.
 """
@@ -170,6 +170,28 @@ def show_data(
 
     count = draw_samples(read_config(config, changes), stage, phase, clips, out)
     print(f"{count} clips drawn to {out}")
+
+
+@app.command()
+def transplant(
+    checkpoint: Annotated[Path, typer.Option(help="Of the student to start from.")],
+    variant: Annotated[str, typer.Option(help="Of the student to make.")],
+    pictures: Annotated[Path, typer.Option(help="Folder of JPEG or PNG pictures to fit the layers on.")],
+    out: Annotated[Path, typer.Option(help="Checkpoint to write, for `init` of a run.")],
+    count: Annotated[int, typer.Option(min=1, help="Pictures to look at.")] = 300,
+) -> None:
+    """Begin a student of another variant where one stands: what both have, the rest fitted to say the same."""
+    from sam2lite_core.files import check_json_path
+    from training import checkpoint as files
+    from training.assembly import load_average
+    from training.transplant import read_pictures
+    from training.transplant import transplant as begin
+
+    check_json_path(out)
+    content = begin(load_average(checkpoint)[1], variant, read_pictures(pictures, count))
+    files.save(out, content)
+    shares = ", ".join(f"{name} {share:.2f}" for name, share in content["fit"].items())
+    print(f"{out}: {variant}; variance explained: {shares}")
 
 
 if __name__ == "__main__":
