@@ -329,8 +329,8 @@ def eval_long(
     root: Annotated[Path, typer.Option(help="Folder in DAVIS's layout.")],
     out: Annotated[Path, typer.Option(help="Folder for the table; a killed run goes on there.")],
     sequences: SequencesOption = None,
-    minutes: Annotated[float, typer.Option(help="Length of each video.")] = 5.0,
-    fps: Annotated[float, typer.Option(help="Frames a second of the data.")] = 24.0,
+    minutes: Annotated[int, typer.Option(help="Length of each video.")] = 5,
+    fps: Annotated[float, typer.Option(help="Frames a second of the data; DAVIS has 24.")] = 24.0,
     policies: Annotated[
         str, typer.Option(help="Memory policies, comma-separated.")
     ] = "learned,fifo,random,uniform",

@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from sam2lite_core.errors import ConfigurationError
 from sam2lite_core.model.student import Student
 from sam2lite_core.model.trunk import InvertedResidual, Trunk
 from training.config import PACKAGED
@@ -21,10 +22,12 @@ def fill_trunk(student: Student, path: Path) -> None:
             variant's trunk is; or "packaged" for those that it installs. Nothing in the file is executed.
 
     Raises:
+        ConfigurationError: the variant has no trunk.
         TeacherError: the file is missing or holds other weights.
     """
     shape = student.variant.trunk
-    assert shape is not None
+    if shape is None:
+        raise ConfigurationError(f"the encoder of {student.variant.name} has no trunk; choose tiny or small")
     if path == PACKAGED:
         path = packaged_weights(shape)
     try:

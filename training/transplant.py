@@ -24,12 +24,10 @@ from sam2lite_core.model.student import Student
 from sam2lite_core.variants import get_variant
 from training.config import PACKAGED
 from training.pretrained import fill_trunk
+from training.teachers.images import RIDGE
 
 SIZE = (240, 432)
 """Pictures are cut to this height and width, px: scale 0.5's own."""
-
-RIDGE = 10.0
-"""Added to the diagonal of the sums of squares, which count patches: features of thousands of them outweigh it."""
 
 READERS = {
     16: ("key", "value", "pixel", "prompt.shared16"),
@@ -204,7 +202,8 @@ def read_pictures(folder: Path, count: int, batch: int = 8) -> list[Tensor]:
     found = list_images(folder)
     if not found:
         raise SourceError(f"{folder}: no JPEG or PNG picture in this folder")
-    chosen = found[:: max(1, len(found) // count)][:count]
+    number = min(count, len(found))
+    chosen = [found[index * len(found) // number] for index in range(number)]
     pictures = [torch.from_numpy(_cut(read_image(path))).permute(2, 0, 1) for path in chosen]
     return [torch.stack(pictures[start : start + batch]) for start in range(0, len(pictures), batch)]
 

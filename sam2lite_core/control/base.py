@@ -106,13 +106,14 @@ class Prediction:
         table: step times as they are now.
         surprise: logarithm of measured over expected time of the latest step, when it lay outside the scatter and
             waits to be confirmed by the next; 0 otherwise.
-        latest: logarithms of measured over expected time of the latest steps on this rung, oldest first, by the table
-            as it was before all of them.
+        latest: logarithms of measured over expected time of the latest steps on this rung, oldest first, each by the
+            table as it was at that step.
         seen: steps that the table's spread is an average of.
         settled: steps since scale or window last changed.
-        room: frames in a row that left room for a better choice.
+        room: frames in a row, lone stalls apart, that left room for a better choice.
         room_for: the least of what the later half of them left room for, as a place on the controller's ladder.
-        home: the place that another load drove the controller from, until it is back; 0 for none.
+        home: scale and window that another load drove the controller from, until it is back; None for none. Of several
+            loads, the first's.
         unloaded: the table as it was when that load set in; None for none.
         overhead_ms: what a frame costs outside the step, smoothed; None before the first.
         overhead_spread_ms: its mean absolute deviation.
@@ -125,7 +126,7 @@ class Prediction:
     settled: int = 0
     room: int = 0
     room_for: int = 0
-    home: int = 0
+    home: tuple[float, int] | None = None
     unloaded: LatencyTable | None = None
     overhead_ms: float | None = None
     overhead_spread_ms: float = 0.0

@@ -53,9 +53,9 @@ class PredictiveController:
     """Chooses the highest rung whose 95th percentile, by the latency table, fits within the setpoint.
 
     It drops by as many rungs as it takes in one frame, and climbs by `max_change` a frame once `patience` frames in a
-    row left room. A choice is kept until its 95th percentile leaves the middle between setpoint and deadline, so that
-    noise does not make it swing; the one that a load drove it from counts as kept until it is back. The window shrinks
-    only on the lowest rung, and only where that saves 3 % of a step.
+    row, lone stalls apart, left room. A choice is kept until its 95th percentile leaves the middle between setpoint and
+    deadline, so that noise does not make it swing; the one that a load drove it from counts as kept until it is back.
+    The window shrinks only on the lowest rung, and only where that saves 3 % of a step.
     """
 
     def __init__(self, config: ControllerConfig, table: LatencyTable | None) -> None:
@@ -85,13 +85,10 @@ class PredictiveController:
 
     def resume(self, state: ControllerState) -> ControllerState:
         """The state moved inside this configuration's limits; what is known about the device is kept."""
-        affordable = [
-            place
-            for place, (scale, window) in enumerate(self._ladder)
-            if scale <= state.scale + ROUNDING and window <= state.window
-        ]
         known = state.prediction or Prediction(self._table)
-        return self._at(max(affordable, default=0), replace(known, room=0, room_for=0))
+        # Places of another ladder, and steps of another rung, say nothing here.
+        known = replace(known, latest=(), settled=0, room=0, room_for=0)
+        return self._at(self._affordable((state.scale, state.window)), known)
 
     def update(self, state: ControllerState, measured_ms: float, overhead_ms: float = 0.0) -> ControllerState:
         """The state after a step that took `measured_ms` of wall clock.
@@ -136,15 +133,16 @@ class PredictiveController:
         place = self._place(state)
         wanted = self._fitting(known, self._setpoint_ms, trim)
         kept = self._fitting(known, self._keep_ms, trim)
-        if place >= known.home:
-            known = replace(known, home=0, unloaded=None)
+        home = 0 if known.home is None else self._affordable(known.home)
+        if place >= home:
+            known = replace(known, home=None, unloaded=None)
         if kept < place:
-            if unloaded is not None and place > known.home:
-                known = replace(known, home=place, unloaded=unloaded)
+            if unloaded is not None and place > home:
+                known = replace(known, home=self._ladder[place], unloaded=unloaded)
             return self._at(wanted, replace(known, settled=0, room=0))
-        if kept >= known.home:
+        if kept >= home:
             # Where it stood it would have stayed: that it was away does not make the limit a narrower one.
-            wanted = max(wanted, known.home)
+            wanted = max(wanted, home)
         known = replace(known, settled=known.settled + 1)
         if wanted <= place:
             # A lone stall says nothing about room.
@@ -178,6 +176,15 @@ class PredictiveController:
         shorter = [place for place, level in enumerate(self._ladder) if level[1] < config.max_window]
         return max((p for p in shorter if known.table.time_ms(*self._ladder[p]) <= budget_ms), default=0)
 
+    def _affordable(self, level: Level) -> int:
+        """The best place on the ladder that is no better than a level, which another ladder may have had."""
+        places = [
+            place
+            for place, (scale, window) in enumerate(self._ladder)
+            if scale <= level[0] + ROUNDING and window <= level[1]
+        ]
+        return max(places, default=0)
+
     def _place(self, state: ControllerState) -> int:
         """Where a state stands on the ladder."""
         return self._ladder.index((state.scale, state.window))
@@ -205,48 +212,49 @@ def learn(known: Prediction, scale: float, deviation: float) -> Prediction:
     """Correct the table by one step.
 
     An ordinary deviation moves the table a little; a surprise moves nothing until the next step confirms it, and then
-    everything at once, by the smaller of the two.
+    everything at once, by the smaller of the two. A load that goes takes with it how widely its steps scattered, and
+    what it did to one rung and not to another.
 
     Args:
         known: what was known before the step.
         scale: the step's rung.
         deviation: logarithm of measured over expected time.
-
-    A load that goes takes with it what it did to one rung and not to another, and how widely its steps scattered.
     """
     spread = known.table.spread
     limit = _surprise_limit(spread)
     fresh = known.settled < _FRESH
-    kinship = _FRESH_KINSHIP if fresh else _KINSHIP
-    surprise = 0.0
-    latest: tuple[float, ...] = ()
     if abs(deviation) > limit and known.surprise * deviation > 0:
         shift = math.copysign(min(abs(known.surprise), abs(deviation)), deviation)
-        kinship = _FRESH_KINSHIP if fresh else 1.0
-    else:
-        if known.surprise:
-            # It was a stall after all: those belong to the scatter, a change of load does not.
-            known = _scattered(known, limit)
-        if abs(deviation) <= limit:
-            before = () if known.settled == 0 else known.latest[1 - _RELIEVED :]
-            shift, latest = _GAIN * deviation, (*before, deviation)
-            known = _scattered(known, abs(deviation))
-            gone = _relief(latest, spread)
-            if gone is not None:
-                shift, calm = gone
-                known = replace(known, table=replace(known.table, spread=calm), seen=_RELIEVED)
-                kinship, latest = 1.0, ()
-        else:
-            shift, surprise = 0.0, deviation
-    table = known.table
-    if known.unloaded is not None and kinship == 1.0 and shift < 0.0:
-        # What the load did to one rung and not to another goes with it.
-        shift += math.log(
-            table.time_ms(scale, table.windows[-1]) / known.unloaded.time_ms(scale, table.windows[-1])
+        known = replace(known, surprise=0.0, latest=())
+        if shift < 0.0 and not fresh and known.unloaded is not None:
+            return _without_load(known, known.unloaded, scale, shift)
+        return replace(
+            known, table=known.table.scaled(scale, math.exp(shift), _FRESH_KINSHIP if fresh else 1.0)
         )
-        table = replace(known.unloaded, spread=table.spread)
-    table = table.scaled(scale, math.exp(shift), kinship)
-    return replace(known, table=table, surprise=surprise, latest=latest)
+    if known.surprise:
+        # It was a stall after all: those belong to the scatter, a change of load does not.
+        known = _scattered(known, limit)
+    if abs(deviation) > limit:
+        return replace(known, surprise=deviation, latest=())
+    before = () if known.settled == 0 else known.latest[1 - _RELIEVED :]
+    known = replace(_scattered(known, abs(deviation)), surprise=0.0, latest=(*before, deviation))
+    unloaded = known.unloaded
+    gone = None if unloaded is None else _relief(known.latest, spread)
+    if unloaded is not None and gone is not None:
+        shift, calm = gone
+        table = replace(known.table, spread=max(calm, unloaded.spread))
+        known = replace(known, table=table, latest=(), seen=_RELIEVED)
+        return _without_load(known, unloaded, scale, shift)
+    kinship = _FRESH_KINSHIP if fresh else _KINSHIP
+    return replace(known, table=known.table.scaled(scale, math.exp(_GAIN * deviation), kinship))
+
+
+def _without_load(known: Prediction, unloaded: LatencyTable, scale: float, shift: float) -> Prediction:
+    """With the table as it was before the load, moved so that this rung's time is the present one, shifted."""
+    window = unloaded.windows[-1]
+    shift += math.log(known.table.time_ms(scale, window) / unloaded.time_ms(scale, window))
+    table = replace(unloaded, spread=known.table.spread).scaled(scale, math.exp(shift), 1.0)
+    return replace(known, table=table)
 
 
 def _relief(latest: tuple[float, ...], spread: float) -> tuple[float, float] | None:

@@ -4,6 +4,7 @@ The picture needs `pip install 'sam2lite[figures]'`.
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,21 +17,16 @@ from sam2lite_core.evaluation.metrics import ObjectScores
 from sam2lite_core.evaluation.policies import cell_folder
 from sam2lite_core.evaluation.results import Evaluation, SequenceResult
 
-FPS = 24.0
-"""Frames a second that DAVIS was published with."""
-
-MINUTES = 5.0
-
 COLOURS = {"learned": "#1f6fb4", "fifo": "#d2691e", "random": "#8a8f98", "uniform": "#3d9970"}
 
 
-def frames_of(minutes: float, fps: float) -> int:
+def frames_of(minutes: int, fps: float) -> int:
     """Frames of so many minutes.
 
     Raises:
-        ConfigurationError: less than two minutes, which leave nothing to compare, or no rate.
+        ConfigurationError: less than two minutes, which leave nothing to compare, or minutes without a frame or end.
     """
-    if not fps > 0.0 or not minutes >= 2.0:
+    if not (1.0 <= 60.0 * fps < math.inf) or minutes < 2:
         raise ConfigurationError(
             f"{minutes:g} minutes at {fps:g} frames/s; give at least 2 minutes, and a positive rate"
         )
@@ -38,7 +34,7 @@ def frames_of(minutes: float, fps: float) -> int:
 
 
 def by_minute(result: SequenceResult, fps: float) -> list[float]:
-    """Mean J&F of a sequence in each minute, averaged over its objects, 0..1; the last minute may be a short one."""
+    """Mean J&F of a sequence in each minute, averaged over its objects, 0..1."""
     means = []
     for entry in _objects(result):
         minutes = (np.asarray(entry.frames) / (60.0 * fps)).astype(int)

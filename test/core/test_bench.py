@@ -120,15 +120,15 @@ def test_every_combination_of_models(monkeypatch, tmp_path) -> None:
     monkeypatch.setattr(bench_models, "random_model", lambda name, folder: made.append(name) or folder)
     found = list(bench_models.models(SMALL, "all", "all", "auto,fp32", tmp_path))
     assert len(found) == 3 * 2 * 2
-    assert made == ["small", "base"]
-    assert [weights for _, weights in found] == ["shipped"] * 4 + ["random"] * 8
+    assert made == ["base"]
+    assert [weights for _, weights in found] == ["shipped"] * 8 + ["random"] * 4
     assert {(s.variant, s.backend, s.precision) for s, _ in found} == {
         (v, b, p)
         for v in ("tiny", "small", "base")
         for b in ("onnxruntime", "torch")
         for p in ("auto", "fp32")
     }
-    assert [s.model for s, _ in found[::4]] == [None, str(tmp_path / "small"), str(tmp_path / "base")]
+    assert [s.model for s, _ in found[::4]] == [None, None, str(tmp_path / "base")]
 
 
 @pytest.mark.parametrize(
@@ -149,8 +149,8 @@ def test_models_that_cannot_be_chosen(variants, backends, model, message, tmp_pa
 
 def test_random_weights_name_what_they_need(monkeypatch, tmp_path) -> None:
     monkeypatch.setitem(sys.modules, "sam2lite_core.export.random_weights", None)
-    with pytest.raises(ConfigurationError, match=r"no weights ship for small.*sam2lite\[export\]"):
-        bench_models.random_model("small", tmp_path / "small")
+    with pytest.raises(ConfigurationError, match=r"no weights ship for base.*sam2lite\[export\]"):
+        bench_models.random_model("base", tmp_path / "base")
 
 
 def test_the_command_writes_json_and_tables(tmp_path, capsys) -> None:

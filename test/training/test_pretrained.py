@@ -115,4 +115,6 @@ def test_another_size_of_the_network_is_refused():
 
 def test_a_variant_without_a_trunk_refuses_its_weights():
     with pytest.raises(ConfigurationError, match="the encoder of base has no trunk"):
+        fill_trunk(Student(get_variant("base")), PACKAGED)
+    with pytest.raises(ConfigurationError, match="the encoder of base has no trunk"):
         RunConfig(variant="base", trunk=PACKAGED)

@@ -26,6 +26,7 @@ class Looped:
     count: int
 
     def __post_init__(self) -> None:
+        """Check the count."""
         if self.count < 2:
             raise ConfigurationError(f"{self.count} frames of each sequence; give at least 2")
 
