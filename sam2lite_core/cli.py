@@ -19,6 +19,7 @@ from sam2lite_core import __version__
 from sam2lite_core.cli_bag import bag_app, eval_bag
 from sam2lite_core.cli_bench import app as bench_app
 from sam2lite_core.cli_eval import eval_app
+from sam2lite_core.cli_eval_policies import eval_long, eval_policies
 from sam2lite_core.cli_export import export
 from sam2lite_core.cli_options import (
     BackendOption,
@@ -44,6 +45,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 eval_app.command("bag")(eval_bag)
+eval_app.command("policies")(eval_policies)
+eval_app.command("long")(eval_long)
 app.add_typer(eval_app, name="eval")
 app.add_typer(bench_app, name="bench")
 app.add_typer(bag_app, name="bag")
