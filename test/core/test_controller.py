@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sam2lite_core.control.base import LONG, Prediction, state_at
-from sam2lite_core.control.predictive import ladder, learn
+from sam2lite_core.control.learning import learn
+from sam2lite_core.control.predictive import ladder
 from sam2lite_core.controller import (
     ControllerConfig,
     ControllerState,
