@@ -150,8 +150,8 @@ def product_rate(side: int = PRODUCT_SIDE) -> float:
 
 
 def markdown(profiles: list[dict[str, Any]]) -> str:
-    """The profiles as a Markdown table, a column per profile."""
-    parts = sorted({part for p in profiles for part in p["parts_ms"]}, key=lambda n: -_most(profiles, n))
+    """The profiles as a Markdown table, a column per profile; the dearest part first, equals by name."""
+    parts = sorted({part for p in profiles for part in p["parts_ms"]}, key=lambda n: (-_most(profiles, n), n))
     head = [f"{p['variant']}, scale {p['scale']:g}" for p in profiles]
     lines = ["| part, ms | " + " | ".join(head) + " |", "|---" * (len(head) + 1) + "|"]
     for part in parts:

@@ -23,6 +23,15 @@ def test_nodes_are_summed_up_by_part() -> None:
     assert profile.parts_of(events, 3) == {"gate": 1.5, "layout": 0.5}
 
 
+def test_the_table_is_the_same_in_every_process() -> None:
+    names = ["value", "pixel", "key", "head", "gate", "layout", "memory", "readout"]
+    times = {"graph_ms": 9.0, "gflop": 1.0, "gflop_per_s": 111.1, "product_gflop_per_s": None}
+    of = {"variant": "tiny", "scale": 0.5, "parts_ms": dict.fromkeys(names, 0.5) | {"decoder": 5.0}, **times}
+    rows = profile.markdown([of]).splitlines()[2:]
+    # The dearest first; among equals the name decides, since a set's own order differs between processes.
+    assert [row.split(" | ")[0].removeprefix("| ") for row in rows[:9]] == ["decoder", *sorted(names)]
+
+
 @pytest.mark.slow
 def test_every_part_of_the_student_is_timed(exported) -> None:
     found = profile.profile_parts(scale=0.5, threads=1, model=str(exported.folder), steps=3)
