@@ -7,6 +7,7 @@ import torch
 from sam2lite_core.export.onnx import example_inputs, fold_batch_norms
 from sam2lite_core.model import graphs
 from sam2lite_core.model.cost import parameters_by_part
+from sam2lite_core.model.decoder import ToOneMap
 from sam2lite_core.model.layers import attend, pool2
 from sam2lite_core.model.student import (
     Student,
@@ -95,6 +96,17 @@ def test_attend_is_softmax_attention() -> None:
     query, key, value = torch.randn(3, 1, 2, 4, 8, generator=torch.Generator().manual_seed(1))
     expected = torch.nn.functional.scaled_dot_product_attention(query, key, value)
     assert torch.allclose(attend(query, key, value), expected, atol=1e-6)
+
+
+def test_one_map_is_an_ordinary_convolution_and_loads_its_weights() -> None:
+    ordinary, apart = torch.nn.Conv2d(16, 1, 3, 1, 1), ToOneMap(16)
+    state = ordinary.state_dict()
+    apart.load_state_dict(state)
+    assert state["weight"].shape == (1, 16, 3, 3)  # what was given is as it was
+    assert set(apart.state_dict()) == set(state)
+    grid = torch.randn(2, 16, 5, 7)
+    torch.testing.assert_close(apart(grid), ordinary(grid), atol=1e-5, rtol=1e-5)
+    apart.load_state_dict(apart.state_dict())
 
 
 def test_soft_aggregation_is_stm_s() -> None:
