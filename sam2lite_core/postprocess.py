@@ -19,6 +19,13 @@ _AROUND = np.ones((7, 7), np.uint8)
 WIDE = 0.7
 """Share of the columns from which on all of them are interpolated at once, which saves a pass."""
 
+LEVELS = 92.0
+"""Levels of a byte that the largest logit is worth: what the cubic kernel overshoots in one direction, 3/8 at most,
+stays inside the byte. Enlarging and comparing bytes takes half the time that floats take."""
+
+BOUNDARY = 127
+"""The highest level outside an object. A logit of 0 lies at 127.5, so that rounding moves a boundary neither way."""
+
 KERNEL_REACH = 4
 """Cells around an object that are interpolated with it: two that its logits reach, two that those are made of."""
 
@@ -32,6 +39,9 @@ def probabilities(logits: FloatArray) -> FloatArray:
 
 def label_map(logits: FloatArray, object_ids: Sequence[int], height: int, width: int) -> LabelMap:
     """The most likely object of every source pixel.
+
+    Logits are compared in levels, 92 of them worth the largest: where the two best answers lie within two or three
+    levels of each other, a pixel may go to either.
 
     Args:
         logits: (K, h, w) object against background.
@@ -52,13 +62,16 @@ def paint(
     labels = np.zeros((height, width), dtype)
     windows: dict[int, Window] = {}
     seen = [pair for pair in zip(logits, object_ids, strict=True) if pair[0].max() > 0.0]
-    # A frame of numbers to compare with costs more than all else, where there is no other object to compare with.
-    best = np.zeros((height, width), np.float32) if len(seen) > 1 else None
+    if not seen:
+        return labels, windows
+    levels = LEVELS / float(max(-logits.min(), logits.max()))
+    # A frame to compare with costs more than all else, where there is no other object to compare with.
+    best = np.full((height, width), BOUNDARY, np.uint8) if len(seen) > 1 else None
     for channel, object_id in seen:
-        full, target = _enlarged(channel, height, width)
+        full, target = _enlarged(channel, levels, height, width)
         windows[object_id] = target
         # OpenCV's stubs do not know that it compares with a number.
-        ahead = cv2.compare(full, 0.0 if best is None else best[target], cv2.CMP_GT)  # type: ignore[arg-type]  # legal
+        ahead = cv2.compare(full, BOUNDARY if best is None else best[target], cv2.CMP_GT)  # type: ignore[arg-type]  # legal
         # NumPy takes thirty times as long to write where a mask says.
         cv2.copyTo(np.full(full.shape, object_id, dtype), ahead, labels[target])
         if best is not None and object_id != seen[-1][1]:
@@ -66,18 +79,21 @@ def paint(
     return labels, windows
 
 
-def _enlarged(channel: FloatArray, height: int, width: int) -> tuple[FloatArray, Window]:
-    """An object's logits at the source's size, where they can be positive.
+def _enlarged(
+    channel: FloatArray, levels: float, height: int, width: int
+) -> tuple[NDArray[np.uint8], Window]:
+    """An object's logits as levels at the source's size, where they can be positive.
 
     The rest of the frame need not be interpolated, which for a small object is most of the work.
 
     Args:
         channel: (h, w) logits, some of them positive.
+        levels: how many a logit is worth.
         height, width: source size in px.
 
     Returns:
-        (r, c) logits, and the rows and columns of the source where they belong. Cubic: a boundary inside a cell of 8 px
-        is read off its neighbours' slopes too, .3 J&F at scale .5.
+        (r, c) levels, above BOUNDARY where logits are positive, and the rows and columns of the source where they
+        belong. Cubic: a boundary inside a cell of 8 px is read off its neighbours' slopes too, .3 J&F at scale .5.
     """
     # The cubic kernel's negative weights make values between low and low / 3.2 overshoot into the positive; low is
     # the least of the cells that a pixel is made of.
@@ -86,15 +102,16 @@ def _enlarged(channel: FloatArray, height: int, width: int) -> tuple[FloatArray,
     (top, upper) = _aligned(y, y + rows, channel.shape[0], height)
     left = _first_pixel(x - KERNEL_REACH, channel.shape[1], width)
     right = width - _first_pixel(channel.shape[1] - x - columns - KERNEL_REACH, channel.shape[1], width)
+    cells = np.rint(channel[top] * np.float32(levels) + np.float32(BOUNDARY + 0.5)).astype(np.uint8)
     if right - left > WIDE * width:
-        full = cv2.resize(channel[top], (width, upper.stop - upper.start), interpolation=cv2.INTER_CUBIC)
-        return np.asarray(full, dtype=np.float32), (upper, slice(0, width))
+        full = cv2.resize(cells, (width, upper.stop - upper.start), interpolation=cv2.INTER_CUBIC)
+        return np.asarray(full, dtype=np.uint8), (upper, slice(0, width))
     # One axis after the other, as OpenCV does by itself: columns of pixels can be cut anywhere, where columns of cells
     # and of pixels may have no common edge but the frame's.
-    wide = cv2.resize(channel[top], (width, top.stop - top.start), interpolation=cv2.INTER_CUBIC)
+    wide = cv2.resize(cells, (width, top.stop - top.start), interpolation=cv2.INTER_CUBIC)
     size = (right - left, upper.stop - upper.start)
     full = cv2.resize(np.ascontiguousarray(wide[:, left:right]), size, interpolation=cv2.INTER_CUBIC)
-    return np.asarray(full, dtype=np.float32), (upper, slice(left, right))
+    return np.asarray(full, dtype=np.uint8), (upper, slice(left, right))
 
 
 def _first_pixel(cell: int, cells: int, pixels: int) -> int:
