@@ -1,4 +1,4 @@
-"""`python -m training`: run, evaluate, transplant, cache-teacher, show-data.
+"""`python -m training`: run, evaluate, ablate, transplant, cache-teacher, show-data.
 
 What a command needs is imported when it runs, so that `--help` answers at once.
 """
@@ -62,13 +62,22 @@ def read_config(path: Path, changes: Sequence[str] | None) -> "RunConfig":
     from training import typed_yaml
     from training.config import RunConfig
 
+    return typed_yaml.load(RunConfig, find_config(path), changes or ())
+
+
+def find_config(path: Path) -> Path:
+    """The file of a path, or of a name in `training/configs`.
+
+    Raises:
+        ConfigurationError: there is none.
+    """
     named = CONFIGS / f"{path}.yaml"
     if not path.exists() and named.is_file():
         path = named
     if not path.is_file():
         names = sorted(str(p.relative_to(CONFIGS).with_suffix("")) for p in CONFIGS.rglob("*.yaml"))
         raise ConfigurationError(f"{path}: no such file; training/configs has {', '.join(names)}")
-    return typed_yaml.load(RunConfig, path, changes or ())
+    return path
 
 
 @app.command()
@@ -133,6 +142,40 @@ def evaluate(
     )
     write_json(json_file, result_document(result))
     Console().print(score_table(result))
+
+
+@app.command()
+def ablate(
+    config: ConfigOption,
+    out: Annotated[
+        Path, typer.Option(help="Folder for the runs and the table; a killed command goes on there.")
+    ],
+    rows: Annotated[str | None, typer.Option(help="Rows, with commas between them; all by default.")] = None,
+    seeds: Annotated[str, typer.Option(help="Seeds of each row, with commas between them.")] = "0,1",
+    clips: Annotated[int, typer.Option(min=1, help="Rendered clips with a long occlusion.")] = 10,
+    threads: Annotated[int | None, typer.Option(help="CPU threads of the scored tracker.")] = None,
+    changes: SetOption = None,
+) -> None:
+    """Fork stage 2 from one checkpoint (`--set init=FILE`) into the paper's ablations, score them, make the table."""
+    from sam2lite_core.files import write_atomically, write_json
+    from training import typed_yaml
+    from training.ablation import make_forks, row_names, run_forks
+    from training.ablation_table import markdown, read_scores, summarise
+
+    document = typed_yaml.read_document(find_config(config), changes or ())
+    chosen = row_names() if rows is None else [name.strip() for name in rows.split(",") if name.strip()]
+    try:
+        numbers = [int(seed) for seed in seeds.split(",")]
+    except ValueError:
+        raise ConfigurationError(f"--seeds {seeds!r}: give whole numbers with commas between them") from None
+    forks = make_forks(document, chosen, numbers, out)
+    whole = run_forks(forks, clips, threads=threads, tell=lambda line: print(line, flush=True))
+    content = summarise(read_scores(out))
+    write_json(out / "ablations.json", content)
+    table = markdown(content)
+    write_atomically(out / "ablations.md", table.encode())
+    print(table)
+    raise SystemExit(0 if whole else 1)
 
 
 @app.command("cache-teacher")

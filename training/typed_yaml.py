@@ -32,23 +32,43 @@ def load(kind: type[T], path: Path, overrides: Sequence[str] = ()) -> T:
     Raises:
         ConfigurationError: naming the file, the key and what is allowed.
     """
-    document = read_document(path)
-    for override in overrides:
-        document = merge(document, parse_override(override))
+    document = read_document(path, overrides)
     try:
         return build(kind, document)
     except ConfigurationError as error:
         raise ConfigurationError(f"{path}: {error}") from None
 
 
-def read_document(path: Path, below: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """The file's mapping, laid over that of its base.
+def read_document(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The file's mapping, laid over that of its base, and overrides as `load` takes them over both.
 
     Raises:
-        ConfigurationError: a file is missing, no YAML mapping, or builds on itself.
+        ConfigurationError: a file is missing, no YAML mapping, or builds on itself; or an override is no `a.b=value`.
     """
+    document = _over_base(path, ())
+    for override in overrides:
+        document = merge(document, parse_override(override))
+    return document
+
+
+def _over_base(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
     if path.resolve() in below:
         raise ConfigurationError(f"{path}: builds on itself")
+    document = read_mapping(path)
+    base = document.pop(BASE, None)
+    if base is None:
+        return document
+    if not isinstance(base, str):
+        raise ConfigurationError(f"{path}: {BASE} is {base!r}, expected the name of a file beside this one")
+    return merge(_over_base(path.parent / base, (*below, path.resolve())), document)
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """What the file itself says, its base as a name.
+
+    Raises:
+        ConfigurationError: the file is missing or no YAML mapping.
+    """
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -59,12 +79,7 @@ def read_document(path: Path, below: tuple[Path, ...] = ()) -> dict[str, Any]:
         document = {}
     if not isinstance(document, dict) or not all(isinstance(key, str) for key in document):
         raise ConfigurationError(f"{path}: must hold keys and values, as in `variant: tiny`")
-    base = document.pop(BASE, None)
-    if base is None:
-        return document
-    if not isinstance(base, str):
-        raise ConfigurationError(f"{path}: {BASE} is {base!r}, expected the name of a file beside this one")
-    return merge(read_document(path.parent / base, (*below, path.resolve())), document)
+    return document
 
 
 def parse_override(text: str) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Small runs for the tests of training: tiny frames, a few drawn stills, no data."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
+from sam2lite_core.evaluation.rendered import render_clip
+from sam2lite_core.label_map import write_label_map
 from training import typed_yaml
 from training.config import RunConfig
 
@@ -35,6 +38,33 @@ def small_run(tmp_path: Path):
         return typed_yaml.build(RunConfig, typed_yaml.merge(document, changes or {}))
 
     return make
+
+
+@pytest.fixture
+def small_davis(tmp_path: Path) -> Path:
+    """Four drawn frames in DAVIS's layout, as sequence `bodies`."""
+    root = tmp_path / "davis"
+    clip = render_clip(0, height=96, width=128, frames=4)
+    for index, (image, labels) in enumerate(zip(clip.frames, clip.label_maps, strict=True)):
+        for kind in ("JPEGImages", "Annotations"):
+            (root / kind / "bodies").mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(root / f"JPEGImages/bodies/{index:05d}.jpg"), image[..., ::-1])
+        write_label_map(root / f"Annotations/bodies/{index:05d}.png", labels)
+    return root
+
+
+@pytest.fixture
+def exported(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, str]]:
+    """Students that were to be exported, and their notes: exports take a minute and are tested by themselves; the files
+    that ship stand in."""
+    students: list[tuple[Any, str]] = []
+
+    def export(student: Any, folder: Path, note: str) -> None:
+        students.append((student, note))
+        shutil.copytree(Path(__file__).resolve().parents[2] / "sam2lite_core/weights/tiny", folder)
+
+    monkeypatch.setattr("training.export.export_student", export)
+    return students
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,8 +12,6 @@ import numpy as np
 import pytest
 import torch
 
-from sam2lite_core.evaluation.rendered import render_clip
-from sam2lite_core.label_map import write_label_map
 from training import checkpoint, typed_yaml
 from training.__main__ import main
 from training.datasets.stream import SKIPPED, Mixture, batches, checked
@@ -153,23 +150,9 @@ def test_a_bad_cache_is_named(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_is_scored_by_the_davis_protocol(
-    small_run, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    small_run, small_davis: Path, exported: list[Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    exported = []
-
-    def export(student: Any, folder: Path, note: str) -> None:
-        """Exports are tested by themselves and take a minute; the files that ship stand in."""
-        exported.append((student, note))
-        shutil.copytree(ROOT / "sam2lite_core/weights/tiny", folder)
-
-    monkeypatch.setattr("training.export.export_student", export)
-    clip = render_clip(0, height=96, width=128, frames=4)
-    for index, (image, labels) in enumerate(zip(clip.frames, clip.label_maps, strict=True)):
-        for kind in ("JPEGImages", "Annotations"):
-            (tmp_path / "davis" / kind / "bodies").mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(tmp_path / f"davis/JPEGImages/bodies/{index:05d}.jpg"), image[..., ::-1])
-        write_label_map(tmp_path / f"davis/Annotations/bodies/{index:05d}.png", labels)
-    config = small_run({"evaluation": {"root": str(tmp_path / "davis"), "policy": "fifo", "budget": 64}})
+    config = small_run({"evaluation": {"root": str(small_davis), "policy": "fifo", "budget": 64}})
     assert Runner(config, (2,), resume=False, max_minutes=1e-6).run() == 0
     path = checkpoint.newest(config.folder / CHECKPOINTS)
     assert path is not None
