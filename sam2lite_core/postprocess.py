@@ -23,8 +23,13 @@ LEVELS = 92.0
 """Levels of a byte that the largest logit is worth: what the cubic kernel overshoots in one direction, 3/8 at most,
 stays inside the byte. Enlarging and comparing bytes takes half the time that floats take."""
 
+MOST = 32.0
+"""Logits are drawn as no larger: what a foreign model puts where nothing is, -1024, would leave no levels for the
+rest."""
+
 BOUNDARY = 127
-"""The highest level outside an object. A logit of 0 lies at 127.5, so that rounding moves a boundary neither way."""
+"""The level of a logit of 0 and the highest outside an object. Levels are rounded up, so that each stands for logits on
+either side of what it says, half a level lower, and boundaries move neither way."""
 
 KERNEL_REACH = 4
 """Cells around an object that are interpolated with it: two that its logits reach, two that those are made of."""
@@ -40,8 +45,8 @@ def probabilities(logits: FloatArray) -> FloatArray:
 def label_map(logits: FloatArray, object_ids: Sequence[int], height: int, width: int) -> LabelMap:
     """The most likely object of every source pixel.
 
-    Logits are compared in levels, 92 of them worth the largest: where the two best answers lie within two or three
-    levels of each other, a pixel may go to either.
+    Logits are compared in levels, 92 of them worth the largest: where the best answers lie within two or three levels
+    of each other, a pixel may go to the one that comes first.
 
     Args:
         logits: (K, h, w) object against background.
@@ -64,7 +69,7 @@ def paint(
     seen = [pair for pair in zip(logits, object_ids, strict=True) if pair[0].max() > 0.0]
     if not seen:
         return labels, windows
-    levels = LEVELS / float(max(-logits.min(), logits.max()))
+    levels = LEVELS / min(MOST, max(float(np.abs(channel).max()) for channel, _ in seen))
     # A frame to compare with costs more than all else, where there is no other object to compare with.
     best = np.full((height, width), BOUNDARY, np.uint8) if len(seen) > 1 else None
     for channel, object_id in seen:
@@ -102,7 +107,8 @@ def _enlarged(
     (top, upper) = _aligned(y, y + rows, channel.shape[0], height)
     left = _first_pixel(x - KERNEL_REACH, channel.shape[1], width)
     right = width - _first_pixel(channel.shape[1] - x - columns - KERNEL_REACH, channel.shape[1], width)
-    cells = np.rint(channel[top] * np.float32(levels) + np.float32(BOUNDARY + 0.5)).astype(np.uint8)
+    clipped = np.clip(channel[top], -MOST, MOST)
+    cells = (np.ceil(clipped * np.float32(levels)) + BOUNDARY).astype(np.uint8)
     if right - left > WIDE * width:
         full = cv2.resize(cells, (width, upper.stop - upper.start), interpolation=cv2.INTER_CUBIC)
         return np.asarray(full, dtype=np.uint8), (upper, slice(0, width))

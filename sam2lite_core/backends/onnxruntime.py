@@ -73,9 +73,25 @@ class Device:
         return chosen if self.name == "cpu" else [*chosen, CPU]
 
 
-SPIN_US = 20
-"""How long a worker spins for its next node, microseconds. Releases from before ONNX Runtime's pull request 27916
-(2026) ignore it, and their workers spin for milliseconds."""
+SPIN_US = "20"
+"""How long a worker spins for its next node, microseconds."""
+
+SPIN_SINCE = (1, 27)
+"""The first release that surely can be told so (pull request 27916 of 2026); earlier ones spin for long or not at all."""
+
+
+def spinning(version: str) -> dict[str, str]:
+    """How workers are to wait for the next node of a graph, as session options of an ONNX Runtime.
+
+    A graph of a thousand nodes has the next one soon: sleeping costs 3 of 28 ms at scale .5. But who spins while
+    another process has the other core uses up the share of time in which the scheduler would have let it go first:
+    beside a hog on one of two cores a step's 90th percentile is 63 to 82 ms with a spinning worker, 40 to 49 with one
+    that spins for 20 microseconds or not at all (docs/benchmarks/speed.md).
+    """
+    release = tuple(int(part) for part in version.split(".")[:2])
+    if release < SPIN_SINCE:
+        return {"session.intra_op.allow_spinning": "0"}
+    return {"session.intra_op.spin_duration_us": SPIN_US}
 
 
 def choose_device(name: str, available: Sequence[str]) -> Device:
@@ -128,12 +144,9 @@ def open_session(
     if profile is not None:
         options.enable_profiling = True
         options.profile_file_prefix = str(profile)
-    # Workers wait spinning for the next node, which a graph of a thousand nodes has soon (3 of 28 ms at scale .5), but
-    # not for long: who spins while another process has the other core uses up the share of time in which the scheduler
-    # would have let it go first. Beside a hog on one of two cores a step's 90th percentile is then 44 ms, not 68, and
-    # without a hog nothing is lost.
-    options.add_session_config_entry("session.intra_op.spin_duration_us", str(SPIN_US))
-    # Nor for the next frame: the camera driver and DDS need the cores.
+    for name, value in spinning(ort.__version__).items():
+        options.add_session_config_entry(name, value)
+    # Nor do workers spin between frames: the camera's driver and DDS need the cores.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     try:
         session = ort.InferenceSession(

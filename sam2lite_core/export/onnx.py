@@ -22,7 +22,12 @@ from sam2lite_core.backends.files import INFO_KEY, PROMPT_FILE, STEP_FILE, TRANS
 from sam2lite_core.errors import ConfigurationError
 from sam2lite_core.export.package import check_folder, describe, replace_files, stamp
 from sam2lite_core.model import graphs
-from sam2lite_core.model.deploy import SHARED_BYTES, fold_batch_norms, round_to_half
+from sam2lite_core.model.deploy import (
+    SHARED_BYTES,
+    fold_batch_norms,
+    round_to_half,
+    split_last_convolution,
+)
 from sam2lite_core.model.graphs import example_inputs
 from sam2lite_core.model.student import Student
 from sam2lite_core.variants import PATCH
@@ -246,9 +251,10 @@ def export_student(student: Student, folder: Path, note: str = "", max_objects: 
         raise ConfigurationError(f"max_objects is {max_objects}; choose 1 to {MOST_OBJECTS}")
     ready = round_to_half(fold_batch_norms(student))
     ready.variant = replace(student.variant, max_objects=max_objects or student.variant.max_objects)
+    traced = split_last_convolution(ready)
     models = {
-        STEP_FILE: trace(graphs.StepGraph(ready), prompt=False),
-        PROMPT_FILE: trace(graphs.PromptGraph(ready), prompt=True),
+        STEP_FILE: trace(graphs.StepGraph(traced), prompt=False),
+        PROMPT_FILE: trace(graphs.PromptGraph(traced), prompt=True),
     }
     info = describe(student, note, ready.variant.max_objects)
     weights = move_weights(models, ready, {INFO_KEY: json.dumps(info)})

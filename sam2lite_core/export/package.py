@@ -11,7 +11,7 @@ import onnx
 
 from sam2lite_core.backends.files import ENGINES, FORMAT, INFO_KEY, PROMPT_FILE, STEP_FILE, WEIGHTS_FILE
 from sam2lite_core.errors import ModelFileError
-from sam2lite_core.model.cost import flops_by_rung, parameters_by_part
+from sam2lite_core.model.cost import count_variant
 from sam2lite_core.model.student import Student
 
 OURS = frozenset({STEP_FILE, PROMPT_FILE, WEIGHTS_FILE, "MODEL_CARD.md", ENGINES})
@@ -29,13 +29,15 @@ def describe(
         max_objects: objects that the graphs hold at once; the student's own when None.
         precision: of the graphs: fp32, fp16 or int8.
     """
+    parameters, flops = count_variant(student.variant)
     return {
         "format": FORMAT,
         "variant": student.variant.name,
         "max_objects": max_objects or student.variant.max_objects,
         "memory_budget": student.variant.memory_budget,
-        "parameters": parameters_by_part(student),
-        "flops_per_frame": flops_by_rung(student),
+        # Of the variant: a student whose batch norms are folded already has fewer.
+        "parameters": parameters,
+        "flops_per_frame": flops,
         "note": note,
         "precision": precision,
     }

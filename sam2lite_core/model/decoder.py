@@ -1,7 +1,5 @@
 """Compact cross-attention decoder and mask head (paper section 3.1, design section 4)."""
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -88,38 +86,6 @@ class QueryDecoder(nn.Module):
         return queries[:, :count], queries[:, count:]
 
 
-class ToOneMap(nn.Conv2d):
-    """A 3x3 convolution to a single map, as one of each channel by itself and their sum.
-
-    The arithmetic is the same. Runtimes compute sixteen channels at once on a CPU, so that a convolution to one costs
-    them as much as to sixteen: with eight objects, .9 ms at scale .5 (`sam2lite bench objects`).
-    """
-
-    ones: Tensor
-
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels, channels, 3, 1, 1, groups=channels, bias=False)
-        # All channels feed the map, so that it begins as an ordinary convolution of so many would.
-        bound = (9 * channels) ** -0.5
-        nn.init.uniform_(self.weight, -bound, bound)
-        self.bias = nn.Parameter(torch.empty(1).uniform_(-bound, bound))
-        self.register_buffer("ones", torch.ones(1, channels, 1, 1), persistent=False)
-
-    def forward(self, grid: Tensor) -> Tensor:
-        """(N, C, h, w) to (N, 1, h, w)."""
-        apart = F.conv2d(grid, self.weight, padding=1, groups=self.in_channels)
-        return F.conv2d(apart, self.ones, self.bias)
-
-    def _load_from_state_dict(
-        self, state_dict: dict[str, Tensor], prefix: str, *args: Any, **options: Any
-    ) -> None:
-        """Take the weight of an ordinary convolution (1, C, 3, 3) too, as earlier checkpoints have it."""
-        name = f"{prefix}weight"
-        if name in state_dict and state_dict[name].shape == (1, self.in_channels, 3, 3):
-            state_dict[name] = state_dict[name].reshape(self.weight.shape)
-        super()._load_from_state_dict(state_dict, prefix, *args, **options)
-
-
 class MaskHead(nn.Module):
     """Per-object maps and shared detail to mask logits at stride 4.
 
@@ -142,7 +108,7 @@ class MaskHead(nn.Module):
         self.shared4 = nn.Conv2d(c4, narrow, 1)
         self.warp4 = nn.Conv2d(1, narrow, 3, 1, 1, bias=False)
         self.conv4 = nn.Conv2d(narrow, narrow, 3, 1, 1)
-        self.out = ToOneMap(narrow)
+        self.out = nn.Conv2d(narrow, 1, 3, 1, 1)
         # The answer starts from what memory and flow say; without it the head leans on the flow alone for an hour.
         self.prior = nn.Parameter(torch.tensor([1.5, 1.0]))
         self.sizes = (wide, wide, middle, narrow)

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 
 from sam2lite_core.backends.base import (
@@ -19,7 +20,7 @@ from sam2lite_core.backends.base import (
     StepOutputs,
 )
 from sam2lite_core.backends.files import PROMPT_FILE, STEP_FILE, WEIGHTS_FILE, find_model
-from sam2lite_core.backends.onnxruntime import Device, choose_device, open_session
+from sam2lite_core.backends.onnxruntime import Device, choose_device, open_session, spinning
 from sam2lite_core.backends.registry import open_backend
 from sam2lite_core.errors import BackendError, ModelFileError, Sam2LiteError
 from sam2lite_core.evaluation.rendered import render_clip
@@ -399,3 +400,18 @@ def test_a_provider_that_cannot_start_is_no_silent_cpu() -> None:
     folder = find_model(get_variant("tiny"), None)
     with pytest.raises(BackendError, match="CUDAExecutionProvider could not start"):
         open_session(folder / STEP_FILE, 1, None, Device("cuda"))
+
+
+@pytest.mark.parametrize("version", ["1.16.0", "1.23.2", "1.26.0", "1.27.0", "1.31.1", "2.0.0"])
+def test_workers_do_not_spin_for_long_in_any_release(version: str) -> None:
+    options = spinning(version)
+    old = version < "1.27"
+    assert options == (
+        {"session.intra_op.allow_spinning": "0"} if old else {"session.intra_op.spin_duration_us": "20"}
+    )
+
+
+def test_a_session_is_told_how_to_wait(exported) -> None:
+    options = open_session(exported.folder / STEP_FILE, 1).get_session_options()
+    for name, value in spinning(ort.__version__).items():
+        assert options.get_session_config_entry(name) == value

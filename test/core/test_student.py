@@ -7,7 +7,7 @@ import torch
 from sam2lite_core.export.onnx import example_inputs, fold_batch_norms
 from sam2lite_core.model import graphs
 from sam2lite_core.model.cost import parameters_by_part
-from sam2lite_core.model.decoder import ToOneMap
+from sam2lite_core.model.deploy import ToOneMap, split_last_convolution
 from sam2lite_core.model.layers import attend, pool2
 from sam2lite_core.model.student import (
     Student,
@@ -98,15 +98,11 @@ def test_attend_is_softmax_attention() -> None:
     assert torch.allclose(attend(query, key, value), expected, atol=1e-6)
 
 
-def test_one_map_is_an_ordinary_convolution_and_loads_its_weights() -> None:
-    ordinary, apart = torch.nn.Conv2d(16, 1, 3, 1, 1), ToOneMap(16)
-    state = ordinary.state_dict()
-    apart.load_state_dict(state)
-    assert state["weight"].shape == (1, 16, 3, 3)  # what was given is as it was
-    assert set(apart.state_dict()) == set(state)
-    grid = torch.randn(2, 16, 5, 7)
-    torch.testing.assert_close(apart(grid), ordinary(grid), atol=1e-5, rtol=1e-5)
-    apart.load_state_dict(apart.state_dict())
+def test_what_is_traced_says_the_same(student: Student) -> None:
+    split = split_last_convolution(student)
+    assert isinstance(split.head.out, ToOneMap) and isinstance(student.head.out, torch.nn.Conv2d)
+    grid = torch.randn(2, student.head.out.in_channels, 5, 7)
+    torch.testing.assert_close(split.head.out(grid), student.head.out(grid), atol=1e-5, rtol=1e-5)
 
 
 def test_soft_aggregation_is_stm_s() -> None:
