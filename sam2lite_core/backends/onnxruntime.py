@@ -77,7 +77,7 @@ SPIN_US = "20"
 """How long a worker spins for its next node, microseconds."""
 
 SPIN_SINCE = (1, 27)
-"""The first release that surely can be told so (pull request 27916 of 2026); earlier ones spin for long or not at all."""
+"""The first release that surely can be told so (pull request 27916, 2026); earlier ones spin for long or not at all."""
 
 
 def spinning(version: str) -> dict[str, str]:
