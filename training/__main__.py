@@ -162,20 +162,25 @@ def ablate(
     from training.ablation import make_forks, row_names, run_forks
     from training.ablation_table import markdown, read_scores, summarise
 
-    document = typed_yaml.read_document(find_config(config), changes or ())
+    path = find_config(config)
+    document = typed_yaml.read_document(path, changes or ())
     chosen = row_names() if rows is None else [name.strip() for name in rows.split(",") if name.strip()]
     try:
         numbers = [int(seed) for seed in seeds.split(",")]
     except ValueError:
         raise ConfigurationError(f"--seeds {seeds!r}: give whole numbers with commas between them") from None
-    forks = make_forks(document, chosen, numbers, out)
-    whole = run_forks(forks, clips, threads=threads, tell=lambda line: print(line, flush=True))
+    try:
+        forks = make_forks(document, chosen, numbers, out)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{path}: {error}") from None
+    if not run_forks(forks, clips, threads=threads, tell=lambda line: print(line, flush=True)):
+        print("stopped; the same command goes on")
+        raise SystemExit(130)
     content = summarise(read_scores(out))
     write_json(out / "ablations.json", content)
     table = markdown(content)
     write_atomically(out / "ablations.md", table.encode())
     print(table)
-    raise SystemExit(0 if whole else 1)
 
 
 @app.command("cache-teacher")

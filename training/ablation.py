@@ -4,6 +4,7 @@ A fork that is scored is not run again, and one that was interrupted goes on, so
 the scores say is `training.ablation_table`'s affair.
 """
 
+import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,11 +20,17 @@ from sam2lite_core.evaluation.results import Evaluation
 from sam2lite_core.files import write_json
 from training import checkpoint, typed_yaml
 from training.config import RunConfig, StagesConfig
-from training.runner import CHECKPOINTS, Runner
+from training.runner import CHECKPOINTS, CONFIG_FILE, Runner, differences
 
 ROWS = Path(__file__).parent / "configs" / "ablations"
 FULL = "full"
 """The row that the others are compared with."""
+
+NOT_FORKED = ("from_scratch",)
+"""Rows that have no start in common with the others."""
+
+MAY_DIFFER = ("threads", "log_every", "checkpoints", "folder", "data.workers", "data.prefetch")
+"""Parts of a configuration that decide nothing about what is compared."""
 
 STAGE = 2
 OCCLUSIONS = "long_occlusion"
@@ -53,17 +60,21 @@ class Fork:
 
 
 def row_names() -> list[str]:
-    """All rows; the one that the others are compared with comes first."""
+    """All rows that can be forked; the one that the others are compared with comes first."""
     names = sorted(path.stem for path in ROWS.glob("*.yaml"))
-    return [FULL, *(name for name in names if name != FULL)]
+    return [FULL, *(name for name in names if name not in (FULL, *NOT_FORKED))]
 
 
 def row_changes(row: str) -> dict[str, Any]:
     """What a row changes, whatever the configuration it is laid over.
 
     Raises:
-        ConfigurationError: no such row.
+        ConfigurationError: no such row, or one that cannot be forked.
     """
+    if row in NOT_FORKED:
+        raise ConfigurationError(
+            f"{row} has no start in common with the others; use `run --config ablations/{row}`"
+        )
     if row not in row_names():
         raise ConfigurationError(f"no ablation {row!r}; choose from {', '.join(row_names())}")
     document = typed_yaml.read_mapping(ROWS / f"{row}.yaml")
@@ -134,8 +145,11 @@ def run_forks(
         Whether all are scored; a signal ends training with a checkpoint, and then they are not.
 
     Raises:
+        ConfigurationError: a fork in its folder is of another configuration, or was scored on other clips.
         TrainingError, SourceError, ModelFileError: naming the file or value.
     """
+    for fork in forks:
+        check_same(fork, clips)
     for fork in forks:
         path = fork.config.folder / SCORES_FILE
         if path.is_file():
@@ -148,6 +162,30 @@ def run_forks(
                 return False
         write_json(path, score(fork, done, clips, threads))
     return True
+
+
+def check_same(fork: Fork, clips: int) -> None:
+    """Refuse to compare what is there already with what is asked for now, if they differ in more than the row.
+
+    Raises:
+        ConfigurationError: naming what differs.
+    """
+    earlier, scores = fork.config.folder / CONFIG_FILE, fork.config.folder / SCORES_FILE
+    if earlier.is_file():
+        old, new = (
+            typed_yaml.to_document(each) for each in (typed_yaml.load(RunConfig, earlier), fork.config)
+        )
+        for key, before, now in differences(old, new):
+            if not key.startswith(MAY_DIFFER):
+                raise ConfigurationError(
+                    f"{key} is {now!r} now and was {before!r} in {earlier}; choose another --out"
+                )
+    if scores.is_file():
+        scored = len(json.loads(scores.read_text(encoding="utf-8"))["jf"][OCCLUSIONS])
+        if scored != clips:
+            raise ConfigurationError(
+                f"--clips is {clips} now and was {scored} in {scores}; choose another --out"
+            )
 
 
 def score(fork: Fork, weights: Path, clips: int, threads: int | None) -> dict[str, Any]:

@@ -252,7 +252,7 @@ class Runner:
     def _check_same(self, earlier: dict[str, Any], path: Path) -> None:
         """Refuse to go on with another configuration: the result would be of neither."""
         mine = typed_yaml.to_document(self.config)
-        for key, old, new in _differences(earlier, mine):
+        for key, old, new in differences(earlier, mine):
             if key.split(".")[0] not in MAY_DIFFER and not key.startswith(("data.workers", "data.prefetch")):
                 raise ConfigurationError(
                     f"{key} is {new!r} now and was {old!r} in {path}; start a run of its own with init={path}"
@@ -291,10 +291,10 @@ class Runner:
         return f"; {count} bad samples skipped" if count else ""
 
 
-def _differences(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
+def differences(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
     """Dotted keys whose values differ, with both values."""
     if isinstance(old, dict) and isinstance(new, dict):
         for name in dict.fromkeys([*old, *new]):
-            yield from _differences(old.get(name), new.get(name), f"{key}.{name}" if key else name)
+            yield from differences(old.get(name), new.get(name), f"{key}.{name}" if key else name)
     elif old != new:
         yield key, old, new

@@ -85,7 +85,7 @@ class Stills:
         """
         manifest = root / "manifest.json"
         if not manifest.is_file():
-            raise StillsError(f"{manifest} does not exist; give the folder of stills as data.stills")
+            raise StillsError(f"{manifest} does not exist; give the folder of stills as a source's root")
         try:
             entries = json.loads(manifest.read_text())
         except ValueError as error:
