@@ -331,7 +331,7 @@ def test_a_converted_folder_is_opened_as_what_it_is(converted) -> None:
 
 
 def test_the_reference_is_the_student_with_nothing_rounded(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(package, "flops_by_rung", lambda student: {})
+    monkeypatch.setattr(package, "count_variant", lambda variant: ({}, {}))
     student = Student(get_variant("tiny")).eval()
     convert.write_reference(student, tmp_path)
     reference = TorchBackend(BackendSettings(tmp_path, 64, device="cpu")).student.state_dict()
@@ -392,7 +392,7 @@ def copied_export(shipped):
 @pytest.mark.slow
 def test_an_export_that_disagrees_leaves_nothing(tmp_path, capsys, shipped, monkeypatch) -> None:
     monkeypatch.setattr(convert, "export_student", copied_export(shipped))
-    monkeypatch.setattr(package, "flops_by_rung", lambda student: {})
+    monkeypatch.setattr(package, "count_variant", lambda variant: ({}, {}))
     arguments = ["--scale", "0.5", "--frames", "3", "--json", str(tmp_path / "r.json")]
     assert run("--out", str(tmp_path / "m"), *arguments, "--least-agreement", "1.1") == 2
     assert "of the pixels of a drawn clip the student's label, at least 1.1" in capsys.readouterr().err

@@ -171,6 +171,15 @@ def test_memory_of_the_bank_is_that_of_a_backend(exported) -> None:
     }
 
 
+@pytest.mark.parametrize("name", ["tiny", "small"])
+def test_what_ships_says_what_its_definition_does(name) -> None:
+    from sam2lite_core.model.cost import count_variant
+
+    parameters, flops = count_variant(VARIANTS[name])
+    document = model_info.describe_model(name)
+    assert (document["parameters"], document["flops_per_frame"]) == (parameters, flops)
+
+
 def test_a_variant_without_weights_is_described_by_its_definition(monkeypatch, tmp_path) -> None:
     pytest.importorskip("torch", reason="needs torch: pip install 'sam2lite[export]'")
     from sam2lite_core.backends import files
