@@ -157,6 +157,8 @@ def ablate(
     changes: SetOption = None,
 ) -> None:
     """Fork stage 2 from one checkpoint (`--set init=FILE`) into the paper's ablations, score them, make the table."""
+    from sam2lite_core.cli_eval import split
+    from sam2lite_core.cli_eval_policies import whole_numbers
     from sam2lite_core.files import write_atomically, write_json
     from training import typed_yaml
     from training.ablation import make_forks, row_names, run_forks
@@ -164,11 +166,7 @@ def ablate(
 
     path = find_config(config)
     document = typed_yaml.read_document(path, changes or ())
-    chosen = row_names() if rows is None else [name.strip() for name in rows.split(",") if name.strip()]
-    try:
-        numbers = [int(seed) for seed in seeds.split(",")]
-    except ValueError:
-        raise ConfigurationError(f"--seeds {seeds!r}: give whole numbers with commas between them") from None
+    chosen, numbers = split(rows) or row_names(), whole_numbers(seeds, "--seeds")
     try:
         forks = make_forks(document, chosen, numbers, out)
     except ConfigurationError as error:
