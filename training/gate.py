@@ -8,10 +8,12 @@ the numbers with the best masks. The gate's network then learns to give the scor
 
 import argparse
 import json
+import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import Any
 
 import cma
 import numpy as np
@@ -19,6 +21,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sam2lite_core.backends.files import WEIGHTS_FILE
+from sam2lite_core.backends.torch import load_shipped
+from sam2lite_core.export.onnx import export_student
 from sam2lite_core.model import memory
 from sam2lite_core.model.gate import SCORE_LIMIT
 from sam2lite_core.model.graphs import trust
@@ -28,10 +33,10 @@ from training import checkpoint
 from training.assembly import load_average
 from training.clip_tensors import frame_features, one_hot, token_pool, warp
 from training.data import load_stills, loader
-from training.synthesis import SynthesisConfig
+from training.synthesis import SynthesisConfig, flows
 
-LARGEST_AGE = 64
-"""Frames, of the tokens that the network is shown; its input hardly changes beyond."""
+LARGEST_AGE = 2**16
+"""Frames, of the tokens that the network is shown: three quarters of an hour at 24 frames/s."""
 
 
 @dataclass(frozen=True)
@@ -40,15 +45,18 @@ class Rule:
 
     Attributes:
         start: of a token that has just been written, far from objects.
-        ageing: lost with log2(1 + age).
+        written: lost when the next frame is written.
+        ageing: lost with each doubling of the age from then on. ln 2 keeps as many tokens of every stretch of the past
+            as of one twice as long and twice as far back.
         objects: gained by a patch that objects cover.
-        lasting: gained by such a patch with log2(1 + age): how much longer it is worth keeping.
+        lasting: gained by such a patch once the next frame is written.
         borders: gained with the mask's uncertainty.
         motion: gained with each patch width per frame that it moves.
     """
 
-    start: float = 4.0
-    ageing: float = 6.0
+    start: float = 2.0
+    written: float = 3.0
+    ageing: float = math.log(2.0)
     objects: float = 0.0
     lasting: float = 0.0
     borders: float = 0.0
@@ -57,19 +65,20 @@ class Rule:
     def scores(self, bank: Bank) -> Tensor:
         """(N, S) scores of tokens, within the gate's limits."""
         covered = (bank.identity * bank.known).sum(dim=-1).clamp(0.0, 1.0)
-        old = torch.log2(1.0 + bank.column("age"))
-        score = self.start - self.ageing * old + (self.objects + self.lasting * old) * covered
-        score = score + self.borders * bank.column("uncertainty")
+        age = bank.column("age")
+        old = (age > 0.5).to(age.dtype)
+        score = self.start + self.objects * covered + self.borders * bank.column("uncertainty")
         score = score + self.motion * bank.column("motion").clamp(0.0, 4.0)
-        return score.clamp(-SCORE_LIMIT, SCORE_LIMIT)
+        lost = self.written + self.ageing * torch.log2(age.clamp(min=1.0)) - self.lasting * covered
+        return (score - old * lost).clamp(-SCORE_LIMIT, SCORE_LIMIT)
 
     @property
     def vector(self) -> list[float]:
         """The numbers in order."""
-        return [self.start, self.ageing, self.objects, self.lasting, self.borders, self.motion]
+        return list(astuple(self))
 
 
-NEWEST = Rule(start=16.0, ageing=26.0)
+NEWEST = Rule(start=30.0, written=60.0, ageing=0.0)
 """The newest tokens, evenly spread. Its scores lie beyond the gate's limits, where the network's errors are cut off, so
 that only the tokens' draws decide within a frame."""
 
@@ -92,17 +101,26 @@ class SearchConfig:
 class Watched:
     """Clips whose frames a student has encoded once, to be tracked again and again."""
 
-    def __init__(self, student: Student, batches: Iterator[dict[str, Tensor]], count: int) -> None:
-        """Encode `count` batches."""
+    def __init__(
+        self, student: Student, batches: Iterator[dict[str, Tensor]], count: int, passes: int = 1
+    ) -> None:
+        """Encode `count` batches, which play forward and backward in turn `passes` times.
+
+        What a clip shows once, memory need not hold for long; what comes back, it should.
+        """
         self._student = student
-        self.parts = [self._encoded(next(batches)) for _ in range(count)]
+        self.parts = [self._encoded(next(batches), passes) for _ in range(count)]
 
     @torch.no_grad()
-    def _encoded(self, clip: dict[str, Tensor]) -> dict[str, object]:
+    def _encoded(self, clip: dict[str, Tensor], passes: int) -> dict[str, object]:
         images = clip["images"].permute(0, 1, 4, 2, 3).float()
         features, key = self._student.encode(images.flatten(0, 1))
-        kept = {name: clip[name] for name in ("labels", "count", "flow", "motion")}
-        return {**kept, "features": features, "key": key.reshape(*images.shape[:2], *key.shape[1:])}
+        order = there_and_back(images.shape[1], passes)
+        moved = [flows(shown[order].numpy()) for shown in clip["images"]]
+        flow, motion = (torch.from_numpy(np.stack(part)) for part in zip(*moved, strict=True))
+        played = {"order": order, "flow": flow, "motion": motion}
+        kept = {name: clip[name] for name in ("labels", "count")}
+        return {**kept, **played, "features": features, "key": key.reshape(*images.shape[:2], *key.shape[1:])}
 
     @torch.no_grad()
     def quality(self, rule: Rule, budget: int, seen: list[Bank] | None = None) -> Tensor:
@@ -117,8 +135,9 @@ class Watched:
 
     def _tracked(self, part: dict[str, object], rule: Rule, budget: int, seen: list[Bank] | None) -> Tensor:
         """Track a batch of clips as a robot would, each object from its mask on frame 0."""
-        student, key, features = self._student, part["key"], part["features"]
-        labels, flow, motion = part["labels"], part["flow"], part["motion"]
+        student, features, order = self._student, part["features"], part["order"]
+        labels, key = (part[name][:, order] for name in ("labels", "key"))
+        flow, motion = part["flow"], part["motion"]
         batch, frames = labels.shape[:2]
         count = int(part["count"].max())
         exists = (torch.arange(count) < part["count"].unsqueeze(1)).float()
@@ -135,12 +154,12 @@ class Watched:
                 warped = (warp(probability, flow[:, t]) * 2.0 - 1.0) * trusted[..., None, None]
                 logits = student.attention_logits(key[:, t], bank, torch.full((batch,), 8.0), pool)
                 readout = student.read(key[:, t], bank, slots, logits)
-                decoded = student.decode(frame_features(features, batch, t), readout, warped)
+                decoded = student.decode(frame_features(features, batch, order[t]), readout, warped)
                 trusted = (decoded.presence > 0.0).float() * exists
                 shown, probability = trust(decoded.logits, decoded.probability, trusted)
                 overlaps.append(_overlap(shown, truth[:, t], exists))
             fresh = student.tokens(
-                frame_features(features, batch, t), key[:, t], probability, trusted, slots,
+                frame_features(features, batch, order[t]), key[:, t], probability, trusted, slots,
                 motion[:, t].unsqueeze(1), torch.full((batch,), float(t)), pool,
             )  # fmt: skip
             both = memory.concat(bank, fresh)
@@ -157,6 +176,12 @@ class Watched:
             bank = memory.select(both, score, budget, size)
         seen_objects = torch.stack(overlaps)
         return seen_objects.nanmean(dim=(0, 2))
+
+
+def there_and_back(frames: int, passes: int) -> list[int]:
+    """0 1 2 1 0 1 2 …: the order in which a clip's frames are seen; those at either end come once each time."""
+    loop = [*range(frames), *range(frames - 2, 0, -1)]
+    return [loop[t % len(loop)] for t in range(passes * (frames - 1) + 1)]
 
 
 def _learned(batch: int) -> Tensor:
@@ -266,39 +291,63 @@ def _padded(bank: Bank, objects: int = 3) -> Bank:
     )
 
 
+def load(path: Path) -> tuple[dict[str, Any], Student]:
+    """A checkpoint of ours and its averaged student; or those of a shipped model, whose weights file says as much."""
+    if path.name != WEIGHTS_FILE:
+        return load_average(path)
+    student, info = load_shipped(path)
+    return {"variant": info.variant, "note": info.note}, student
+
+
+def save(path: Path, state: dict[str, Any], student: Student, rule: Rule) -> None:
+    """As it was loaded: a checkpoint, or a model's folder."""
+    if "note" in state:
+        export_student(student, path, state["note"])
+    else:
+        checkpoint.save(path, {**state, "average": student.state_dict(), "gate_rule": rule.vector})
+
+
 def main() -> None:
-    """Parse the arguments, look for a rule and train the gate of a checkpoint."""
+    """Parse the arguments, look for a rule and train the gate of a student."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--stills", type=Path, required=True)
-    parser.add_argument("--checkpoint", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=15.0)
+    parser.add_argument(
+        "--checkpoint", type=Path, required=True, help="of training, or a model's weights.safetensors"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="checkpoint, or the model's new folder")
+    parser.add_argument(
+        "--minutes", type=float, default=15.0, help="of search; 0 takes the rule that it starts from"
+    )
     parser.add_argument("--clips", type=int, default=24)
     parser.add_argument("--frames", type=int, default=14)
+    parser.add_argument("--passes", type=int, default=3, help="forward and backward in turn")
     parser.add_argument("--steps", type=int, default=1500, help="of the network's training")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
-    state, student = load_average(args.checkpoint)
+    state, student = load(args.checkpoint)
     shape = SynthesisConfig(240, 432, args.frames, absence=0.3, smallest=0.08)
     clips = iter(loader(load_stills(args.stills), shape, 4, args.seed + 77, 0))
-    watched = Watched(student, clips, max(1, args.clips // 4))
-    rule, quality = search(watched, SearchConfig(), args.minutes, args.seed)
-    fresh = Watched(student, clips, max(1, args.clips // 4))
+    count = max(1, args.clips // 4)
+    config = SearchConfig()
+    rule, quality = Rule(), None
+    if args.minutes > 0.0:
+        rule, quality = search(Watched(student, clips, count, args.passes), config, args.minutes, args.seed)
+    fresh = Watched(student, clips, count, args.passes)
+    rules = {"newest": NEWEST, "start": Rule(), "found": rule}
     checked = {
-        name: [round(float(fresh.quality(some, budget).mean()), 4) for budget in SearchConfig().budgets]
-        for name, some in (("newest", NEWEST), ("found", rule))
+        name: [round(float(fresh.quality(some, budget).mean()), 4) for budget in config.budgets]
+        for name, some in rules.items()
     }
-    if np.mean(checked["found"]) <= np.mean(checked["newest"]):
-        # What was found fits the clips that it was looked for on.
-        rule = NEWEST
+    # What was found may fit the clips that it was looked for on. max takes the first of equals: the start.
+    rule = rules[max(("start", "found", "newest"), key=lambda name: np.mean(checked[name]))]
     banks: list[Bank] = []
     fresh.quality(rule, 256, banks)
     distance = imitate(student, rule, banks, args.steps, torch.Generator().manual_seed(args.seed))
     print(json.dumps({"rule": rule.vector, "iou": quality, "on other clips": checked, "distance": distance}))
-    checkpoint.save(args.out, {**state, "average": student.state_dict(), "gate_rule": rule.vector})
+    save(args.out, state, student, rule)
 
 
 if __name__ == "__main__":

@@ -80,7 +80,7 @@ class Chance(NamedTuple):
 def _spread(bank: Bank, offset: Tensor) -> Tensor:
     """The logistic noise that the robot's bank adds, see `memory.draw`, shifted so that no cell is always favoured."""
     shifted = torch.remainder(bank.column("draw").detach() + offset.to(bank.key.device), 1.0)
-    return torch.logit(shifted.clamp(1e-3, 1.0 - 1e-3))
+    return torch.logit(memory.inside(shifted))
 
 
 def by_chance(bank: Bank, chance: Chance) -> Ranking:

@@ -5,8 +5,12 @@ from torch import Tensor, nn
 
 from sam2lite_core.model.layers import Linear
 
-SCORE_LIMIT = 10.0
-"""|s| stays within it, so that fp16 engines and the anchors' bonus of 100 keep their order."""
+SCORE_LIMIT = 20.0
+"""|s| stays within it, so that the anchors' bonus of 100 stays above every score and its noise. Odds of e^-20 are those
+of a token that is days old and has lost with each doubling of its age."""
+
+DOUBLINGS = 16.0
+"""Doublings of the age, in frames, that make 1 of the gate's input: three quarters of an hour at 24 frames/s."""
 
 
 class Gate(nn.Module):
@@ -36,9 +40,10 @@ class Gate(nn.Module):
             uncertainty: (N, S) mask entropy, 0..1.
 
         Returns:
-            (N, S) scores s in [-10, 10]; the keep probability is sigmoid(s).
+            (N, S) scores s in [-20, 20]; the keep probability is sigmoid(s).
         """
-        # Ages are unbounded on a robot; a / (a + 16) keeps the paper's [0, 1] and resolves the first frames best.
-        scalars = torch.stack([age / (age + 16.0), motion.clamp(0.0, 4.0), uncertainty], dim=-1)
+        # Ages are unbounded on a robot, and a minute is told from five as a frame is from the fifth.
+        doublings = torch.log2(1.0 + age) / DOUBLINGS
+        scalars = torch.stack([doublings, motion.clamp(0.0, 4.0), uncertainty], dim=-1)
         score = self.layers(torch.cat([key, value, scalars], dim=-1)).squeeze(-1)
         return score.clamp(-SCORE_LIMIT, SCORE_LIMIT)

@@ -32,6 +32,9 @@ SPARSE, LIKE = 0.6, 0.9
 """A bank that holds less than the former share of what it could has a say only on cells whose keys have at least the
 latter cosine with one of its own."""
 
+RAREST = 1e-6
+"""Draws lie this far from 0 and 1: of a million tokens one is told from the others."""
+
 TIE_BREAK = 1e-4  # torch and ONNX Runtime choose differently among equal scores
 REJECTED = -1e4  # not -inf: an empty bank would give NaN, and fp16 engines overflow
 POLICIES = ("learned", "fifo", "random", "uniform")
@@ -193,11 +196,21 @@ def draw(rows: Tensor, columns: Tensor, frame: Tensor) -> Tensor:
         (N, r, c) in (0, 1): the two-dimensional additive recurrence of the plastic number over the cells, shifted by
         the golden ratio with each frame.
     """
-    # Frames are counted for days; in fp32 their product would run out of digits.
-    shift = torch.remainder(frame, 1024.0) * 0.6180340
-    value = rows * 0.7548777 + columns * 0.5698403
-    value = value.unsqueeze(0) + shift.reshape(-1, 1, 1)
-    return (value - torch.floor(value)).clamp(1e-3, 1.0 - 1e-3)
+    # Frames are counted for days, and only the rarest draws stay for minutes: whole turns are taken off each part
+    # before they are added, or fp32 would run out of digits.
+    shift = fraction(torch.remainder(frame, 1024.0) * 0.6180340)
+    value = fraction(rows * 0.7548777) + fraction(columns * 0.5698403)
+    return inside(fraction(value.unsqueeze(0) + shift.reshape(-1, 1, 1)))
+
+
+def fraction(value: Tensor) -> Tensor:
+    """What is left of each number without its whole part, [0, 1)."""
+    return value - torch.floor(value)
+
+
+def inside(drawn: Tensor) -> Tensor:
+    """Draws, far enough from 0 and 1 to have a logarithm of their odds."""
+    return drawn.clamp(RAREST, 1.0 - RAREST)
 
 
 def hash_noise(bank: Bank, frame: Tensor) -> Tensor:
@@ -321,7 +334,7 @@ def policy_scores(bank: Bank, gate_score: Tensor, frame: Tensor, policy: Tensor,
 
     Args:
         bank: S slots.
-        gate_score: (N, S) from the gate, in [-10, 10].
+        gate_score: (N, S) from the gate, in [-20, 20].
         frame: (N,) float, index of the current frame.
         policy: (N, 4) one-hot over `POLICIES`.
         repeated: (N, S) float, from `repeats`; 0 for old slots.
@@ -332,7 +345,7 @@ def policy_scores(bank: Bank, gate_score: Tensor, frame: Tensor, policy: Tensor,
     """
     noise = hash_noise(bank, frame)
     age = bank.column("age")
-    drawn = bank.column("draw").clamp(1e-3, 1.0 - 1e-3)
+    drawn = inside(bank.column("draw"))
     spread = gate_score + torch.log(drawn) - torch.log(1.0 - drawn)
     wanted = (spread > 0.0) & (repeated < 0.5)
     learned = torch.where(wanted, spread, torch.full_like(gate_score, REJECTED))

@@ -241,6 +241,39 @@ def test_the_gate_is_the_share_of_tokens_that_are_kept(probability: float) -> No
     assert abs(float(kept.column("valid").mean()) - probability) < 0.03
 
 
+def test_rare_draws_can_be_told_apart_for_a_day_of_frames() -> None:
+    """The tokens that stay for minutes are one in ten thousand, and there have to be as many late as early."""
+    for first in (0.0, 2.0**21):
+        rare = sum(
+            int((drawn(15, 27, first + frame) > 1.0 - 1e-4).sum()) for frame in range(1024)
+        )  # of 414,720 tokens
+        assert 25 <= rare <= 60
+
+
+def test_odds_that_halve_with_each_doubling_of_the_age_keep_every_stretch_of_the_past() -> None:
+    """As many tokens of 4 to 32 frames as of 32 to 256 and of 256 to 2,048, where the budget leaves them room."""
+    bank = memory.empty_bank(1, 192, 2, OBJECTS)
+    cells = torch.arange(15.0).unsqueeze(1), torch.arange(27.0).unsqueeze(0)
+    for frame in range(2400):
+        bank = memory.begin_frame(bank, torch.ones(1, OBJECTS))
+        fresh = memory.empty_bank(1, 405, 2, OBJECTS).with_columns(
+            valid=torch.ones(1, 405),
+            birth=torch.full((1, 405), float(frame)),
+            draw=memory.draw(*cells, torch.tensor([float(frame)])).reshape(1, -1),
+        )
+        both = memory.concat(bank, fresh)
+        age = both.column("age")
+        gate = torch.where(age > 0.5, -1.0 - torch.log(age.clamp(min=1.0)), torch.full_like(age, 2.0))
+        score = memory.policy_scores(
+            both, gate, torch.tensor([float(frame)]), one_hot("learned"), torch.zeros_like(gate)
+        )
+        bank = memory.select(both, score, 192, torch.tensor([192.0]))
+    age = bank.column("age")[0]
+    counts = [int(((age >= low) & (age < 8 * low)).sum()) for low in (4, 32, 256)]
+    assert int((age < 0.5).sum()) > 96 and int((bank.column("valid")[0] > 0.5).sum()) == 192
+    assert min(counts) >= 5 and max(counts) <= 3 * min(counts)
+
+
 def apart(bank: Bank, fresh: Bank) -> torch.Tensor:
     """Distances of a frame's tokens to a bank's; batches of one."""
     return memory.distances(bank, fresh.key, fresh.column("x")[0], fresh.column("y")[0])
