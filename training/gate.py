@@ -94,7 +94,7 @@ class SearchConfig:
     """
 
     budgets: tuple[int, ...] = (128, 256)
-    step: float = 1.0
+    step: float = 0.5
     population: int = 8
 
 
@@ -336,13 +336,13 @@ def main() -> None:
     if args.minutes > 0.0:
         rule, quality = search(Watched(student, clips, count, args.passes), config, args.minutes, args.seed)
     fresh = Watched(student, clips, count, args.passes)
-    rules = {"newest": NEWEST, "start": Rule(), "found": rule}
+    rules = {"newest": NEWEST, "start": Rule()} | ({} if quality is None else {"found": rule})
     checked = {
         name: [round(float(fresh.quality(some, budget).mean()), 4) for budget in config.budgets]
         for name, some in rules.items()
     }
-    # What was found may fit the clips that it was looked for on. max takes the first of equals: the start.
-    rule = rules[max(("start", "found", "newest"), key=lambda name: np.mean(checked[name]))]
+    # What was found may fit the clips that it was looked for on.
+    rule = rules[max(checked, key=lambda name: np.mean(checked[name]))]
     banks: list[Bank] = []
     fresh.quality(rule, 256, banks)
     distance = imitate(student, rule, banks, args.steps, torch.Generator().manual_seed(args.seed))

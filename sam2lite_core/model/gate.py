@@ -7,7 +7,7 @@ from sam2lite_core.model.layers import Linear
 
 SCORE_LIMIT = 20.0
 """|s| stays within it, so that the anchors' bonus of 100 stays above every score and its noise. Odds of e^-20 are those
-of a token that is days old and has lost with each doubling of its age."""
+of a token that lost half of its odds with each doubling of its age for weeks."""
 
 DOUBLINGS = 16.0
 """Doublings of the age, in frames, that make 1 of the gate's input: three quarters of an hour at 24 frames/s."""

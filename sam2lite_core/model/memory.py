@@ -35,6 +35,10 @@ latter cosine with one of its own."""
 RAREST = 1e-6
 """Draws lie this far from 0 and 1: of a million tokens one is told from the others."""
 
+PERIOD = 1024.0
+"""Frames after which the draws come again. Of two equal draws a gate that lets age count keeps the younger: nothing but
+anchors outlives a few periods, about two minutes. Draws that never repeat were worse (training/RESULTS.md)."""
+
 TIE_BREAK = 1e-4  # torch and ONNX Runtime choose differently among equal scores
 REJECTED = -1e4  # not -inf: an empty bank would give NaN, and fp16 engines overflow
 POLICIES = ("learned", "fifo", "random", "uniform")
@@ -194,11 +198,11 @@ def draw(rows: Tensor, columns: Tensor, frame: Tensor) -> Tensor:
 
     Returns:
         (N, r, c) in (0, 1): the two-dimensional additive recurrence of the plastic number over the cells, shifted by
-        the golden ratio with each frame.
+        the golden ratio with each frame of a `PERIOD`.
     """
-    # Frames are counted for days, and only the rarest draws stay for minutes: whole turns are taken off each part
-    # before they are added, or fp32 would run out of digits.
-    shift = fraction(torch.remainder(frame, 1024.0) * 0.6180340)
+    # Frames are counted for days: whole turns are taken off before fp32 runs out of digits, and what is rounded is
+    # common to all cells of a frame.
+    shift = fraction(torch.remainder(frame, PERIOD) * 0.6180340)
     value = fraction(rows * 0.7548777) + fraction(columns * 0.5698403)
     return inside(fraction(value.unsqueeze(0) + shift.reshape(-1, 1, 1)))
 
