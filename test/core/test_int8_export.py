@@ -31,7 +31,7 @@ from sam2lite_core.errors import (
 )
 from sam2lite_core.evaluation.metrics import score_sequence
 from sam2lite_core.export import convert, int8, package, parity
-from sam2lite_core.export.calibration import record
+from sam2lite_core.export.calibration import LEAST_TOKENS, record
 from sam2lite_core.export.clips import Clip, load_clip, pair_clips
 from sam2lite_core.export.half import to_half
 from sam2lite_core.export.layers import KEEP, is_kept
@@ -267,11 +267,12 @@ def converted(shipped, short_clip, tmp_path_factory):
 def test_calibration_feeds_are_what_the_graphs_take(shipped, shipped_feeds) -> None:
     feeds = shipped_feeds
     assert (len(feeds.step), len(feeds.prompt)) == (4, 5)
-    assert feeds.tokens == 256
+    # The gate leaves out what repeats, so that five frames do not fill the budget.
+    assert LEAST_TOKENS <= feeds.tokens <= 256
     for name, several in ((STEP_FILE, feeds.step), (PROMPT_FILE, feeds.prompt)):
         graph = onnx.load(shipped / name, load_external_data=False).graph
         assert all(set(one) == {value.name for value in graph.input} for one in several)
-    assert feeds.step[-1]["bank_meta"][0, :, 5].sum() == 256  # valid tokens: memory is full by then
+    assert LEAST_TOKENS <= feeds.step[-1]["bank_meta"][0, :, 5].sum() <= feeds.tokens  # valid tokens
     assert feeds.prompt[0]["mask_given"].tolist() == [[1.0, 1.0]]
     assert all(one["prompted"].sum() == 1.0 for one in feeds.prompt[1:])
     assert {float(one["mask_given"].sum()) for one in feeds.prompt[1:]} == {0.0, 1.0}
