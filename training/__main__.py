@@ -1,4 +1,4 @@
-"""`python -m training`: run, evaluate, ablate, transplant, cache-teacher, show-data.
+"""`python -m training`: run, evaluate, ablate, transplant, cache-teacher, label-films, show-data.
 
 What a command needs is imported when it runs, so that `--help` answers at once.
 """
@@ -200,6 +200,35 @@ def cache_teacher(
     stages = tuple(numbered) if stage == "all" else (int(stage),)
     written = fill_cache(read, stages, batches, out, device)
     print(f"{written} batches in {out}; train with --set teacher.cache={out}")
+
+
+@app.command("label-films")
+def label_films(
+    root: Annotated[Path, typer.Option(help="Folder of videos, or of folders of images, without labels.")],
+    out: Annotated[Path, typer.Option(help="Folder to write, in MOSE's layout: a source of kind mose.")],
+    variant: Annotated[str, typer.Option(help="Student that labels.")] = "small",
+    model: Annotated[
+        Path | None, typer.Option(help="Folder of an exported model instead of the shipped one.")
+    ] = None,
+    scale: Annotated[float, typer.Option(help="Resolution scale, 0.5..1.")] = 1.0,
+    stretches: Annotated[int, typer.Option(help="Stretches of each film, at most.")] = 4,
+    frames: Annotated[int, typer.Option(help="Of a stretch.")] = 32,
+    agreement: Annotated[
+        float, typer.Option(help="Least IoU of an object's masks with those on the way back.")
+    ] = 0.8,
+    threads: Annotated[int | None, typer.Option(help="CPU threads of the runtime.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier result.")] = False,
+) -> None:
+    """Label films by what a student finds in them and finds again on the way back."""
+    from sam2lite_core.tracker import Tracker
+    from training import pseudo_labels
+
+    trust = pseudo_labels.Trust(frames=frames, stretches=stretches, agreement=agreement)
+    tracker = Tracker(variant, scale=scale, model_path=model, threads=threads)
+    count = pseudo_labels.label_films(
+        root, out, tracker, trust, lambda line: print(line, flush=True), overwrite=overwrite
+    )
+    print(f"{count} objects in {out}")
 
 
 @app.command("show-data")

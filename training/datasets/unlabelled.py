@@ -77,6 +77,24 @@ class FrameFolder:
         return [read_image(self._images[number]) for number in numbers]
 
 
+Video = VideoFile | FrameFolder
+
+
+def open_videos(root: Path, limit: int | None = None) -> list[Video]:
+    """The first `limit` videos of a folder, by name: video files, or folders of images.
+
+    Raises:
+        SourceError: the folder is missing, holds no video, or one of them cannot be opened.
+    """
+    if not root.is_dir():
+        raise SourceError(f"{root}: no such folder; clips are video files, or folders of images, in it")
+    entries = sorted(path for path in root.iterdir() if not path.name.startswith("."))
+    videos = [path for path in entries if path.is_dir() or path.suffix.lower() in VIDEO_SUFFIXES][:limit]
+    if not videos:
+        raise SourceError(f"{root}: no video in this folder; expected {', '.join(VIDEO_SUFFIXES)}")
+    return [FrameFolder(path) if path.is_dir() else VideoFile(path) for path in videos]
+
+
 class PastedClips:
     """Random clips of unlabelled videos with cut-outs of stills over them."""
 
@@ -86,13 +104,7 @@ class PastedClips:
         Raises:
             SourceError: the folder is missing, holds no video, or one of them cannot be opened.
         """
-        if not root.is_dir():
-            raise SourceError(f"{root}: no such folder; clips are video files, or folders of images, in it")
-        entries = sorted(path for path in root.iterdir() if not path.name.startswith("."))
-        videos = [path for path in entries if path.is_dir() or path.suffix.lower() in VIDEO_SUFFIXES][:limit]
-        if not videos:
-            raise SourceError(f"{root}: no video in this folder; expected {', '.join(VIDEO_SUFFIXES)}")
-        self.videos = [FrameFolder(path) if path.is_dir() else VideoFile(path) for path in videos]
+        self.videos = open_videos(root, limit)
         self.stills = stills
         self._augmentation = augmentation
 
