@@ -205,30 +205,41 @@ def cache_teacher(
 @app.command("label-films")
 def label_films(
     root: Annotated[Path, typer.Option(help="Folder of videos, or of folders of images, without labels.")],
-    out: Annotated[Path, typer.Option(help="Folder to write, in MOSE's layout: a source of kind mose.")],
+    out: Annotated[Path, typer.Option(help="Folder to write, in MOSE's layout.")],
     variant: Annotated[str, typer.Option(help="Student that labels.")] = "small",
     model: Annotated[
         Path | None, typer.Option(help="Folder of an exported model instead of the shipped one.")
     ] = None,
     scale: Annotated[float, typer.Option(help="Resolution scale, 0.5..1.")] = 1.0,
-    stretches: Annotated[int, typer.Option(help="Stretches of each film, at most.")] = 4,
-    frames: Annotated[int, typer.Option(help="Of a stretch.")] = 32,
+    frames: Annotated[int | None, typer.Option(help="Of a stretch of film.")] = None,
+    stretches: Annotated[int | None, typer.Option(help="Stretches of each film, at most.")] = None,
     agreement: Annotated[
-        float, typer.Option(help="Least IoU of an object's masks with those on the way back.")
-    ] = 0.8,
+        float | None, typer.Option(help="Least IoU of an object's masks with those on the way back.")
+    ] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads of the runtime.")] = None,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave out what cannot be read, rather than stop.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier result.")] = False,
 ) -> None:
     """Label films by what a student finds in them and finds again on the way back."""
     from sam2lite_core.tracker import Tracker
     from training import pseudo_labels
 
-    trust = pseudo_labels.Trust(frames=frames, stretches=stretches, agreement=agreement)
+    given = {"frames": frames, "stretches": stretches, "agreement": agreement}
+    trust = pseudo_labels.Trust(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]  # each by its name
     tracker = Tracker(variant, scale=scale, model_path=model, threads=threads)
     count = pseudo_labels.label_films(
-        root, out, tracker, trust, lambda line: print(line, flush=True), overwrite=overwrite
+        root,
+        out,
+        tracker,
+        trust,
+        lambda line: print(line, flush=True),
+        skip_bad=skip_bad,
+        overwrite=overwrite,
+        labelled_by={"variant": variant, "model": None if model is None else str(model), "scale": scale},
     )
-    print(f"{count} objects in {out}")
+    print(f"{count} objects in {out}; train with a source {{kind: mose, root: {out}}}")
 
 
 @app.command("show-data")

@@ -23,12 +23,14 @@ PACKAGED = Path("packaged")
 TeacherName = Literal["none", "oracle", "student", "sam2", "edgetam"]
 
 
-def _within(name: str, value: float, low: float, high: float) -> None:
+def within(name: str, value: float, low: float, high: float) -> None:
+    """Refuse a value outside low..high with a ConfigurationError that names it."""
     if not low <= value <= high:
         raise ConfigurationError(f"{name} is {value}, expected {low}..{high}")
 
 
-def _at_least(name: str, value: int, low: int) -> None:
+def at_least(name: str, value: int, low: int) -> None:
+    """Refuse a value below `low` with a ConfigurationError that names it."""
     if value < low:
         raise ConfigurationError(f"{name} is {value}, expected at least {low}")
 
@@ -56,10 +58,10 @@ class Augmentation:
     reverse: float = 0.0
 
     def __post_init__(self) -> None:
-        _within("crop", self.crop, 0.1, 1.0)
+        within("crop", self.crop, 0.1, 1.0)
         for name in ("flip", "jitter", "blur", "reverse"):
-            _within(name, getattr(self, name), 0.0, 1.0)
-        _at_least("max_gap", self.max_gap, 1)
+            within(name, getattr(self, name), 0.0, 1.0)
+        at_least("max_gap", self.max_gap, 1)
         if not self.blur_kernels or any(length < 1 for length in self.blur_kernels):
             raise ConfigurationError(
                 f"blur_kernels is {self.blur_kernels}, expected lengths of at least 1 px"
@@ -93,7 +95,7 @@ class SourceConfig:
             raise ConfigurationError(f"root is missing: {self.kind} needs the folder that it reads")
         if self.weight <= 0:
             raise ConfigurationError(f"weight is {self.weight}, expected a positive number")
-        _at_least("count", self.count, 1)
+        at_least("count", self.count, 1)
 
 
 @dataclass(frozen=True)
@@ -126,12 +128,12 @@ class DataConfig:
     def __post_init__(self) -> None:
         if not self.sources:
             raise ConfigurationError("sources is empty; name at least one")
-        _at_least("clips_per_epoch", self.clips_per_epoch, 1)
-        _within("objects", self.objects, 1, 16)
+        at_least("clips_per_epoch", self.clips_per_epoch, 1)
+        within("objects", self.objects, 1, 16)
         if self.distinct is not None:
-            _at_least("distinct", self.distinct, 1)
-        _at_least("workers", self.workers, 0)
-        _at_least("prefetch", self.prefetch, 1)
+            at_least("distinct", self.distinct, 1)
+        at_least("workers", self.workers, 0)
+        at_least("prefetch", self.prefetch, 1)
         filmed = [source.kind for source in self.sources if source.kind not in RENDERING]
         if self.render_on == "device" and filmed:
             raise ConfigurationError(
@@ -170,10 +172,10 @@ class Phase:
                 raise ConfigurationError(
                     f"{name} is {side}, expected a multiple of {PATCH} from {2 * PATCH} on"
                 )
-        _within("until", self.until, 0.0, 1.0)
-        _at_least("frames", self.frames, 1)
-        _at_least("batch", self.batch, 1)
-        _within("smallest", self.smallest, 0.01, 0.6)
+        within("until", self.until, 0.0, 1.0)
+        at_least("frames", self.frames, 1)
+        at_least("batch", self.batch, 1)
+        within("smallest", self.smallest, 0.01, 0.6)
 
 
 @dataclass(frozen=True)
@@ -226,10 +228,10 @@ class StageConfig:
             raise ConfigurationError(f"{given[0]} is {getattr(self, given[0])}, expected more than 0")
         if self.rate <= 0:
             raise ConfigurationError(f"rate is {self.rate}, expected more than 0")
-        _within("final", self.final, 1e-6, 1.0)
-        _at_least("warmup", self.warmup, 0)
-        _at_least("rounds", self.rounds, 1)
-        _at_least("calibration_batches", self.calibration_batches, 1)
+        within("final", self.final, 1e-6, 1.0)
+        at_least("warmup", self.warmup, 0)
+        at_least("rounds", self.rounds, 1)
+        at_least("calibration_batches", self.calibration_batches, 1)
         ends = [phase.until for phase in self.phases]
         if not ends or ends[-1] != 1.0 or any(a >= b for a, b in itertools.pairwise(ends)):
             raise ConfigurationError(f"phases end at {ends}; `until` must grow and end at 1.0")
@@ -267,7 +269,7 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         for value in (*self.betas, self.average):
-            _within("betas and average", value, 0.0, 0.999999)
+            within("betas and average", value, 0.0, 0.999999)
         if self.clip <= 0 or self.decay < 0:
             raise ConfigurationError(f"clip {self.clip} must be above 0, decay {self.decay} not below 0")
 
@@ -311,9 +313,9 @@ class CheckpointConfig:
     validation_batches: int = 4
 
     def __post_init__(self) -> None:
-        _at_least("every_steps", self.every_steps, 0)
-        _at_least("keep", self.keep, 1)
-        _at_least("validation_batches", self.validation_batches, 0)
+        at_least("every_steps", self.every_steps, 0)
+        at_least("keep", self.keep, 1)
+        at_least("validation_batches", self.validation_batches, 0)
         if self.every_minutes <= 0:
             raise ConfigurationError(f"every_minutes is {self.every_minutes}, expected more than 0")
 
@@ -387,10 +389,10 @@ class RunConfig:
         variant = get_variant(self.variant)
         if self.trunk is not None and not variant.trunk:
             raise ConfigurationError(f"trunk is {self.trunk}, but the encoder of {self.variant} has no trunk")
-        _at_least("seed", self.seed, 0)
-        _at_least("accumulate", self.accumulate, 1)
-        _at_least("log_every", self.log_every, 1)
+        at_least("seed", self.seed, 0)
+        at_least("accumulate", self.accumulate, 1)
+        at_least("log_every", self.log_every, 1)
         if self.threads is not None:
-            _at_least("threads", self.threads, 1)
+            at_least("threads", self.threads, 1)
         if not self.stages.numbered():
             raise ConfigurationError("stages is empty; give foundation, memory or deployment")

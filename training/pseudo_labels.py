@@ -1,13 +1,13 @@
 """Masks for films that nobody labelled: what a student finds in them, and finds again on the way back.
 
-Objects are looked for where something moves by itself, with boxes and clicks; a mask counts when its own box asks for
-it again. They are followed to the end of a stretch of film, and from their last masks alone back to its start; who
-comes back to where it began is written down, in MOSE's layout, for `training.datasets` to read. Cycle consistency as a
-measure of trust: Wang et al., "Learning Correspondence from the Cycle-Consistency of Time", CVPR 2019.
+Objects that move by themselves (`training.moving_objects`) are followed to the end of a stretch of film, and from
+their last masks alone back to its start; who comes back to where it began is written down, in MOSE's layout, for
+`training.datasets` to read. Cycle consistency as a measure of trust: Wang et al., "Learning Correspondence from the
+Cycle-Consistency of Time", CVPR 2019.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import cv2
@@ -19,10 +19,11 @@ from sam2lite_core.evaluation.metrics import region_similarity
 from sam2lite_core.evaluation.prompting import prompts_from_masks
 from sam2lite_core.files import output_folder, write_json
 from sam2lite_core.label_map import write_label_map
-from sam2lite_core.motion import MotionEstimator
 from sam2lite_core.tracker import Tracker
 from sam2lite_core.types import Prompt
-from training.datasets.unlabelled import open_videos
+from training.config import at_least, within
+from training.datasets.unlabelled import Video, open_videos
+from training.moving_objects import Images, Mask, Search, find_objects
 
 MARKER = "pseudo_labels.json"
 """What was labelled and how; lies in every folder that `label_films` filled."""
@@ -30,196 +31,123 @@ MARKER = "pseudo_labels.json"
 SPLIT = "train"
 
 AHEAD = 3
-"""Frames, from the first to the last of which motion is looked at."""
+"""Frames of a stretch, from its first on, that are searched for what moves."""
 
-MOVES = 0.006
-"""How far something gets meanwhile that is said to move by itself, as a share of the frame's width."""
-
-Mask = NDArray[np.bool_]
-Images = Sequence[NDArray[np.uint8]]
+UNSURE_END = 2
+"""Frames at a film's end that are left alone: many a header promises one or two more than there are."""
 
 
 @dataclass(frozen=True)
 class Trust:
-    """What is looked for, and what is believed.
+    """What is labelled, and what is believed.
 
     Attributes:
         frames: of a stretch of film.
-        stretches: of each film, evenly spread over it.
-        rows: of the grid of clicks.
-        columns: of the grid of clicks.
-        smallest: least share of the frame that an object covers.
-        largest: most that it covers.
-        again: least IoU of a mask with the one that its own box asks for.
-        apart: most IoU with an object that was found before.
-        objects: most of a stretch.
-        agreement: least IoU of the masks there with those on the way back, mean over the frames, and in frame 0.
+        stretches: of each film, evenly spread over it; fewer where they would overlap.
+        agreement: least IoU of an object's masks there with those on the way back: in frame 0, and on average over the
+            frames in which either sees it.
+        least: least IoU in any of those frames.
+        seen: least share of the frames in which both see it.
+        search: what is looked for.
 
     Raises:
-        ConfigurationError: fewer than two frames, or a share outside 0..1.
+        ConfigurationError: too few frames, no stretch, or a share outside 0..1.
     """
 
-    frames: int = 32
-    stretches: int = 4
-    rows: int = 6
-    columns: int = 10
-    smallest: float = 0.008
-    largest: float = 0.4
-    again: float = 0.8
-    apart: float = 0.1
-    objects: int = 3
-    agreement: float = 0.8
+    frames: int = 24
+    stretches: int = 6
+    agreement: float = 0.75
+    least: float = 0.4
+    seen: float = 0.5
+    search: Search = field(default_factory=Search)
 
     def __post_init__(self) -> None:
-        if self.frames < 2:
-            raise ConfigurationError(f"frames is {self.frames}; a stretch of film has at least two")
-        for name in ("stretches", "rows", "columns", "objects"):
-            if getattr(self, name) < 1:
-                raise ConfigurationError(f"{name} is {getattr(self, name)}, expected at least 1")
-        for name in ("smallest", "largest", "again", "apart", "agreement"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise ConfigurationError(f"{name} is {getattr(self, name)}, expected 0..1")
+        at_least("frames", self.frames, AHEAD)
+        at_least("stretches", self.stretches, 1)
+        for name in ("agreement", "least", "seen"):
+            within(name, getattr(self, name), 0.0, 1.0)
 
 
-def own_motion(images: Images) -> NDArray[np.float32]:
-    """What moves by itself in the first of a few frames.
-
-    Args:
-        images: at least two frames (H, W, 3) uint8 RGB.
-
-    Returns:
-        (H, W) float32: how far each pixel gets until the last of them, beyond what the camera's motion explains (an
-        affine map that most of the picture agrees with); shares of the frame's width.
-    """
-    estimator = MotionEstimator()
-    estimator.update(images[-1])
-    motion = estimator.update(images[0])
-    if motion is None:
-        raise SourceError("frames of one film differ in size")
-    height, width = images[0].shape[:2]
-    flow = motion.flow * np.array([1.0, height / width], np.float32)
-    rows, columns = flow.shape[:2]
-    y, x = np.mgrid[0:rows, 0:columns].astype(np.float32)
-    places = np.stack([(x + 0.5) / columns, (y + 0.5) / rows * height / width], axis=-1)
-    some = (slice(None, None, 4), slice(None, None, 4))
-    start, end = places[some].reshape(-1, 2), (places + flow)[some].reshape(-1, 2)
-    camera, _ = cv2.estimateAffine2D(start, end, method=cv2.RANSAC, ransacReprojThreshold=MOVES / 2)
-    explained = places @ camera[:, :2].T + camera[:, 2] if camera is not None else places
-    own = np.linalg.norm(places + flow - explained, axis=-1).astype(np.float32)
-    return np.asarray(cv2.resize(own, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
-
-
-def suggest(moves: NDArray[np.float32], trust: Trust) -> list[Prompt]:
-    """Ask for what moves: a box around each region, and clicks on a grid wherever something moves.
-
-    Args:
-        moves: (H, W) from `own_motion`.
-        trust: the grid.
-    """
-    height, width = moves.shape
-    # Limbs that stand still for a moment belong to what moves around them.
-    side = max(3, round(0.03 * width)) | 1
-    moving = cv2.morphologyEx(
-        (moves > MOVES).astype(np.uint8), cv2.MORPH_CLOSE, np.ones((side, side), np.uint8)
-    )
-    _, _, boxes, _ = cv2.connectedComponentsWithStats(moving)
-    prompts = [
-        Prompt(object_id=1, box=np.array([x, y, x + w, y + h], np.float32))
-        for x, y, w, h, area in boxes[1:]
-        if trust.smallest <= area / moves.size <= trust.largest
-    ]
-    for row in range(trust.rows):
-        for column in range(trust.columns):
-            x, y = (column + 0.5) / trust.columns * width, (row + 0.5) / trust.rows * height
-            if moving[int(y), int(x)]:
-                prompts.append(Prompt(object_id=1, points=np.array([[x, y]], np.float32)))
-    return prompts
-
-
-def find_objects(tracker: Tracker, images: Images, trust: Trust) -> list[Mask]:
-    """Look for objects that move by themselves.
-
-    Args:
-        tracker: reads the prompts; forgets what it followed.
-        images: the first few frames (H, W, 3) uint8 RGB; objects are those of the first.
-        trust: see there.
-
-    Returns:
-        (H, W) masks that do not touch one another, at most `trust.objects`; first what is large, in one
-        piece and moves most.
-    """
-    moves = own_motion(images)
-    candidates: list[tuple[float, Mask]] = []
-    for prompt in suggest(moves, trust):
-        mask = _read(tracker, images[0], prompt)
-        if any(region_similarity(mask, other) > trust.again for _, other in candidates):
-            continue
-        if not trust.smallest <= mask.mean() <= trust.largest:
-            continue
-        beyond = float(moves[mask].mean() - moves[~mask].mean())
-        (box,) = prompts_from_masks(mask.astype(np.uint8), "box")
-        again = region_similarity(_read(tracker, images[0], box), mask)
-        if beyond > MOVES / 2 and again >= trust.again:
-            candidates.append((beyond * float(np.sqrt(mask.mean())) * _largest_piece(mask), mask))
-    found: list[Mask] = []
-    for _, mask in sorted(candidates, key=lambda entry: -entry[0]):
-        # What two objects both claim is the first one's.
-        rest = mask & ~np.any(found, axis=0) if found else mask
-        apart = all(region_similarity(mask, other) <= trust.apart for other in found)
-        if apart and rest.mean() >= trust.smallest and len(found) < trust.objects:
-            found.append(rest)
-    return found
-
-
-def _largest_piece(mask: Mask) -> float:
-    """The share of a mask that hangs together: two objects that one click asks for are in two pieces."""
-    _, _, statistics, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
-    return float(statistics[1:, cv2.CC_STAT_AREA].max() / mask.sum())
-
-
-def _read(tracker: Tracker, image: NDArray[np.uint8], prompt: Prompt) -> Mask:
-    tracker.reset()
-    return np.asarray(tracker.step(image, [prompt]).label_map == prompt.object_id)
-
-
-def follow(tracker: Tracker, images: Images, label_map: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Follow the objects of the first frame's label map; (T, H, W) label maps, the first as it was given."""
-    tracker.reset()
-    shown = prompts_from_masks(label_map)
-    following = [tracker.step(image, shown if t == 0 else ()).label_map for t, image in enumerate(images)]
-    return np.stack([label_map, *following[1:]]).astype(np.uint8)
-
-
-def there_and_back(
-    tracker: Tracker, images: Images, masks: Sequence[Mask], trust: Trust
-) -> tuple[NDArray[np.uint8], list[float]]:
-    """Follow objects through a stretch of film, and from their last masks alone back to its start.
+def follow(tracker: Tracker, images: Images, shown: Mapping[int, Sequence[Prompt]]) -> NDArray[np.uint8]:
+    """Follow objects through a stretch of film.
 
     Args:
         tracker: forgets what it followed.
         images: T frames (H, W, 3) uint8 RGB.
-        masks: (H, W) of the objects in the first one, apart from one another.
-        trust: `agreement` is used.
+        shown: masks of objects by the frame that shows them.
 
     Returns:
-        (T, H, W) uint8 label maps of the objects that come back, numbered from 1 on; and the mean IoU of each.
+        (T, H, W) uint8 label maps; where a mask is shown, it is the mask.
+    """
+    tracker.reset()
+    out = []
+    for t, image in enumerate(images):
+        prompts = shown.get(t, ())
+        label_map = tracker.step(image, prompts).label_map.astype(np.uint8)
+        for prompt in prompts:
+            label_map[label_map == prompt.object_id] = 0
+            label_map[prompt.mask] = prompt.object_id
+        out.append(label_map)
+    return np.stack(out)
+
+
+def there_and_back(
+    tracker: Tracker, images: Images, masks: Sequence[Mask], smallest: float
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Follow objects through a stretch of film, and from where each was last seen back to its start.
+
+    Args:
+        tracker: forgets what it followed.
+        images: T frames (H, W, 3) uint8 RGB of one size.
+        masks: (H, W) of the objects in the first one; they share no pixel.
+        smallest: share of the frame from which on an object counts as seen.
+
+    Returns:
+        (T, H, W) uint8 label maps on the way there, numbered from 1 on, and those on the way back in the same order of
+        frames.
     """
     first = np.zeros(images[0].shape[:2], np.uint8)
     for number, mask in enumerate(masks, start=1):
         first[mask] = number
-    there = follow(tracker, images, first)
-    if not there[-1].any():
-        return np.zeros_like(there), []
-    back = follow(tracker, images[::-1], there[-1])[::-1]
+    there = follow(tracker, images, {0: prompts_from_masks(first)})
+    last = len(images) - 1
+    shown: dict[int, list[Prompt]] = {}
+    for number in range(1, len(masks) + 1):
+        # Who left before the end has to be there on the way back as well, or others take its place.
+        seen = np.flatnonzero((there == number).mean(axis=(1, 2)) >= smallest)
+        when = int(seen[-1]) if len(seen) else 0
+        shown.setdefault(last - when, []).append(Prompt(object_id=number, mask=there[when] == number))
+    return there, follow(tracker, images[::-1], shown)[::-1]
+
+
+def trusted(
+    there: NDArray[np.uint8], back: NDArray[np.uint8], trust: Trust
+) -> tuple[NDArray[np.uint8], list[float]]:
+    """Who came back.
+
+    Args:
+        there: (T, H, W) label maps on the way there.
+        back: those on the way back, same order of frames.
+        trust: how much they have to agree.
+
+    Returns:
+        (T, H, W) uint8 label maps of the objects that can be trusted, numbered from 1 on; and how much the masks of
+        each agree: IoU, mean over the frames in which either way sees it.
+    """
     kept, agreements = np.zeros_like(there), []
-    for number in np.unique(there[-1][there[-1] > 0]):
-        # The last frame agrees by itself: its mask is what the way back began with.
-        same = [
-            region_similarity(a == number, b == number) for a, b in zip(there[:-1], back[:-1], strict=True)
-        ]
-        if min(float(np.mean(same)), same[0]) >= trust.agreement:
-            agreements.append(float(np.mean(same)))
-            kept[there == number] = len(agreements)
+    for number in np.unique(there[0][there[0] > 0]):
+        one, other = there == number, back == number
+        sees, seen = one.any(axis=(1, 2)), other.any(axis=(1, 2))
+        # Where the way back began, both are the same mask: that says nothing.
+        began = int(np.flatnonzero(sees)[-1])
+        same = np.array([region_similarity(a, b) for a, b in zip(one, other, strict=True)])
+        counts = (sees | seen) & (np.arange(len(same)) != began)
+        if not counts[0] or not sees[-1] or np.mean(sees & seen) < trust.seen:
+            continue
+        agreement = float(same[counts].mean())
+        if min(agreement, same[0]) >= trust.agreement and same[counts].min() >= trust.least:
+            agreements.append(agreement)
+            kept[one] = len(agreements)
     return kept, agreements
 
 
@@ -230,7 +158,9 @@ def label_films(
     trust: Trust,
     tell: Callable[[str], None],
     *,
+    skip_bad: bool = False,
     overwrite: bool = False,
+    labelled_by: Mapping[str, object] | None = None,
 ) -> int:
     """Label what can be trusted of all films of a folder.
 
@@ -240,40 +170,76 @@ def label_films(
         tracker: labels; the larger its student and its scale, the better.
         trust: what is believed.
         tell: is told a line per stretch.
+        skip_bad: leave out a stretch that cannot be read, rather than stop.
         overwrite: replace an earlier result.
+        labelled_by: what is to be said of the tracker in `MARKER`.
 
     Returns:
         Objects that were labelled.
 
     Raises:
-        SourceError: a film cannot be read, `out` cannot be written, or nothing was found in any film.
+        ConfigurationError: more objects are looked for than the tracker can follow.
+        SourceError: a film cannot be read, `out` cannot be written, or no object came back in any film.
     """
-    videos = open_videos(root)
-    lines: dict[str, list[float]] = {}
+    if trust.search.objects > tracker.max_objects:
+        raise ConfigurationError(
+            f"objects is {trust.search.objects}; the model follows {tracker.max_objects}"
+        )
+    stretches = [(video, start) for video in open_videos(root) for start in starts(video.length, trust)]
+    agreement: dict[str, list[float]] = {}
     with output_folder(out, marker=MARKER, overwrite=overwrite) as folder:
-        for video in videos:
-            for start in starts(video.length, trust):
-                numbers = list(range(start, min(start + trust.frames, video.length)))
-                images = video.read(numbers)
-                masks = find_objects(tracker, images[:AHEAD], trust)
-                labels, agreements = there_and_back(tracker, images, masks, trust) if masks else (None, [])
-                name = f"{video.path.stem}-{start:05d}"
-                tell(f"{name}: {len(masks)} found, {len(agreements)} came back")
-                if labels is not None and agreements:
-                    _write(folder / SPLIT, name, images, labels)
-                    lines[name] = [round(value, 3) for value in agreements]
-        if not lines:
+        for video, start in stretches:
+            name = f"{video.path.name}-{start:05d}"
+            try:
+                images = read_stretch(video, start, trust.frames)
+            except SourceError as error:
+                if not skip_bad:
+                    raise
+                tell(f"{name}: left out: {error}")
+                continue
+            masks = find_objects(tracker, images[:AHEAD], trust.search)
+            agreements: list[float] = []
+            if masks:
+                labels, agreements = trusted(
+                    *there_and_back(tracker, images, masks, trust.search.smallest), trust
+                )
+            tell(f"{name}: {len(masks)} found, {len(agreements)} came back")
+            if agreements:
+                _write(folder / SPLIT, name, images, labels)
+                agreement[name] = [round(value, 3) for value in agreements]
+        if not agreement:
             raise SourceError(
                 f"{root}: no object of any film came back to where it began; nothing is written"
             )
-        write_json(folder / MARKER, {"trust": asdict(trust), "agreement": lines})
-    return sum(map(len, lines.values()))
+        document = {"labelled_by": dict(labelled_by or {}), "trust": asdict(trust), "agreement": agreement}
+        write_json(folder / MARKER, document)
+    return sum(map(len, agreement.values()))
 
 
 def starts(length: int, trust: Trust) -> list[int]:
-    """First frames of the stretches of a film of `length` frames; fewer than asked for where they would overlap."""
-    count = max(1, min(trust.stretches, length // trust.frames))
-    return [round(i * max(0, length - trust.frames) / max(1, count - 1)) for i in range(count)]
+    """First frames of the stretches of a film of `length` frames."""
+    room = max(0, length - UNSURE_END - trust.frames)
+    count = max(1, min(trust.stretches, (length - UNSURE_END) // trust.frames))
+    return [round(i * room / max(1, count - 1)) for i in range(count)]
+
+
+def read_stretch(video: Video, start: int, frames: int) -> list[NDArray[np.uint8]]:
+    """A stretch of film, (H, W, 3) uint8 RGB; shorter where the film is.
+
+    Raises:
+        SourceError: it cannot be read, is too short to look for motion in, or its frames differ in size.
+    """
+    end = min(start + frames, max(AHEAD, video.length - UNSURE_END))
+    if end > video.length:
+        raise SourceError(
+            f"{video.path}: {video.length} frames; at least {AHEAD} are needed to see what moves"
+        )
+    images = video.read(list(range(start, end)))
+    for number, image in enumerate(images, start=start):
+        if image.shape != images[0].shape:
+            sizes = " to ".join(f"{entry.shape[1]}x{entry.shape[0]}" for entry in (images[0], image))
+            raise SourceError(f"{video.path}: frame size changes from {sizes} at frame {number}")
+    return images
 
 
 def _write(folder: Path, name: str, images: Images, labels: NDArray[np.uint8]) -> None:

@@ -41,7 +41,7 @@ def written(config: Any, tmp_path: Path) -> str:
         (["show-data", "--config", "smoke", "--out", "x.png", "--phase", "9"], "--phase 9: stage 1 has 1"),
         (["cache-teacher", "--config", "smoke", "--out", "x", "--set", "teacher.name=none"], "teacher: name one"),
         (["label-films", "--root", "nowhere", "--out", "x"], "nowhere: no such folder; clips are video files"),
-        (["label-films", "--root", ".", "--out", "x", "--frames", "1"], "frames is 1; a stretch of film has"),
+        (["label-films", "--root", ".", "--out", "x", "--frames", "1"], "frames is 1, expected at least 3"),
         (["evaluate", "--checkpoint", "nowhere.pt"], "nowhere.pt: no such checkpoint"),
         (["evaluate", "--checkpoint", "nowhere.pt", "--backend", "x"], "unknown backend 'x'"),
     ],
