@@ -117,7 +117,23 @@ class Operator:
         return self.call("change_state", ChangeState.Request(transition=Transition(id=transition))).success
 
     def state(self):
-        return self.call("get_state", GetState.Request()).current_state.label
+        # Asked while the node is just being discovered, it may answer before it knows where to: Fast DDS gives up after
+        # 100 ms and the answer is lost (ros2/rmw_fastrtps#390, #467). A question that changes nothing can be repeated.
+        futures = []
+        limit = time.monotonic() + PATIENCE_S
+        while not any(future.done() for future in futures):
+            assert time.monotonic() < limit, (
+                f"waited in vain for an answer of get_state, asked {len(futures)} times"
+            )
+            futures.append(self.ask("get_state", GetState.Request()))
+            self.spin_until(futures[-1], 10.0)
+        return next(future.result() for future in futures if future.done()).current_state.label
+
+    def spin_until(self, future, seconds):
+        """Spin until it is done, at most for so long."""
+        limit = time.monotonic() + seconds
+        while not future.done() and time.monotonic() < limit:
+            self.executor.spin_once(timeout_sec=0.05)
 
     def set(self, **values):
         """Set parameters one by one; returns the results in order. `__` in a name stands for a dot."""
