@@ -138,14 +138,13 @@ def trusted(
     for number in np.unique(there[0][there[0] > 0]):
         one, other = there == number, back == number
         sees, seen = one.any(axis=(1, 2)), other.any(axis=(1, 2))
-        # Where the way back began, both are the same mask: that says nothing.
-        began = int(np.flatnonzero(sees)[-1])
-        same = np.array([region_similarity(a, b) for a, b in zip(one, other, strict=True)])
-        counts = (sees | seen) & (np.arange(len(same)) != began)
-        if not counts[0] or not sees[-1] or np.mean(sees & seen) < trust.seen:
+        if not sees[-1] or np.mean(sees & seen) < trust.seen:
             continue
-        agreement = float(same[counts].mean())
-        if min(agreement, same[0]) >= trust.agreement and same[counts].min() >= trust.least:
+        # In the last frame both are the same mask, with which the way back began: that says nothing.
+        pairs = zip(one[:-1], other[:-1], strict=True)
+        same = [region_similarity(a, b) for a, b in pairs if a.any() or b.any()]
+        agreement = float(np.mean(same))
+        if min(agreement, same[0]) >= trust.agreement and min(same) >= trust.least:
             agreements.append(agreement)
             kept[one] = len(agreements)
     return kept, agreements
