@@ -13,7 +13,7 @@ from launch_ros.actions import LifecycleNode, Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
-from sam2lite_core.evaluation.rendered import render_clip
+from sam2lite_core.scenes.clip import render_clip
 
 SPELLINGS = ["true", "false", "True", "False"]
 PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")

@@ -5,8 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from sam2lite_core.backends.base import META
-from sam2lite_core.backends.files import (
+from sam2lite_core.backends.model_files import (
     PROMPT_FILE,
     STEP_FILE,
     WEIGHTS_FILE,
@@ -16,9 +15,11 @@ from sam2lite_core.backends.files import (
     sha256,
 )
 from sam2lite_core.errors import ModelFileError
-from sam2lite_core.motion import MOTION_SHORT_SIDE
-from sam2lite_core.preprocess import STRIDE, network_size
-from sam2lite_core.variants import BASE_SHORT_SIDE, REFERENCE_SOURCE, Variant, get_variant
+from sam2lite_core.frame.motion import MOTION_SHORT_SIDE
+from sam2lite_core.frame.prompt_rasters import STRIDE
+from sam2lite_core.frame.resolution import BASE_SHORT_SIDE, REFERENCE_SOURCE, network_size
+from sam2lite_core.graph_io import META
+from sam2lite_core.variants import Variant, get_variant
 
 FLOAT_BYTES = 4
 

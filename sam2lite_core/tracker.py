@@ -15,25 +15,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sam2lite_core import postprocess, preprocess, settings
-from sam2lite_core.backends.base import Backend, BackendSettings, StepInputs, StepOutputs
-from sam2lite_core.backends.files import find_model, foreign_folder
-from sam2lite_core.backends.frames import FrameBackend, FrameInputs
+from sam2lite_core.backends.base import Backend, BackendSettings
+from sam2lite_core.backends.foreign import FrameBackend, FrameInputs
+from sam2lite_core.backends.model_files import find_model, foreign_folder
 from sam2lite_core.backends.registry import FRAME_BACKENDS, open_backend, open_frame_backend
 from sam2lite_core.control import measuring
-from sam2lite_core.controller import (
-    DEFAULT_CONTROLLER,
-    Controller,
-    ControllerConfig,
-    ControllerState,
-    LatencyTable,
-    make_controller,
-)
+from sam2lite_core.control.base import Controller, ControllerConfig, ControllerState
+from sam2lite_core.control.latency_table import LatencyTable
+from sam2lite_core.control.registry import DEFAULT_CONTROLLER, make_controller
 from sam2lite_core.errors import ConfigurationError, InvalidPromptError, UnknownObjectError
-from sam2lite_core.motion import Motion, MotionEstimator
-from sam2lite_core.stopwatch import Stopwatch
+from sam2lite_core.frame import masks as postprocess
+from sam2lite_core.frame import prompt_rasters, resolution
+from sam2lite_core.frame.motion import Motion, MotionEstimator
+from sam2lite_core.frame.resolution import REFERENCE_SOURCE
+from sam2lite_core.graph_io import StepInputs, StepOutputs
+from sam2lite_core.tracking import settings
+from sam2lite_core.tracking.stopwatch import Stopwatch
 from sam2lite_core.types import ObjectState, Prompt, StepTimings, TrackResult, check_image
-from sam2lite_core.variants import DEFAULT_POLICY, PATCH, REFERENCE_SOURCE, get_variant
+from sam2lite_core.variants import DEFAULT_POLICY, PATCH, get_variant
 
 FloatArray = NDArray[np.float32]
 
@@ -351,17 +350,17 @@ class Tracker:
         """
         height, width = check_image(image)
         slots = self._assign(prompts, height, width)
-        prompts = preprocess.separate_masks(prompts)
+        prompts = prompt_rasters.separate_masks(prompts)
         if isinstance(self._backend, FrameBackend):
             return self._step_whole(self._backend, image, slots, prompts)
         clock = Stopwatch()
         scale = self._settings.scale if self._settings.scale is not None else self._control.scale
-        rows, columns = preprocess.network_size(height, width, scale, self._short_side)
-        small = preprocess.resize(image, rows, columns)
+        rows, columns = resolution.network_size(height, width, scale, self._short_side)
+        small = resolution.resize(image, rows, columns)
         preprocess_ms = clock.lap()
         motion = self._motion.update(image)
         ids = tuple(sorted(slots))
-        warped = self._warp(ids, motion, rows // preprocess.STRIDE, columns // preprocess.STRIDE)
+        warped = self._warp(ids, motion, rows // prompt_rasters.STRIDE, columns // prompt_rasters.STRIDE)
         motion_ms = clock.lap()
         window = self._control.window
         outputs, reading_ms = None, 0.0
@@ -396,7 +395,7 @@ class Tracker:
         ids = sorted(frame.slots)
         return StepInputs(
             image=small,
-            motion=preprocess.motion_map(frame.motion, rows // PATCH, columns // PATCH, frame.elapsed),
+            motion=prompt_rasters.motion_map(frame.motion, rows // PATCH, columns // PATCH, frame.elapsed),
             warped=warped,
             slots=tuple(frame.slots[i] for i in ids),
             active=self._active(),
@@ -405,8 +404,8 @@ class Tracker:
             frame=self._frame,
             policy=self._policy,
             presence_threshold=self._settings.presence_threshold,
-            token_pool=preprocess.token_pool(height, width, size, self._short_side),
-            prompt=preprocess.prompt_inputs(ids, prompts, (height, width), size) if prompts else None,
+            token_pool=resolution.token_pool(height, width, size, self._short_side),
+            prompt=prompt_rasters.prompt_inputs(ids, prompts, (height, width), size) if prompts else None,
         )
 
     def _as_masks(
@@ -428,11 +427,13 @@ class Tracker:
         """
         height, width = frame.image.shape[:2]
         ids = sorted(frame.slots)
-        rows, columns = preprocess.network_size(height, width, PROMPT_SCALE, self._short_side)
+        rows, columns = resolution.network_size(height, width, PROMPT_SCALE, self._short_side)
         if (rows, columns) == network:
             return prompts
-        small = preprocess.resize(frame.image, rows, columns)
-        warped = self._warp(ids, frame.motion, rows // preprocess.STRIDE, columns // preprocess.STRIDE)
+        small = resolution.resize(frame.image, rows, columns)
+        warped = self._warp(
+            ids, frame.motion, rows // prompt_rasters.STRIDE, columns // prompt_rasters.STRIDE
+        )
         assert not isinstance(self._backend, FrameBackend), "foreign models read prompts themselves"
         restore = self._backend.keep()
         try:

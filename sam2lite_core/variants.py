@@ -7,14 +7,6 @@ from sam2lite_core.errors import UnknownVariantError
 PATCH = 16
 """Encoder stride in pixels; every input side is a multiple of it (paper section 3.1)."""
 
-RUNGS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-"""Resolution scales that the controller may choose (methodology section 3.3)."""
-
-BASE_SHORT_SIDE = 480
-"""Short side of the network's input at scale 1, px, unless a caller chooses another."""
-
-REFERENCE_SOURCE = (480, 854)
-"""Height and width in px of the source that costs are stated for: the size of DAVIS and of the paper."""
 
 MIN_WINDOW, MAX_WINDOW = 2, 8
 """Range of the memory window W in frames (paper section 3.4)."""

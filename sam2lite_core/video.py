@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 
 from sam2lite_core.errors import InvalidPromptError, SourceError
 from sam2lite_core.files import output_folder, write_atomically
-from sam2lite_core.frame_sources import FrameSource, open_source, read_image
-from sam2lite_core.label_map import read_label_map, write_label_map
+from sam2lite_core.media.label_map import read_label_map, write_label_map
+from sam2lite_core.media.open import open_source
+from sam2lite_core.media.overlay import draw_overlay
+from sam2lite_core.media.pictures import read_image
+from sam2lite_core.media.source import FrameSource
+from sam2lite_core.media.video_writer import VideoWriter
 from sam2lite_core.types import Frame, Prompt, TrackResult
-from sam2lite_core.video_writer import VideoWriter
-from sam2lite_core.visualization import draw_overlay
 
 __all__ = [
     "TRACK_MARKER",

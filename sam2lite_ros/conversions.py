@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sensor_msgs.msg import CompressedImage, Image
 
 from sam2lite_core.errors import ConfigurationError, InvalidFrameError
-from sam2lite_core.image_messages import (
+from sam2lite_core.media.image_messages import (
     SUPPORTED_ENCODINGS,
     Pixels,
     compressed_to_rgb,

@@ -8,4 +8,4 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 bash "$root/scripts/setup.sh"
 . "$root/scripts/env.sh"
-exec python -m sam2lite_ros.demo "$@"
+exec python -m sam2lite_ros.sessions.demo "$@"

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sam2lite_core.evaluation.rendered import render_clip
+from sam2lite_core.scenes.clip import render_clip
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

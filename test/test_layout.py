@@ -282,7 +282,7 @@ def test_pip_installs_every_file_of_the_weights() -> None:
 
 def test_installed_package_holds_messages_and_modules_side_by_side() -> None:
     prefix = built_prefix()
-    modules = ["msg", "srv", "player", "tracker_node"]
+    modules = ["msg", "srv", "player.node", "sessions.demo", "tracker.node"]
     for folder in (prefix, ROOT):  # away from the checkout, and from inside it
         run_python("; ".join(f"import sam2lite_ros.{name}" for name in modules), folder)
     installed = next(path.parent for path in prefix.glob("**/sam2lite_core/__init__.py")).parent

@@ -14,7 +14,7 @@ import typer
 from sam2lite_core.errors import ConfigurationError, Sam2LiteError
 
 if TYPE_CHECKING:
-    from training.config import RunConfig
+    from training.config.run import RunConfig
 
 app = typer.Typer(
     help="Train SAM2-Lite students.",
@@ -59,10 +59,10 @@ def read_config(path: Path, changes: Sequence[str] | None) -> "RunConfig":
     Raises:
         ConfigurationError: there is no such file, or it says something that is not allowed.
     """
-    from training import typed_yaml
-    from training.config import RunConfig
+    from training.config import loading
+    from training.config.run import RunConfig
 
-    return typed_yaml.load(RunConfig, find_config(path), changes or ())
+    return loading.load(RunConfig, find_config(path), changes or ())
 
 
 def find_config(path: Path) -> Path:
@@ -91,7 +91,7 @@ def run(
     changes: SetOption = None,
 ) -> None:
     """Train in the configuration's folder."""
-    from training.runner import Runner
+    from training.loop.trainer import Runner
 
     read = read_config(config, changes)
     if stage == "all":
@@ -127,10 +127,10 @@ def evaluate(
     """Score a checkpoint by the DAVIS protocol; what is not given comes from the run's configuration."""
     from rich.console import Console
 
-    from sam2lite_core.cli_eval import score_table
     from sam2lite_core.evaluation.evaluate import result_document
+    from sam2lite_core.evaluation.tables import score_table
     from sam2lite_core.files import check_json_path, write_json
-    from training.evaluation import Request, evaluate_checkpoint
+    from training.students.evaluate import Request, evaluate_checkpoint
 
     check_json_path(json_file)
     names = (
@@ -157,15 +157,15 @@ def ablate(
     changes: SetOption = None,
 ) -> None:
     """Fork stage 2 from one checkpoint (`--set init=FILE`) into the paper's ablations, score them, make the table."""
-    from sam2lite_core.cli_eval import split
-    from sam2lite_core.cli_eval_policies import whole_numbers
+    from sam2lite_core.cli.eval_datasets import split
+    from sam2lite_core.cli.eval_policies import whole_numbers
     from sam2lite_core.files import write_atomically, write_json
-    from training import typed_yaml
-    from training.ablation import make_forks, row_names, run_forks
-    from training.ablation_table import markdown, read_scores, summarise
+    from training.ablation.run import make_forks, row_names, run_forks
+    from training.ablation.table import markdown, read_scores, summarise
+    from training.config import loading
 
     path = find_config(config)
-    document = typed_yaml.read_document(path, changes or ())
+    document = loading.read_document(path, changes or ())
     chosen, numbers = split(rows) or row_names(), whole_numbers(seeds, "--seeds")
     try:
         forks = make_forks(document, chosen, numbers, out)
@@ -191,7 +191,7 @@ def cache_teacher(
     changes: SetOption = None,
 ) -> None:
     """Run the teacher once over clips and keep both, for `teacher.cache`."""
-    from training.teacher_cache import fill_cache
+    from training.teachers.cache import fill_cache
 
     read = read_config(config, changes)
     numbered = read.stages.numbered()
@@ -224,7 +224,7 @@ def label_films(
 ) -> None:
     """Label films by what a student finds in them and finds again on the way back."""
     from sam2lite_core.tracker import Tracker
-    from training import pseudo_labels
+    from training.labelling import pseudo_labels
 
     given = {"frames": frames, "stretches": stretches, "agreement": agreement}
     trust = pseudo_labels.Trust(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]  # each by its name
@@ -252,7 +252,7 @@ def show_data(
     changes: SetOption = None,
 ) -> None:
     """Draw training samples: images, labels and flow, a clip per row."""
-    from training.show_data import draw_samples
+    from training.data.preview import draw_samples
 
     count = draw_samples(read_config(config, changes), stage, phase, clips, out)
     print(f"{count} clips drawn to {out}")
@@ -269,9 +269,9 @@ def transplant(
     """Begin a student of another variant where one stands: what both have, the rest fitted to say the same."""
     from sam2lite_core.files import check_json_path
     from training import checkpoint as files
-    from training.assembly import load_average
-    from training.transplant import read_pictures
-    from training.transplant import transplant as begin
+    from training.students.load import load_average
+    from training.students.transplant import read_pictures
+    from training.students.transplant import transplant as begin
 
     check_json_path(out)
     content = begin(load_average(checkpoint)[1], variant, read_pictures(pictures, count))

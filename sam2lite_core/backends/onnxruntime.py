@@ -8,15 +8,8 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from sam2lite_core.backends.base import (
-    META,
-    BackendSettings,
-    BankSnapshot,
-    StepInputs,
-    StepOutputs,
-    graph_arrays,
-)
-from sam2lite_core.backends.files import (
+from sam2lite_core.backends.base import BackendSettings
+from sam2lite_core.backends.model_files import (
     INFO_KEY,
     PROMPT_FILE,
     STEP_FILE,
@@ -26,6 +19,7 @@ from sam2lite_core.backends.files import (
     read_weights_info,
 )
 from sam2lite_core.errors import BackendError, ModelFileError
+from sam2lite_core.graph_io import META, BankSnapshot, StepInputs, StepOutputs, graph_arrays
 
 KEY_WIDTH = 256
 HOST_OUTPUTS = ("logits", "presence", "uncertainty", "tokens_used")

@@ -4,11 +4,15 @@ import importlib
 import importlib.util
 
 from sam2lite_core.backends.base import Backend, BackendSettings
-from sam2lite_core.backends.frames import FrameBackend
+from sam2lite_core.backends.foreign import FrameBackend
 from sam2lite_core.errors import BackendError
 
 BACKENDS = {
-    "tensorrt": ("sam2lite_core.backends.tensorrt", "TensorRtBackend", "tensorrt or tensorrt_rtx_bindings"),
+    "tensorrt": (
+        "sam2lite_core.backends.tensorrt.backend",
+        "TensorRtBackend",
+        "tensorrt or tensorrt_rtx_bindings",
+    ),
     "onnxruntime": ("sam2lite_core.backends.onnxruntime", "OnnxRuntimeBackend", "onnxruntime"),
     "torch": ("sam2lite_core.backends.torch", "TorchBackend", "torch"),
 }
@@ -16,7 +20,11 @@ BACKENDS = {
 prefers them. Modules are imported only when chosen, so that no runtime is loaded that nobody uses."""
 
 FRAME_BACKENDS = {
-    "transformers": ("sam2lite_core.backends.transformers", "TransformersBackend", ("torch", "transformers")),
+    "transformers": (
+        "sam2lite_core.backends.transformers.backend",
+        "TransformersBackend",
+        ("torch", "transformers"),
+    ),
 }
 """Name -> (module, class, packages) of those that run a foreign model (`backends.frames`); `auto` never takes them. The
 extra that installs the packages has the backend's name."""
@@ -89,7 +97,7 @@ def _usable(name: str) -> bool:
     """Whether an installed backend finds what it cannot do without."""
     if name != "tensorrt":
         return True
-    from sam2lite_core.backends.cuda import count_gpus
+    from sam2lite_core.backends.tensorrt.cuda import count_gpus
 
     return count_gpus() > 0
 

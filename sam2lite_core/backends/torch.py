@@ -14,19 +14,15 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from sam2lite_core.backends.base import (
-    BackendSettings,
-    BankSnapshot,
-    FloatArray,
-    StepInputs,
-    StepOutputs,
-    graph_arrays,
-)
-from sam2lite_core.backends.files import TRANSPOSED, WEIGHTS_FILE, ModelInfo, read_weights_info
+from sam2lite_core import graph_io
+from sam2lite_core.backends.base import BackendSettings
+from sam2lite_core.backends.model_files import TRANSPOSED, WEIGHTS_FILE, ModelInfo, read_weights_info
 from sam2lite_core.errors import BackendError, ModelFileError
-from sam2lite_core.model import graphs, memory
+from sam2lite_core.graph_io import BankSnapshot, FloatArray, StepInputs, StepOutputs, graph_arrays
+from sam2lite_core.model import bank as memory
+from sam2lite_core.model import graphs
+from sam2lite_core.model.bank import Bank
 from sam2lite_core.model.deploy import folded_student
-from sam2lite_core.model.memory import Bank
 from sam2lite_core.model.student import Student
 from sam2lite_core.variants import get_variant
 
@@ -123,8 +119,8 @@ class TorchBackend:
             BackendError: torch failed; the bank is as before the step.
         """
         prompted = inputs.prompt is not None
-        names = graphs.PROMPT_INPUTS if prompted else graphs.STEP_INPUTS
-        tensors = self._tensors(inputs) | dict(zip(graphs.BANK_NAMES, self._bank, strict=True))
+        names = graph_io.PROMPT_INPUTS if prompted else graph_io.STEP_INPUTS
+        tensors = self._tensors(inputs) | dict(zip(graph_io.BANK_NAMES, self._bank, strict=True))
         # cuDNN would round to TF32 by itself, and fp32 was asked for. Never run on CUDA so far.
         exact = torch.backends.cudnn.flags(allow_tf32=False)
         try:

@@ -1,1 +1,1 @@
-"""The parts of the deadline controllers; `sam2lite_core.controller` is where to find them."""
+"""The parts of the deadline controllers; `sam2lite_core.control.registry` is where to find them."""

@@ -6,7 +6,8 @@ from typing import Protocol
 
 from sam2lite_core.control.latency_table import LatencyTable
 from sam2lite_core.errors import ConfigurationError
-from sam2lite_core.variants import MAX_WINDOW, MIN_WINDOW, RUNGS
+from sam2lite_core.frame.resolution import RUNGS
+from sam2lite_core.variants import MAX_WINDOW, MIN_WINDOW
 
 ROUNDING = 1e-9
 """What sums of scales may be off by."""

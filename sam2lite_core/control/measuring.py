@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam2lite_core.control.latency_table import LatencyTable
+from sam2lite_core.frame.resolution import RUNGS
 from sam2lite_core.types import Prompt
-from sam2lite_core.variants import MAX_WINDOW, MIN_WINDOW, RUNGS
+from sam2lite_core.variants import MAX_WINDOW, MIN_WINDOW
 
 REPEATS = 2
 """Timed steps per rung and window. With a warm-up at each rung that makes 30 steps, 2 to 3 s on two slow cores."""

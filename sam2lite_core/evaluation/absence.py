@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sam2lite_core.evaluation.metrics import RECALL_THRESHOLD
+from sam2lite_core.evaluation.davis_protocol import RECALL_THRESHOLD
 from sam2lite_core.evaluation.results import SequenceResult
 
 MIN_ABSENCE = 10

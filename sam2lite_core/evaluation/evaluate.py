@@ -14,22 +14,20 @@ from typing import Any
 
 import numpy as np
 
+from sam2lite_core.datasets.base import Dataset, VideoSequence
 from sam2lite_core.errors import ConfigurationError, Sam2LiteError
 from sam2lite_core.evaluation.absence import summarise_absences
-from sam2lite_core.evaluation.layouts.base import Dataset, VideoSequence
-from sam2lite_core.evaluation.machine import describe_machines
-from sam2lite_core.evaluation.many_objects import ManyObjects
-from sam2lite_core.evaluation.metrics import LabelMap
-from sam2lite_core.evaluation.prompting import check_prompt_kind, prompts_from_masks
+from sam2lite_core.evaluation.davis_protocol import LabelMap
+from sam2lite_core.evaluation.prompts import check_prompt_kind, prompts_from_masks
 from sam2lite_core.evaluation.results import Evaluation, SequenceResult
-from sam2lite_core.evaluation.resume import Unfinished, resumable_folder
+from sam2lite_core.evaluation.runs.machine import describe_machines
+from sam2lite_core.evaluation.runs.resume import Unfinished, resumable_folder
+from sam2lite_core.evaluation.runs.team import ALONE, Team
+from sam2lite_core.evaluation.runs.workers import TrackerFactory, run_jobs
 from sam2lite_core.evaluation.scoring import SequenceScoring
-from sam2lite_core.evaluation.team import ALONE, Team
-from sam2lite_core.evaluation.workers import TrackerFactory, run_jobs
 from sam2lite_core.files import write_json
-from sam2lite_core.label_map import write_label_map
+from sam2lite_core.media.label_map import write_label_map
 from sam2lite_core.types import ObjectState
-from sam2lite_core.variants import DEFAULT_POLICY
 from sam2lite_core.video import VideoTracker, frame_record, summarise
 
 MASKS = "masks"
@@ -37,51 +35,6 @@ MASKS = "masks"
 
 Progress = Callable[[str, int, int], None]
 """Called after each sequence with its name, the sequences done and the sequences there are."""
-
-
-@dataclass(frozen=True)
-class TrackerOptions:
-    """How to build the tracker, as `Tracker` takes it; hashable and picklable, so that every process builds its own."""
-
-    variant: str = "tiny"
-    backend: str = "auto"
-    scale: float | None = None
-    memory_budget: int | None = None
-    memory_policy: str = DEFAULT_POLICY
-    threads: int | None = None
-    model_path: str | None = None
-
-    def build(self) -> VideoTracker:
-        """Load the model; more objects than it holds are followed by more of it.
-
-        Raises:
-            Sam2LiteError: an option outside its range, or a model that cannot be loaded.
-        """
-        from sam2lite_core.tracker import Tracker
-
-        return ManyObjects(
-            lambda: Tracker(
-                self.variant,
-                self.backend,
-                scale=self.scale,
-                memory_budget=self.memory_budget,
-                memory_policy=self.memory_policy,
-                threads=self.threads,
-                model_path=self.model_path,
-            )
-        )
-
-    def describe(self) -> dict[str, Any]:
-        """What a result says of its tracker: the options, and which weights they stand for."""
-        from sam2lite_core.backends.files import WEIGHTS_FILE, find_model, foreign_weights, sha256
-        from sam2lite_core.backends.registry import FRAME_BACKENDS
-        from sam2lite_core.variants import get_variant
-
-        if self.backend in FRAME_BACKENDS:
-            files = foreign_weights(self.backend, self.model_path)
-            return {**asdict(self), "weights_sha256": {file.name: sha256(file) for file in files}}
-        weights = find_model(get_variant(self.variant), self.model_path) / WEIGHTS_FILE
-        return {**asdict(self), "weights_sha256": sha256(weights)}
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from sam2lite_core.datasets.looped import Looped
 from sam2lite_core.errors import ConfigurationError
-from sam2lite_core.evaluation.layouts.looped import Looped
-from sam2lite_core.evaluation.metrics import ObjectScores
+from sam2lite_core.evaluation.davis_protocol import ObjectScores
 from sam2lite_core.evaluation.policies import cell_folder
 from sam2lite_core.evaluation.results import Evaluation, SequenceResult
-
-COLOURS = {"learned": "#1f6fb4", "fifo": "#d2691e", "random": "#8a8f98", "uniform": "#3d9970"}
 
 
 def frames_of(minutes: int, fps: float) -> int:
@@ -131,32 +129,3 @@ def markdown(content: dict[str, Any]) -> str:
             + " |"
         )
     return "\n".join(lines) + "\n"
-
-
-def draw(content: dict[str, Any]) -> Any:
-    """J&F by minute: all sequences' mean, then each sequence.
-
-    Returns:
-        A matplotlib figure.
-    """
-    from matplotlib.figure import Figure
-
-    summary, names = content["policies"], content["sequences"]
-    figure = Figure(figsize=(3.2 * (len(names) + 1), 3.4), dpi=110, layout="constrained")
-    panels = figure.subplots(1, len(names) + 1, sharey=True, squeeze=False)[0]
-    for panel, name in zip(panels, ["mean", *names], strict=True):
-        for policy, row in summary.items():
-            values = row if name == "mean" else row["sequences"][name]
-            minutes = 100.0 * np.array([values["first_pass"], *values["minutes"]])
-            panel.plot(
-                range(len(minutes)), minutes, marker="o", ms=4, label=policy, color=COLOURS.get(policy)
-            )
-        panel.set_title(name, fontsize=10, loc="left")
-        panel.set_xticks(range(len(minutes)), ["once", *map(str, range(1, len(minutes)))])
-        panel.set_xlabel("minute")
-        panel.grid(axis="y", alpha=0.3)
-        for side in ("top", "right"):
-            panel.spines[side].set_visible(False)
-    panels[0].set_ylabel("J&F, %")
-    panels[0].legend(frameon=False, fontsize=8)
-    return figure

@@ -6,21 +6,16 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sam2lite_core.backends.base import POLICIES
+from sam2lite_core.datasets.base import Dataset
 from sam2lite_core.errors import ConfigurationError, SourceError
-from sam2lite_core.evaluation.evaluate import (
-    Progress,
-    TrackerOptions,
-    describe_settings,
-    evaluate,
-    what_matters,
-)
-from sam2lite_core.evaluation.layouts.base import Dataset
+from sam2lite_core.evaluation.evaluate import Progress, describe_settings, evaluate, what_matters
 from sam2lite_core.evaluation.results import Evaluation
-from sam2lite_core.evaluation.resume import Unfinished, unfinished_folder
-from sam2lite_core.evaluation.team import ALONE, Team
+from sam2lite_core.evaluation.runs.resume import Unfinished, unfinished_folder
+from sam2lite_core.evaluation.runs.team import ALONE, Team
+from sam2lite_core.evaluation.tracker_options import TrackerOptions
 from sam2lite_core.files import OVERWRITE, write_atomically, write_json
-from sam2lite_core.settings import check_budget, check_policy
+from sam2lite_core.graph_io import POLICIES
+from sam2lite_core.tracking.settings import check_budget, check_policy
 
 POLICIES_FILE = "policies.json"
 BUDGETS = (64, 128, 256, 384)

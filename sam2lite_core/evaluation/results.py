@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sam2lite_core.evaluation.metrics import (
+from sam2lite_core.evaluation.davis_protocol import (
     ObjectScores,
     SequenceScores,
     Statistic,

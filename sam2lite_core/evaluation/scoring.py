@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from sam2lite_core.evaluation.metrics import LabelMap, SequenceScorer, SequenceScores
+from sam2lite_core.evaluation.davis_protocol import LabelMap, SequenceScorer, SequenceScores
 from sam2lite_core.evaluation.stability import FlickerMeter, Stability, summarise_stability
 
 PREDICTION, TRUTH = "prediction", "truth"

@@ -11,8 +11,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from sam2lite_core.evaluation.metrics import LabelMap, ObjectScores, boundary_accuracy
-from sam2lite_core.motion import MotionEstimator
+from sam2lite_core.evaluation.davis_protocol import LabelMap, ObjectScores
+from sam2lite_core.evaluation.region_boundary import boundary_accuracy
+from sam2lite_core.frame.motion import MotionEstimator
 
 DRIFT_FRAMES = 1000
 """Drift is stated per this many frames."""

@@ -6,17 +6,11 @@ from dataclasses import dataclass, field, fields, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from sam2lite_core.backends.base import (
-    Backend,
-    BankSnapshot,
-    PromptInputs,
-    StepInputs,
-    StepOutputs,
-    graph_arrays,
-)
+from sam2lite_core.backends.base import Backend
 from sam2lite_core.errors import ConfigurationError
 from sam2lite_core.export.clips import Clip
-from sam2lite_core.preprocess import prompt_inputs
+from sam2lite_core.frame.prompt_rasters import prompt_inputs
+from sam2lite_core.graph_io import BankSnapshot, PromptInputs, StepInputs, StepOutputs, graph_arrays
 from sam2lite_core.tracker import Tracker
 from sam2lite_core.types import Prompt, TrackResult
 

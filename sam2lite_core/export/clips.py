@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam2lite_core.errors import ConfigurationError, InvalidPromptError, SourceError
-from sam2lite_core.evaluation.rendered import render_clip
-from sam2lite_core.frame_sources import list_images, open_source
-from sam2lite_core.label_map import LabelMap, read_label_map
+from sam2lite_core.media.label_map import LabelMap, read_label_map
+from sam2lite_core.media.open import open_source
+from sam2lite_core.media.pictures import list_images
+from sam2lite_core.scenes.clip import render_clip
 from sam2lite_core.types import Prompt
 
 DRAWN = "a drawn clip"

@@ -10,7 +10,7 @@ from typing import Any
 import safetensors.numpy
 
 from sam2lite_core.backends.base import BackendSettings
-from sam2lite_core.backends.files import (
+from sam2lite_core.backends.model_files import (
     FORMAT,
     INFO_KEY,
     PROMPT_FILE,
@@ -24,14 +24,14 @@ from sam2lite_core.errors import ConfigurationError
 from sam2lite_core.export import int8, parity
 from sam2lite_core.export.calibration import record
 from sam2lite_core.export.clips import Clip
-from sam2lite_core.export.half import to_half
-from sam2lite_core.export.layers import KEEP
+from sam2lite_core.export.float_layers import KEEP
+from sam2lite_core.export.fp16 import to_half
 from sam2lite_core.export.onnx import export_student
 from sam2lite_core.export.package import check_folder, describe, replace_files, stamp
 from sam2lite_core.export.part_errors import PartError, part_errors
+from sam2lite_core.frame.resolution import RUNGS
 from sam2lite_core.model.deploy import fold_batch_norms
 from sam2lite_core.model.student import Student
-from sam2lite_core.variants import RUNGS
 
 PRECISIONS = tuple(parity.BOUNDS)
 FORMATS = ("onnx", "tensorrt", "coreml")

@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from sam2lite_core import graph_io
 from sam2lite_core.errors import ConfigurationError, ModelFileError
 from sam2lite_core.files import output_folder
+from sam2lite_core.frame.resolution import BASE_SHORT_SIDE, REFERENCE_SOURCE, network_size, token_pool
 from sam2lite_core.model import graphs
 from sam2lite_core.model.deploy import fold_batch_norms
 from sam2lite_core.model.student import Student
-from sam2lite_core.preprocess import network_size, token_pool
-from sam2lite_core.variants import BASE_SHORT_SIDE, PATCH, REFERENCE_SOURCE
+from sam2lite_core.variants import PATCH
 
 STEP_PACKAGE, PROMPT_PACKAGE = "step.mlpackage", "prompt.mlpackage"
 
@@ -70,7 +71,7 @@ def convert_graph(student: Student, path: Path, size: tuple[int, int], objects: 
     """
     tools = load_tools()
     graph = (graphs.PromptGraph if prompt else graphs.StepGraph)(student).eval()
-    names = graphs.PROMPT_INPUTS if prompt else graphs.STEP_INPUTS
+    names = graph_io.PROMPT_INPUTS if prompt else graph_io.STEP_INPUTS
     slots = student.variant.memory_budget
     example = graphs.example_inputs(student, objects, slots, size[0] // PATCH, size[1] // PATCH, prompt)
     pool = token_pool(*REFERENCE_SOURCE, size, BASE_SHORT_SIDE)
@@ -88,7 +89,7 @@ def convert_graph(student: Student, path: Path, size: tuple[int, int], objects: 
                 tools.TensorType(name=name, shape=tuple(example[name].shape), dtype=np.float32)
                 for name in names
             ],
-            outputs=[tools.TensorType(name=name, dtype=np.float32) for name in graphs.OUTPUTS],
+            outputs=[tools.TensorType(name=name, dtype=np.float32) for name in graph_io.OUTPUTS],
             minimum_deployment_target=tools.target.iOS17,
             compute_precision=tools.precision.FLOAT32,
             skip_model_load=True,
@@ -108,8 +109,8 @@ def check_package(path: Path, prompt: bool) -> dict[str, dict[str, list[int]]]:
     """
     spec = load_tools().models.MLModel(str(path), skip_model_load=True).get_spec()
     wanted = {
-        "inputs": graphs.PROMPT_INPUTS if prompt else graphs.STEP_INPUTS,
-        "outputs": graphs.OUTPUTS,
+        "inputs": graph_io.PROMPT_INPUTS if prompt else graph_io.STEP_INPUTS,
+        "outputs": graph_io.OUTPUTS,
     }
     found = {}
     for kind, values in (("inputs", spec.description.input), ("outputs", spec.description.output)):

@@ -19,7 +19,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 
 from sam2lite_core.errors import ModelFileError
 from sam2lite_core.export.calibration import Feed
-from sam2lite_core.export.layers import KEEP, is_kept
+from sam2lite_core.export.float_layers import KEEP, is_kept
 
 KEEP_ON_CPU = ("encoder.stem2", "encoder.trunk.stem")
 """The first convolution reads three channels: in INT8 it was no faster, and the layout that it wants made the image's

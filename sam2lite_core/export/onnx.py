@@ -18,7 +18,8 @@ import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from sam2lite_core.backends.files import INFO_KEY, PROMPT_FILE, STEP_FILE, TRANSPOSED, WEIGHTS_FILE
+from sam2lite_core import graph_io
+from sam2lite_core.backends.model_files import INFO_KEY, PROMPT_FILE, STEP_FILE, TRANSPOSED, WEIGHTS_FILE
 from sam2lite_core.errors import ConfigurationError
 from sam2lite_core.export.package import check_folder, describe, replace_files, stamp
 from sam2lite_core.model import graphs
@@ -66,14 +67,14 @@ def dynamic_shapes(names: tuple[str, ...]) -> dict[str, dict[int, object]]:
         "masks": {1: objects, 2: 4 * rows, 3: 4 * columns},
         "mask_given": {1: objects},
         "prompted": {1: objects},
-        **{name: {1: slots} for name in graphs.BANK_NAMES},
+        **{name: {1: slots} for name in graph_io.BANK_NAMES},
     }
     return {name: table.get(name, {}) for name in names}
 
 
 def trace(graph: graphs.StepGraph, prompt: bool) -> onnx.ModelProto:
     """Export one graph with dynamic frame size, object count and bank size."""
-    names = graphs.PROMPT_INPUTS if prompt else graphs.STEP_INPUTS
+    names = graph_io.PROMPT_INPUTS if prompt else graph_io.STEP_INPUTS
     example = example_inputs(graph.student, objects=3, slots=64, prompt=prompt)
     with torch.no_grad(), quiet():
         program = torch.onnx.export(
@@ -82,7 +83,7 @@ def trace(graph: graphs.StepGraph, prompt: bool) -> onnx.ModelProto:
             dynamo=True,
             opset_version=OPSET,
             input_names=list(names),
-            output_names=list(graphs.OUTPUTS),
+            output_names=list(graph_io.OUTPUTS),
             dynamic_shapes=tuple(dynamic_shapes(names).values()),
             verbose=False,
         )

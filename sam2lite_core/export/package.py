@@ -9,7 +9,7 @@ from typing import Any
 
 import onnx
 
-from sam2lite_core.backends.files import ENGINES, FORMAT, INFO_KEY, PROMPT_FILE, STEP_FILE, WEIGHTS_FILE
+from sam2lite_core.backends.model_files import ENGINES, FORMAT, INFO_KEY, PROMPT_FILE, STEP_FILE, WEIGHTS_FILE
 from sam2lite_core.errors import ModelFileError
 from sam2lite_core.model.cost import count_variant
 from sam2lite_core.model.student import Student

@@ -8,9 +8,10 @@ import numpy as np
 
 from sam2lite_core.backends.base import Backend
 from sam2lite_core.errors import ParityError
-from sam2lite_core.evaluation.metrics import region_similarity, score_sequence
+from sam2lite_core.evaluation.davis_protocol import score_sequence
+from sam2lite_core.evaluation.region_boundary import region_similarity
 from sam2lite_core.export.clips import Clip
-from sam2lite_core.label_map import LabelMap
+from sam2lite_core.media.label_map import LabelMap
 from sam2lite_core.tracker import Tracker
 
 

@@ -10,7 +10,7 @@ import onnxruntime as ort
 from onnx import helper
 
 from sam2lite_core.export.calibration import Feed
-from sam2lite_core.export.half import HALF
+from sam2lite_core.export.fp16 import HALF
 
 
 @dataclass(frozen=True)

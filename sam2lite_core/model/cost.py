@@ -5,10 +5,11 @@ import copy
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from sam2lite_core import graph_io
+from sam2lite_core.frame.resolution import BASE_SHORT_SIDE, REFERENCE_SOURCE, RUNGS, network_size, token_grid
 from sam2lite_core.model import graphs
 from sam2lite_core.model.student import Student
-from sam2lite_core.preprocess import network_size, token_grid
-from sam2lite_core.variants import BASE_SHORT_SIDE, PATCH, REFERENCE_SOURCE, RUNGS, Variant
+from sam2lite_core.variants import PATCH, Variant
 
 
 def parameters_by_part(student: Student) -> dict[str, int]:
@@ -42,7 +43,7 @@ def flops_per_frame(
     }
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:
-        graph(*(example[name].to("meta") for name in graphs.STEP_INPUTS))
+        graph(*(example[name].to("meta") for name in graph_io.STEP_INPUTS))
     return counter.get_total_flops()
 
 

@@ -8,31 +8,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sam2lite_core.model import memory
-from sam2lite_core.model.memory import Bank
-from sam2lite_core.model.prompting import PROMPT_CHANNELS
-from sam2lite_core.model.student import Shown, Student, entropy
-from sam2lite_core.preprocess import averaging_matrix
+from sam2lite_core.frame.resolution import averaging_matrix
+from sam2lite_core.graph_io import BANK_NAMES
+from sam2lite_core.model import bank as memory
+from sam2lite_core.model import redundancy, retention
+from sam2lite_core.model.aggregation import entropy
+from sam2lite_core.model.bank import Bank
+from sam2lite_core.model.prompt_decoder import PROMPT_CHANNELS
+from sam2lite_core.model.student import Shown, Student
 from sam2lite_core.variants import PATCH
 
-BANK_NAMES = ("bank_key", "bank_value", "bank_identity", "bank_known", "bank_meta")
-STEP_INPUTS = (
-    "image",
-    "motion",
-    "warped",
-    "slots",
-    "active",
-    "window",
-    "budget",
-    "frame",
-    "policy",
-    "presence_threshold",
-    "token_rows",
-    "token_columns",
-    *BANK_NAMES,
-)
-PROMPT_INPUTS = (*STEP_INPUTS, "prompts", "masks", "mask_given", "prompted")
-OUTPUTS = ("logits", "presence", "uncertainty", "tokens_used", *(f"new_{name}" for name in BANK_NAMES))
 HIDDEN_LOGIT = -16.0
 """Logit of an object that is LOST: it claims no pixel."""
 
@@ -106,9 +91,9 @@ class StepGraph(nn.Module):
         bank = memory.begin_frame(bank, active)
         logits = student.attention_logits(key, bank, window, pool)
         cells = student.cells(key, pool)
-        apart = memory.distances(bank, *cells)
-        still = memory.is_still(bank, apart)
-        known = student.to_patches(memory.knows(bank, cells[0], still, budget), key, pool)
+        apart = redundancy.distances(bank, *cells)
+        still = redundancy.is_still(bank, apart)
+        known = student.to_patches(redundancy.knows(bank, cells[0], still, budget), key, pool)
         readout = student.read(key, student.projected(bank), slots, logits)
         readout = readout._replace(evidence=readout.evidence * known)
         shown = None if prompt is None else Shown(prompt[0], key)
@@ -129,13 +114,13 @@ class StepGraph(nn.Module):
         if prompt is not None:
             affinity = student.affinity(probability, slots, pool)
             padded = F.pad(affinity, (0, 0, size, 0))
-            both = memory.anchor_quota(both, padded, budget, (prompt[3].unsqueeze(1) @ slots).squeeze(1))
-        repeated = F.pad(memory.repeats(bank, fresh, apart), (size, 0))
-        score = memory.policy_scores(both, student.gate_scores(both), frame, policy, repeated)
+            both = retention.anchor_quota(both, padded, budget, (prompt[3].unsqueeze(1) @ slots).squeeze(1))
+        repeated = F.pad(redundancy.repeats(bank, fresh, apart), (size, 0))
+        score = retention.policy_scores(both, student.gate_scores(both), frame, policy, repeated)
         if prompt is None:
             # Prompts make anchors, whose number is the budget's affair.
-            budget = memory.token_limit(bank, still, budget, policy[:, memory.POLICIES.index("learned")])
-        kept = memory.select(both, score, size, budget)
+            budget = retention.token_limit(bank, still, budget, policy[:, memory.POLICIES.index("learned")])
+        kept = retention.select(both, score, size, budget)
         uncertainty = F.avg_pool2d(entropy(probability), 4)
         return (logits, presence, uncertainty, kept.column("valid").sum(dim=1), *kept)
 

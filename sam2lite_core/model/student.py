@@ -7,13 +7,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sam2lite_core.model import memory
+from sam2lite_core.model import bank as memory
+from sam2lite_core.model import retention
+from sam2lite_core.model.aggregation import aggregate_probability, entropy, soft_aggregate
+from sam2lite_core.model.bank import Bank
 from sam2lite_core.model.decoder import MaskHead, QueryDecoder
 from sam2lite_core.model.encoder import Features, build_encoder
 from sam2lite_core.model.gate import Gate
 from sam2lite_core.model.layers import Linear
-from sam2lite_core.model.memory import Bank
-from sam2lite_core.model.prompting import PromptDecoder
+from sam2lite_core.model.prompt_decoder import PromptDecoder
 from sam2lite_core.variants import Variant
 
 EPSILON = 1e-4
@@ -63,40 +65,6 @@ class Prediction(NamedTuple):
     probability: Tensor
     raw: Tensor
     presence: Tensor
-
-
-def soft_aggregate(logits: Tensor) -> Tensor:
-    """Soft aggregation across objects as STM does: each object's logit minus the background's.
-
-    The background's probability is the product of (1 - p) over the objects.
-
-    Args:
-        logits: (N, K, ...) independent logits.
-
-    Returns:
-        (N, K, ...) logits relative to the background.
-    """
-    limited = logits.clamp(-12.0, 12.0)
-    # ONNX Runtime computes softplus number by number, these two at once; the limit keeps log within a hundredth.
-    background = torch.log(torch.sigmoid(-limited)).sum(dim=1, keepdim=True).clamp(-16.0, -1e-6)
-    # log(b / (1 - b)) with log b known; expm1 keeps the digits where b is near 1.
-    background_logit = background - torch.log(-torch.expm1(background))
-    return limited - background_logit
-
-
-def aggregate_probability(relative: Tensor) -> Tensor:
-    """Softmax over background (logit 0) and K objects; returns the objects' (N, K, ...) probabilities."""
-    # Soft aggregation keeps logits within 28, so that nothing need be subtracted; a softmax that is not over the last
-    # axis takes ONNX Runtime five times as long.
-    odds = torch.exp(relative.clamp(max=40.0))
-    return odds / (1.0 + odds.sum(dim=1, keepdim=True))
-
-
-def entropy(probability: Tensor) -> Tensor:
-    """Binary entropy of the foreground, 0..1. probability: (N, K, ...) of the objects; returns (N, 1, ...)."""
-    foreground = probability.sum(dim=1, keepdim=True).clamp(1e-4, 1.0 - 1e-4)
-    bits = foreground * torch.log(foreground) + (1.0 - foreground) * torch.log(1.0 - foreground)
-    return -bits / math.log(2.0)
 
 
 def to_token_grid(grid: Tensor, pool: tuple[Tensor, Tensor]) -> Tensor:
@@ -335,7 +303,9 @@ class Student(nn.Module):
         known = (trusted.unsqueeze(1) @ slots).expand(-1, identity.shape[1], -1)
         x, y = self.positions(rows, columns, flat)
         cells = torch.arange(rows, device=flat.device), torch.arange(columns, device=flat.device)
-        drawn = memory.draw(cells[0].to(flat.dtype).unsqueeze(1), cells[1].to(flat.dtype).unsqueeze(0), frame)
+        drawn = retention.draw(
+            cells[0].to(flat.dtype).unsqueeze(1), cells[1].to(flat.dtype).unsqueeze(0), frame
+        )
         one = torch.ones_like(moved.squeeze(-1))
         zero = torch.zeros_like(one)
         columns_ = {

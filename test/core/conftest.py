@@ -7,7 +7,7 @@ from typing import Any
 import cv2
 import pytest
 
-from sam2lite_core.backends.files import find_model
+from sam2lite_core.backends.model_files import find_model
 from sam2lite_core.types import Prompt
 from sam2lite_core.variants import get_variant
 

@@ -10,23 +10,17 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from sam2lite_core.backends.base import (
-    META,
-    POLICIES,
-    Backend,
-    BackendSettings,
-    BankSnapshot,
-    StepInputs,
-    StepOutputs,
-)
-from sam2lite_core.backends.files import PROMPT_FILE, STEP_FILE, WEIGHTS_FILE, find_model
+from sam2lite_core.backends.base import Backend, BackendSettings
+from sam2lite_core.backends.model_files import PROMPT_FILE, STEP_FILE, WEIGHTS_FILE, find_model
 from sam2lite_core.backends.onnxruntime import Device, choose_device, open_session, spinning
 from sam2lite_core.backends.registry import open_backend
 from sam2lite_core.errors import BackendError, ModelFileError, Sam2LiteError
-from sam2lite_core.evaluation.rendered import render_clip
-from sam2lite_core.motion import MotionEstimator
-from sam2lite_core.postprocess import label_map
-from sam2lite_core.preprocess import motion_map, network_size, prompt_inputs, resize, token_pool
+from sam2lite_core.frame.masks import label_map
+from sam2lite_core.frame.motion import MotionEstimator
+from sam2lite_core.frame.prompt_rasters import motion_map, prompt_inputs
+from sam2lite_core.frame.resolution import network_size, resize, token_pool
+from sam2lite_core.graph_io import META, POLICIES, BankSnapshot, StepInputs, StepOutputs
+from sam2lite_core.scenes.clip import render_clip
 from sam2lite_core.tracker import Tracker
 from sam2lite_core.types import Prompt
 from sam2lite_core.variants import get_variant
@@ -216,7 +210,7 @@ def test_a_kept_bank_comes_back_whatever_happened_since(exported, clip, name) ->
 
 
 def test_the_bank_s_columns_have_the_same_names_everywhere() -> None:
-    memory = pytest.importorskip("sam2lite_core.model.memory", reason="needs torch")
+    memory = pytest.importorskip("sam2lite_core.model.bank", reason="needs torch")
     assert memory.META == META and memory.POLICIES == POLICIES
 
 

@@ -15,9 +15,8 @@ pytest.importorskip("rosbags", reason="needs rosbags: pip install 'sam2lite[bags
 
 from rosbags.highlevel import AnyReader
 
-from sam2lite_core import cli
-from sam2lite_core.bags.writer import image_message, new_bag
-from sam2lite_core.controller import DEFAULT_CONTROLLER
+from sam2lite_core.cli import app
+from sam2lite_core.control.registry import DEFAULT_CONTROLLER
 from sam2lite_core.errors import ConfigurationError, Sam2LiteError, SourceError
 from sam2lite_core.evaluation.bag import evaluate, session
 from sam2lite_core.evaluation.bag.evaluate import evaluate_bag
@@ -26,14 +25,15 @@ from sam2lite_core.evaluation.bag.record import MASK_TOPIC, STATUS_TOPIC, write_
 from sam2lite_core.evaluation.bag.result import document, latencies, result_table
 from sam2lite_core.evaluation.bag.scores import run_offline, score_all, score_processed
 from sam2lite_core.evaluation.bag.session import Recording, ReplayError, read_recording, replay
-from sam2lite_core.evaluation.evaluate import TrackerOptions
-from sam2lite_core.evaluation.metrics import frame_scores
-from sam2lite_core.evaluation.prompting import prompts_from_masks
-from sam2lite_core.evaluation.rendered import render_clip
-from sam2lite_core.evaluation.report.bags import bags
-from sam2lite_core.evaluation.report.inputs import read_inputs
+from sam2lite_core.evaluation.prompts import prompts_from_masks
+from sam2lite_core.evaluation.region_boundary import frame_scores
+from sam2lite_core.evaluation.tracker_options import TrackerOptions
 from sam2lite_core.files import write_json
-from sam2lite_core.label_map import read_label_map, write_label_map
+from sam2lite_core.media.bags.writer import image_message, new_bag
+from sam2lite_core.media.label_map import read_label_map, write_label_map
+from sam2lite_core.report.bags import bags
+from sam2lite_core.report.inputs import read_inputs
+from sam2lite_core.scenes.clip import render_clip
 from sam2lite_core.tracker import Tracker
 from sam2lite_core.variants import DEFAULT_POLICY
 
@@ -612,7 +612,7 @@ def test_without_ros_the_command_says_what_is_missing(bag, truth, tmp_path, monk
         lambda name: None if name == missing else name == "rclpy" or find(name),
     )
     with pytest.raises(SystemExit) as end:
-        cli.main(["eval", "bag", str(bag), "--truth", str(truth), "--out", str(tmp_path / "out")])
+        app.main(["eval", "bag", str(bag), "--truth", str(truth), "--out", str(tmp_path / "out")])
     assert end.value.code == 2
     assert f"there is no {missing} here; run scripts/setup.sh" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
@@ -624,7 +624,7 @@ def test_a_process_that_fails_is_exit_code_1(bag, truth, monkeypatch, capsys):
 
     monkeypatch.setattr(evaluate, "evaluate_bag", fail)
     with pytest.raises(SystemExit) as end:
-        cli.main(["eval", "bag", str(bag), "--truth", str(truth)])
+        app.main(["eval", "bag", str(bag), "--truth", str(truth)])
     assert end.value.code == 1
     assert "the tracker did not appear" in capsys.readouterr().err
 

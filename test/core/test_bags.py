@@ -14,13 +14,13 @@ pytest.importorskip("rosbags", reason="needs rosbags: pip install 'sam2lite[bags
 from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import Writer
 
-from sam2lite_core import cli
-from sam2lite_core.bags import store, writer
-from sam2lite_core.bags.reader import BagFrames, ImageTopic, image_topics
-from sam2lite_core.bags.store import COMPRESSED_TYPE, RAW_TYPE, message_types
-from sam2lite_core.bags.writer import image_message, jpeg_message, make_bag, new_bag
+from sam2lite_core.cli import app
 from sam2lite_core.errors import ConfigurationError, SourceError
-from sam2lite_core.frame_sources import open_source
+from sam2lite_core.media.bags import store, writer
+from sam2lite_core.media.bags.reader import BagFrames, ImageTopic, image_topics
+from sam2lite_core.media.bags.store import COMPRESSED_TYPE, RAW_TYPE, message_types
+from sam2lite_core.media.bags.writer import image_message, jpeg_message, make_bag, new_bag
+from sam2lite_core.media.open import open_source
 
 START = 1_700_000_000_000_000_000
 STORAGES = {"sqlite3": ".db3", "mcap": ".mcap"}
@@ -398,7 +398,7 @@ def test_without_the_library_bags_say_how_to_get_it(tmp_path, monkeypatch):
 def run(*arguments):
     """Exit code of the command."""
     with pytest.raises(SystemExit) as end:
-        cli.main([str(argument) for argument in arguments])
+        app.main([str(argument) for argument in arguments])
     return end.value.code
 
 

@@ -6,18 +6,18 @@ import sys
 
 import pytest
 
-from sam2lite_core.cli import main
+from sam2lite_core.bench import fresh_process, models, step
+from sam2lite_core.bench.energy import Gauge
+from sam2lite_core.bench.tables import markdown
+from sam2lite_core.cli.app import main
 from sam2lite_core.errors import BackendError, ConfigurationError, Sam2LiteError
-from sam2lite_core.evaluation import bench, bench_models, fresh_process
-from sam2lite_core.evaluation.bench_tables import markdown
-from sam2lite_core.evaluation.energy import Gauge
 
-SMALL = bench.BenchSettings(scales=(0.5,), objects=(1, 3), frames=3, height=96, width=128, threads=1)
+SMALL = step.BenchSettings(scales=(0.5,), objects=(1, 3), frames=3, height=96, width=128, threads=1)
 
 
 def test_latency_rows_cover_scales_and_objects() -> None:
     told: list[str] = []
-    rows = bench.latency_rows(SMALL, told.append)
+    rows = step.latency_rows(SMALL, told.append)
     assert [(row["scale"], row["objects"]) for row in rows] == [(0.5, 1), (0.5, 3)]
     assert len(told) == 2
     assert [(row["variant"], row["backend"], row["weights"]) for row in rows] == [
@@ -30,8 +30,8 @@ def test_latency_rows_cover_scales_and_objects() -> None:
 
 
 def test_endurance_counts_tokens_and_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench, "EDGE", 10)
-    result = bench.endurance(SMALL, 40)
+    monkeypatch.setattr(step, "EDGE", 10)
+    result = step.endurance(SMALL, 40)
     assert 0 < result["most_tokens"] <= result["memory_budget"]
     assert result["peak_resident_mb"] >= result["resident_mb_before"] > 10
 
@@ -47,7 +47,7 @@ def test_markdown_has_a_line_per_row() -> None:
     row |= {"inference_ms": 0.5, "motion_ms": 0.1, "preprocess_ms": 0.2, "postprocess_ms": 0.2}
     row |= {"backend": "torch", "precision": "fp32", "weights": "random", "energy_mj": {"nvml": 7.0}}
     process = {**row, "to_first_mask_s": 1.5, "import_s": 0.5, "load_s": 0.5, "first_step_s": 0.5}
-    content = bench.report(
+    content = step.report(
         SMALL, [row, row], None, fresh=[{**process, "peak_resident_mb": 123.4}], energy="nvml"
     )
     table = markdown(content)
@@ -61,12 +61,12 @@ def test_markdown_has_a_line_per_row() -> None:
 @pytest.mark.parametrize("options", [{"frames": 2}, {"objects": ()}, {"objects": (0,)}, {"scales": ()}])
 def test_bad_settings_are_refused(options: dict) -> None:
     with pytest.raises(ConfigurationError, match="bench needs"):
-        bench.BenchSettings(**options)
+        step.BenchSettings(**options)
 
 
 def test_too_short_an_endurance_is_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"50.*2000"):
-        bench.endurance(SMALL, 50)
+        step.endurance(SMALL, 50)
 
 
 class Steady:
@@ -81,7 +81,7 @@ class Steady:
 
 
 def test_energy_is_told_by_step_and_meter() -> None:
-    rows = bench.latency_rows(dataclasses.replace(SMALL, objects=(1,)), gauge=Gauge([Steady()], []))
+    rows = step.latency_rows(dataclasses.replace(SMALL, objects=(1,)), gauge=Gauge([Steady()], []))
     assert rows[0]["energy_mj"] == {"steady": round(2000.0 / 3, 3)}
 
 
@@ -90,13 +90,13 @@ def test_a_foreign_model_is_measured_at_its_own_size(miniature, tmp_path) -> Non
     settings = dataclasses.replace(
         SMALL, backend="transformers", model=str(tmp_path), scales=(None,), objects=(2,)
     )
-    (row,) = bench.latency_rows(settings, weights="given")
+    (row,) = step.latency_rows(settings, weights="given")
     assert (row["variant"], row["backend"], row["scale"]) == ("edgetam_video", "transformers", 1.0)
     assert row["step_ms"]["p50"] > 0
 
 
 def test_a_process_of_its_own_tells_its_start_and_its_memory() -> None:
-    told = fresh_process.measure(bench.tracker_options(SMALL, 0.5), (96, 128))
+    told = fresh_process.measure(step.tracker_options(SMALL, 0.5), (96, 128))
     parts = told["import_s"] + told["load_s"] + told["first_step_s"]
     assert 0 < parts <= told["to_first_mask_s"]
     if sys.platform == "linux":
@@ -116,9 +116,9 @@ def test_peak_memory_is_read_from_the_process_status(tmp_path) -> None:
 
 def test_every_combination_of_models(monkeypatch, tmp_path) -> None:
     made = []
-    monkeypatch.setattr(bench_models, "installed_backends", lambda: ("onnxruntime", "torch"))
-    monkeypatch.setattr(bench_models, "random_model", lambda name, folder: made.append(name) or folder)
-    found = list(bench_models.models(SMALL, "all", "all", "auto,fp32", tmp_path))
+    monkeypatch.setattr(models, "installed_backends", lambda: ("onnxruntime", "torch"))
+    monkeypatch.setattr(models, "random_model", lambda name, folder: made.append(name) or folder)
+    found = list(models.models(SMALL, "all", "all", "auto,fp32", tmp_path))
     assert len(found) == 3 * 2 * 2
     assert made == ["base"]
     assert [weights for _, weights in found] == ["shipped"] * 8 + ["random"] * 4
@@ -142,15 +142,13 @@ def test_every_combination_of_models(monkeypatch, tmp_path) -> None:
 )
 def test_models_that_cannot_be_chosen(variants, backends, model, message, tmp_path) -> None:
     with pytest.raises(Sam2LiteError, match=message):
-        list(
-            bench_models.models(dataclasses.replace(SMALL, model=model), variants, backends, "auto", tmp_path)
-        )
+        list(models.models(dataclasses.replace(SMALL, model=model), variants, backends, "auto", tmp_path))
 
 
 def test_random_weights_name_what_they_need(monkeypatch, tmp_path) -> None:
-    monkeypatch.setitem(sys.modules, "sam2lite_core.export.random_weights", None)
+    monkeypatch.setitem(sys.modules, "sam2lite_core.bench.random_weights", None)
     with pytest.raises(ConfigurationError, match=r"no weights ship for base.*sam2lite\[export\]"):
-        bench_models.random_model("base", tmp_path / "base")
+        models.random_model("base", tmp_path / "base")
 
 
 def test_the_command_writes_json_and_tables(tmp_path, capsys) -> None:

@@ -10,10 +10,11 @@ import cv2
 import numpy as np
 import pytest
 
-from sam2lite_core import __version__, cli, tracker
+from sam2lite_core import __version__, tracker
+from sam2lite_core.cli import app as cli
+from sam2lite_core.cli.prompts import build_prompts, in_typed_order
 from sam2lite_core.errors import InvalidPromptError
-from sam2lite_core.label_map import read_label_map, write_label_map
-from sam2lite_core.prompt_options import build_prompts, in_typed_order
+from sam2lite_core.media.label_map import read_label_map, write_label_map
 from sam2lite_core.types import ObjectState, StepTimings, TrackedObject, TrackResult
 
 HEIGHT, WIDTH = 96, 128

@@ -10,11 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sam2lite_core import cli
-from sam2lite_core.errors import ConfigurationError
-from sam2lite_core.evaluation import control_figure, control_real, control_simulation
-from sam2lite_core.evaluation.control_real import RealSettings, Step, hog
-from sam2lite_core.evaluation.control_simulation import (
+from sam2lite_core.bench import controller_real, controller_simulation
+from sam2lite_core.bench.controller_real import RealSettings, Step, hog
+from sam2lite_core.bench.controller_simulation import (
     Trace,
     compare,
     figures,
@@ -22,7 +20,10 @@ from sam2lite_core.evaluation.control_simulation import (
     settling_frames,
     simulate,
 )
-from sam2lite_core.evaluation.simulated_devices import DEVICES, SCENARIOS, Device
+from sam2lite_core.bench.simulated_devices import DEVICES, SCENARIOS, Device
+from sam2lite_core.cli import app
+from sam2lite_core.errors import ConfigurationError
+from sam2lite_core.report.figures import controller as control_figure
 
 SCENARIO = {scenario.name: scenario for scenario in SCENARIOS}
 NAMES = [device.name for device in DEVICES]
@@ -179,12 +180,12 @@ def test_impossible_devices_are_refused(values):
 def test_the_command_writes_tables_and_a_picture(monkeypatch, tmp_path, capsys):
     pytest.importorskip("matplotlib", reason="needs matplotlib: pip install 'sam2lite[figures]'")
     small = partial(compare, devices=DEVICES[1:2], scenarios=[SCENARIO["step"], SCENARIO["stall"]])
-    monkeypatch.setattr(control_simulation, "compare", small)
+    monkeypatch.setattr(controller_simulation, "compare", small)
     monkeypatch.setattr(control_figure, "SHOWN", ("step", "stall"))
     files = {name: tmp_path / f"out.{name}" for name in ("json", "markdown", "figure")}
     options = [part for name, file in files.items() for part in (f"--{name}", str(file))]
     with pytest.raises(SystemExit) as end:
-        cli.main(["bench", "controller", "--seeds", "1", *options])
+        app.main(["bench", "controller", "--seeds", "1", *options])
     assert end.value.code == 0
     rows = json.loads(files["json"].read_text())["rows"]
     assert [(row["scenario"], row["controller"]) for row in rows] == [
@@ -208,7 +209,7 @@ def test_the_command_writes_tables_and_a_picture(monkeypatch, tmp_path, capsys):
 )
 def test_wrong_options_cost_a_line_and_code_2(options, message, capsys):
     with pytest.raises(SystemExit) as end:
-        cli.main(["bench", "controller", *options])
+        app.main(["bench", "controller", *options])
     assert end.value.code == 2 and message in capsys.readouterr().err
 
 
@@ -227,7 +228,7 @@ def test_figures_of_a_real_run_by_hand():
         Step(5.0, 0.0, 50.0, 0.6, 0),
         Step(6.5, 0.0, 50.0, 0.8, 0),
     ]
-    assert control_real.figures(steps, settings, 100.0) == {
+    assert controller_real.figures(steps, settings, 100.0) == {
         "former_scale": 0.8,
         "hog_scale": 0.6,
         "missed_percent": 25.0,
@@ -235,7 +236,7 @@ def test_figures_of_a_real_run_by_hand():
         "back_s": 1.5,
         "switches_a_minute": pytest.approx(60.0 * 2 / 6.5, abs=0.1),
     }
-    assert control_real.figures(steps[:-1], settings, 100.0)["back_s"] is None
+    assert controller_real.figures(steps[:-1], settings, 100.0)["back_s"] is None
 
 
 def test_a_hog_ends_with_its_block_and_by_itself():
@@ -249,7 +250,7 @@ def test_a_hog_ends_with_its_block_and_by_itself():
 def test_a_real_run_goes_through_calm_load_and_calm():
     settings = RealSettings(threads=1, before_s=2.0, hog_s=2.0, after_s=2.0, height=96, width=128)
     told = []
-    content = control_real.measure(settings, told.append)
+    content = controller_real.measure(settings, told.append)
     assert len(told) == 3 and content["deadline_ms"] == pytest.approx(
         2.5 * content["reference_step_ms"], abs=0.05
     )
@@ -257,5 +258,5 @@ def test_a_real_run_goes_through_calm_load_and_calm():
         due = [step["at_s"] for step in run["steps"]]
         assert due == sorted(set(due)) and due[0] == 0.0 and 4.0 < due[-1] < 6.0
         assert all(step["step_ms"] > 0 and step["late_ms"] >= 0 for step in run["steps"])
-    assert control_real.summary(content).count("\n| p") == 2
+    assert controller_real.summary(content).count("\n| p") == 2
     json.dumps(content)  # as `--json` writes it

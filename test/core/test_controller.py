@@ -9,19 +9,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sam2lite_core.control.base import LONG, Prediction, state_at
-from sam2lite_core.control.learning import learn
-from sam2lite_core.control.predictive import ladder
-from sam2lite_core.controller import (
+from sam2lite_core.control.base import (
+    LONG,
     ControllerConfig,
     ControllerState,
-    DeadlineController,
-    LatencyTable,
-    make_controller,
+    Prediction,
     snap_down,
+    state_at,
 )
+from sam2lite_core.control.latency_table import LatencyTable
+from sam2lite_core.control.learning import learn
+from sam2lite_core.control.plain import DeadlineController
+from sam2lite_core.control.predictive import ladder
+from sam2lite_core.control.registry import make_controller
 from sam2lite_core.errors import ConfigurationError
-from sam2lite_core.variants import RUNGS
+from sam2lite_core.frame.resolution import RUNGS
 
 DEADLINE = 40.0
 SETPOINT = 0.8 * DEADLINE

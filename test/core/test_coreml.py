@@ -7,9 +7,9 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs torch: pip install 'sam2lite[export]'")
 
+from sam2lite_core import graph_io
 from sam2lite_core.errors import ConfigurationError, ModelFileError
 from sam2lite_core.export import coreml
-from sam2lite_core.model import graphs
 from sam2lite_core.model.student import Student
 from sam2lite_core.variants import VARIANTS, get_variant
 
@@ -32,7 +32,7 @@ def test_packages_are_converted_saved_and_loaded_again(tmp_path, name) -> None:
         "step.mlpackage",
     ]
     step, prompt = (report["packages"][key] for key in (coreml.STEP_PACKAGE, coreml.PROMPT_PACKAGE))
-    assert tuple(step["inputs"]) == graphs.STEP_INPUTS and tuple(prompt["inputs"]) == graphs.PROMPT_INPUTS
+    assert tuple(step["inputs"]) == graph_io.STEP_INPUTS and tuple(prompt["inputs"]) == graph_io.PROMPT_INPUTS
     assert step["inputs"]["image"] == [1, 240, 432, 3] and step["inputs"]["token_rows"] == [1, 15, 15]
     assert step["inputs"]["bank_identity"] == [1, student.variant.memory_budget, 2]
     assert step["outputs"]["logits"] == [1, 2, 60, 108] and report["parity"] is None

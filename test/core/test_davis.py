@@ -8,11 +8,11 @@ import cv2
 import numpy as np
 import pytest
 
+from sam2lite_core.datasets.davis import Davis
 from sam2lite_core.errors import ConfigurationError, SourceError
 from sam2lite_core.evaluation.evaluate import evaluate, result_document
-from sam2lite_core.evaluation.layouts.davis import Davis
-from sam2lite_core.evaluation.prompting import prompts_from_masks
-from sam2lite_core.label_map import encode_label_map, read_label_map
+from sam2lite_core.evaluation.prompts import prompts_from_masks
+from sam2lite_core.media.label_map import encode_label_map, read_label_map
 from sam2lite_core.types import StepTimings, TrackResult
 
 SIZE = 40

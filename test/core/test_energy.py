@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from sam2lite_core.bench import energy
 from sam2lite_core.errors import ConfigurationError
-from sam2lite_core.evaluation import energy
 
 
 def rapl(root: Path, number: int = 0, counter: int = 0, most: int = 1_000_000) -> Path:

@@ -18,18 +18,19 @@ import cv2
 import numpy as np
 import pytest
 
-from sam2lite_core import cli
-from sam2lite_core.cli_options import tracker_options
+from sam2lite_core.cli import app
+from sam2lite_core.cli.options import tracker_options
+from sam2lite_core.datasets.davis import Davis
 from sam2lite_core.errors import BackendError, ConfigurationError, SourceError
-from sam2lite_core.evaluation import resume
-from sam2lite_core.evaluation.evaluate import TrackerOptions, evaluate
-from sam2lite_core.evaluation.layouts.davis import Davis
+from sam2lite_core.evaluation.evaluate import evaluate
 from sam2lite_core.evaluation.policies import evaluate_policies
-from sam2lite_core.evaluation.rendered import render_clip
 from sam2lite_core.evaluation.results import Evaluation
-from sam2lite_core.evaluation.resume import unfinished_folder
-from sam2lite_core.evaluation.team import COUNTS, COUNTS_HERE, Team
-from sam2lite_core.label_map import write_label_map
+from sam2lite_core.evaluation.runs import resume
+from sam2lite_core.evaluation.runs.resume import unfinished_folder
+from sam2lite_core.evaluation.runs.team import COUNTS, COUNTS_HERE, Team
+from sam2lite_core.evaluation.tracker_options import TrackerOptions
+from sam2lite_core.media.label_map import write_label_map
+from sam2lite_core.scenes.clip import render_clip
 from sam2lite_core.types import StepTimings, TrackResult
 
 NAMES = ("a", "b", "c")
@@ -216,7 +217,17 @@ def test_an_error_in_a_worker_is_ours_and_names_the_file(data, tmp_path):
 
 def test_a_killed_command_goes_on_to_the_same_numbers(data, tmp_path, start):
     """The whole command, ended by a signal that cannot be caught once a sequence is finished."""
-    command = [sys.executable, "-m", "sam2lite_core.cli", "eval", "davis", "--root", data, "--year", "2017"]
+    command = [
+        sys.executable,
+        "-m",
+        "sam2lite_core",
+        "eval",
+        "davis",
+        "--root",
+        data,
+        "--year",
+        "2017",
+    ]
     command += ["--scale", "0.5", "--threads", "1", "--out", tmp_path / "out"]
     process = start(command, stdout=subprocess.DEVNULL)
     await_a_piece([process], unfinished_folder(tmp_path / "out") / "sequences")
@@ -238,7 +249,7 @@ def test_ctrl_c_says_how_to_go_on(data, tmp_path, start, workers):
     command = [
         sys.executable,
         "-m",
-        "sam2lite_core.cli",
+        "sam2lite_core",
         "eval",
         "davis",
         "--root",
@@ -274,7 +285,7 @@ def test_ctrl_c_before_anything_is_finished(data, tmp_path, monkeypatch, capsys,
     monkeypatch.setattr(Team, "count", processes)
     monkeypatch.setattr(TrackerOptions, "build", lambda options: Copier(dies_after=3))
     with pytest.raises(SystemExit) as end:
-        cli.main(["eval", *command, "--root", str(data), "--out", str(tmp_path / "out")])
+        app.main(["eval", *command, "--root", str(data), "--out", str(tmp_path / "out")])
     assert end.value.code == 130
     empty = processes == 1 and command == ["davis"]
     assert [path.name for path in tmp_path.iterdir()] == ([] if empty else leaves)
@@ -287,7 +298,7 @@ def test_ctrl_c_in_the_table_of_policies(data, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(TrackerOptions, "build", lambda options: copier)
     command = ["eval", "policies", "--root", str(data), "--out", str(tmp_path / "table")]
     with pytest.raises(SystemExit) as end:
-        cli.main([*command, "--policies", "fifo", "--budgets", "64,128"])
+        app.main([*command, "--policies", "fifo", "--budgets", "64,128"])
     assert end.value.code == 130
     assert f"the same command goes on from {tmp_path / 'table'}\n" in capsys.readouterr().err
     assert sorted(path.name for path in (tmp_path / "table").iterdir()) == ["fifo-128.unfinished", "fifo-64"]
@@ -299,7 +310,7 @@ def test_ctrl_c_in_a_table_with_one_thing_finished(data, tmp_path, monkeypatch, 
     monkeypatch.setattr(TrackerOptions, "build", lambda options: copier)
     command = ["eval", "policies", "--root", str(data), "--out", str(tmp_path / "table")]
     with pytest.raises(SystemExit):
-        cli.main([*command, "--policies", "fifo", "--budgets", "64,128"])
+        app.main([*command, "--policies", "fifo", "--budgets", "64,128"])
     assert f"the same command goes on from {tmp_path / 'table'}\n" in capsys.readouterr().err
     assert len(list((tmp_path / "table").iterdir())) == 1
 
@@ -308,7 +319,7 @@ def another_run(start, folder):
     """A process that is at work on a result, and has finished nothing yet."""
     program = (
         "import sys\n"
-        "from sam2lite_core.evaluation.resume import resumable_folder\n"
+        "from sam2lite_core.evaluation.runs.resume import resumable_folder\n"
         "with resumable_folder(sys.argv[1], marker='davis.json', settings={}):\n"
         "    print('at work', flush=True)\n"
         "    sys.stdin.read()\n"
@@ -632,7 +643,8 @@ def test_one_process_does_not_look_at_accelerate(unlaunched, count):
     if count is not None:
         unlaunched.setenv("WORLD_SIZE", count)
     code = (
-        "import sys; from sam2lite_core.evaluation.team import ALONE, launched_team; assert launched_team() is ALONE;"
+        "import sys; from sam2lite_core.evaluation.runs.team import ALONE, launched_team;"
+        "assert launched_team() is ALONE;"
         "import sam2lite_core.evaluation.evaluate; print([m for m in ('accelerate', 'torch') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -643,7 +655,7 @@ def test_many_processes_without_accelerate_are_refused(unlaunched, data, tmp_pat
     unlaunched.setenv("WORLD_SIZE", "2")
     unlaunched.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(SystemExit) as end:
-        cli.main(["eval", "davis", "--root", str(data), "--out", str(tmp_path / "out")])
+        app.main(["eval", "davis", "--root", str(data), "--out", str(tmp_path / "out")])
     assert end.value.code == 2
     assert "WORLD_SIZE is 2, and Accelerate is not installed" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
@@ -654,7 +666,7 @@ def test_many_processes_without_accelerate_are_refused(unlaunched, data, tmp_pat
     [(None, 1, None, None), (None, 2, None, 6), (None, 1, "3", 4), (None, 2, "3", 2), (7, 2, "3", 7)],
 )
 def test_processes_share_the_cores_of_their_machine(unlaunched, given, workers, here, threads):
-    unlaunched.setattr("sam2lite_core.evaluation.machine.usable_cores", lambda: 12)
+    unlaunched.setattr("sam2lite_core.evaluation.runs.machine.usable_cores", lambda: 12)
     if here is not None:
         unlaunched.setenv("LOCAL_WORLD_SIZE", here)
     options = tracker_options("tiny", "auto", None, None, "fifo", given, None, workers)
@@ -673,7 +685,7 @@ def start_pair(start, unlaunched, arguments):
     meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": "2"}
     return [
         start(
-            [sys.executable, "-m", "sam2lite_core.cli", *own],
+            [sys.executable, "-m", "sam2lite_core", *own],
             env={**os.environ, **meeting, "RANK": str(number)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -710,7 +722,7 @@ def test_a_killed_pair_is_taken_up_by_accelerate_to_the_same_numbers(unlaunched,
     ]
     launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", free_port()]
     done = subprocess.run(
-        [sys.executable, *launch, "-m", "sam2lite_core.cli", *command],
+        [sys.executable, *launch, "-m", "sam2lite_core", *command],
         capture_output=True, text=True, check=False, timeout=240,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -819,7 +831,7 @@ def test_policies_and_budgets_that_do_not_exist_are_refused(data, tmp_path, poli
 )
 def test_budgets_are_refused_by_the_command(data, tmp_path, capsys, budgets, message):
     with pytest.raises(SystemExit) as end:
-        cli.main(
+        app.main(
             ["eval", "policies", "--root", str(data), "--out", str(tmp_path / "out"), "--budgets", budgets]
         )
     assert end.value.code == 2
@@ -842,7 +854,7 @@ def test_the_command_prints_the_table_of_policies(data, tmp_path, capsys):
     ]
     arguments += ["--threads", "1", "--out", tmp_path / "out", "--json", tmp_path / "table.json"]
     with pytest.raises(SystemExit) as end:
-        cli.main(["eval", "policies", *map(str, arguments)])
+        app.main(["eval", "policies", *map(str, arguments)])
     assert not end.value.code
     assert "| policy | B = 64 | B = 256 |" in capsys.readouterr().out
     assert (tmp_path / "table.json").read_bytes() == (tmp_path / "out" / "policies.json").read_bytes()

@@ -10,7 +10,7 @@ import pytest
 onnx = pytest.importorskip("onnx", reason="needs onnx: pip install 'sam2lite[export]'")
 torch = pytest.importorskip("torch", reason="needs torch: pip install 'sam2lite[export]'")
 
-from sam2lite_core.backends.files import (
+from sam2lite_core.backends.model_files import (
     PROMPT_FILE,
     STEP_FILE,
     WEIGHTS_FILE,
@@ -20,12 +20,12 @@ from sam2lite_core.backends.files import (
 )
 from sam2lite_core.backends.torch import load_shipped
 from sam2lite_core.errors import ConfigurationError, InvalidPromptError, ModelFileError, Sam2LiteError
-from sam2lite_core.evaluation.rendered import render_clip
 from sam2lite_core.export import onnx as export
 from sam2lite_core.export import package
 from sam2lite_core.export.checkpoint import load_checkpoint
 from sam2lite_core.model import graphs
 from sam2lite_core.model.deploy import fold_batch_norms, round_to_half
+from sam2lite_core.scenes.clip import render_clip
 from sam2lite_core.tracker import Tracker
 from sam2lite_core.types import Prompt
 

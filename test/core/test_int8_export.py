@@ -13,30 +13,25 @@ torch = pytest.importorskip("torch", reason="needs torch: pip install 'sam2lite[
 import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
-from sam2lite_core import cli
 from sam2lite_core.backends.base import BackendSettings
-from sam2lite_core.backends.files import (
-    PROMPT_FILE,
-    STEP_FILE,
-    WEIGHTS_FILE,
-    read_weights_info,
-)
+from sam2lite_core.backends.model_files import PROMPT_FILE, STEP_FILE, WEIGHTS_FILE, read_weights_info
 from sam2lite_core.backends.onnxruntime import OnnxRuntimeBackend
 from sam2lite_core.backends.torch import TorchBackend, load_shipped
+from sam2lite_core.cli import app
 from sam2lite_core.errors import (
     ConfigurationError,
     InvalidPromptError,
     ParityError,
     SourceError,
 )
-from sam2lite_core.evaluation.metrics import score_sequence
+from sam2lite_core.evaluation.davis_protocol import score_sequence
 from sam2lite_core.export import convert, int8, package, parity
 from sam2lite_core.export.calibration import LEAST_TOKENS, record
 from sam2lite_core.export.clips import Clip, load_clip, pair_clips
-from sam2lite_core.export.half import to_half
-from sam2lite_core.export.layers import KEEP, is_kept
+from sam2lite_core.export.float_layers import KEEP, is_kept
+from sam2lite_core.export.fp16 import to_half
 from sam2lite_core.export.part_errors import handed_on, part_errors
-from sam2lite_core.label_map import write_label_map
+from sam2lite_core.media.label_map import write_label_map
 from sam2lite_core.model.student import Student
 from sam2lite_core.tracker import Tracker
 from sam2lite_core.types import Prompt
@@ -354,7 +349,7 @@ def test_the_page_on_the_graphs_names_every_input_and_output(shipped, name) -> N
 
 def run(*arguments: str) -> int:
     try:
-        cli.main(["export", *arguments])
+        app.main(["export", *arguments])
     except SystemExit as end:
         return int(end.code or 0)
     return 0

@@ -7,7 +7,7 @@ import pytest
 from sam2lite_core.control.latency_table import LatencyTable
 from sam2lite_core.control.measuring import boxes, measure_table, moving_frames
 from sam2lite_core.errors import ConfigurationError
-from sam2lite_core.variants import RUNGS
+from sam2lite_core.frame.resolution import RUNGS
 
 TABLE = LatencyTable((0.5, 0.6, 0.7), (2, 8), ((8.0, 10.0), (10.0, 14.0), (15.0, 20.0)))
 

@@ -7,13 +7,13 @@ import cv2
 import numpy as np
 import pytest
 
-from sam2lite_core import cli
+from sam2lite_core.cli import app
+from sam2lite_core.datasets.bdd100k import Bdd100k, read_bitmask
+from sam2lite_core.datasets.vos import Mose, YouTubeVos
 from sam2lite_core.errors import SourceError
 from sam2lite_core.evaluation.evaluate import evaluate_sequence
-from sam2lite_core.evaluation.foreign import score_results
-from sam2lite_core.evaluation.layouts.bdd100k import Bdd100k, read_bitmask
-from sam2lite_core.evaluation.layouts.vos import Mose, YouTubeVos
-from sam2lite_core.label_map import encode_label_map, read_label_map
+from sam2lite_core.evaluation.given_masks import score_results
+from sam2lite_core.media.label_map import encode_label_map, read_label_map
 from sam2lite_core.types import StepTimings, TrackResult
 
 SIZE = 40
@@ -68,7 +68,7 @@ def follow(dataset, masks=None):
 
 def run(*arguments):
     with pytest.raises(SystemExit) as end:
-        cli.main([str(argument) for argument in arguments])
+        app.main([str(argument) for argument in arguments])
     assert not end.value.code
 
 

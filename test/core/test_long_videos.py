@@ -7,12 +7,12 @@ import cv2
 import numpy as np
 import pytest
 
-from sam2lite_core import cli
+from sam2lite_core.cli import app
+from sam2lite_core.datasets.davis import Davis
+from sam2lite_core.datasets.looped import Looped, forward_and_backward
 from sam2lite_core.errors import ConfigurationError
-from sam2lite_core.evaluation.layouts.davis import Davis
-from sam2lite_core.evaluation.layouts.looped import Looped, forward_and_backward
+from sam2lite_core.evaluation.davis_protocol import ObjectScores, sequence_scores, statistic
 from sam2lite_core.evaluation.long_videos import by_minute, first_pass, frames_of, markdown, summarise
-from sam2lite_core.evaluation.metrics import ObjectScores, sequence_scores, statistic
 from sam2lite_core.evaluation.results import Evaluation, SequenceResult
 
 
@@ -110,7 +110,7 @@ def test_the_command_follows_every_policy_and_goes_on_where_it_was(data, tmp_pat
     ]  # fmt: skip
     for _ in range(2):
         with pytest.raises(SystemExit) as end:
-            cli.main([*command, *(part for name, file in files.items() for part in (f"--{name}", str(file)))])
+            app.main([*command, *(part for name, file in files.items() for part in (f"--{name}", str(file)))])
         assert end.value.code == 0
         content = json.loads(files["json"].read_text())
         assert list(content["policies"]) == ["fifo", "learned"] and content["sequences"] == ["left", "right"]

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from sam2lite_core.evaluation.evaluate import TrackerOptions
-from sam2lite_core.evaluation.layouts.stress import Stress
+from sam2lite_core.datasets.stress import Stress
 from sam2lite_core.evaluation.many_objects import ManyObjects
+from sam2lite_core.evaluation.tracker_options import TrackerOptions
 from sam2lite_core.tracker import Tracker
 from sam2lite_core.types import ObjectState, Prompt, StepTimings, TrackedObject, TrackResult
 

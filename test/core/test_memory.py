@@ -7,9 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sam2lite_core.model import memory
+from sam2lite_core.model import bank as memory
+from sam2lite_core.model import redundancy, retention
+from sam2lite_core.model.bank import META, Bank
 from sam2lite_core.model.gate import SCORE_LIMIT
-from sam2lite_core.model.memory import META, Bank
 
 WIDTH, OBJECTS = 8, 4
 
@@ -66,8 +67,10 @@ def test_select_never_exceeds_the_budget_and_leaves_free_slots_empty(
     bank = random_bank(seed, slots + 32)
     budget = torch.tensor([float(max(1, int(slots * share)))])
     gate = torch.randn(1, slots + 32, generator=torch.Generator().manual_seed(seed)) * 3
-    score = memory.policy_scores(bank, gate, torch.tensor([100.0]), one_hot(policy), torch.zeros_like(gate))
-    kept = memory.select(bank, score, slots, budget)
+    score = retention.policy_scores(
+        bank, gate, torch.tensor([100.0]), one_hot(policy), torch.zeros_like(gate)
+    )
+    kept = retention.select(bank, score, slots, budget)
     assert kept.key.shape == (1, slots, WIDTH)
     valid = kept.column("valid") > 0.5
     assert valid.sum() <= budget.sum()
@@ -83,8 +86,10 @@ def test_anchors_survive_whatever_the_policy_thinks(seed: int, policy: str) -> N
     room = max(anchors, 1)  # no more room than the anchors need: every other token has to go
     bank = bank.with_columns(draw=torch.ones(1, 120))
     gate = torch.full((1, 120), SCORE_LIMIT)
-    score = memory.policy_scores(bank, gate, torch.tensor([100.0]), one_hot(policy), torch.zeros_like(gate))
-    kept = memory.select(bank, score, room, torch.tensor([float(room)]))
+    score = retention.policy_scores(
+        bank, gate, torch.tensor([100.0]), one_hot(policy), torch.zeros_like(gate)
+    )
+    kept = retention.select(bank, score, room, torch.tensor([float(room)]))
     assert int((kept.column("owner") > 0.5).sum()) == anchors
 
 
@@ -107,7 +112,7 @@ def test_anchors_take_a_quarter_of_the_budget_each_and_half_together_at_most(
     affinity = torch.cat(
         [torch.zeros(1, 20, OBJECTS), torch.rand(1, 80, OBJECTS, generator=generator) + 0.01], dim=1
     )
-    both = memory.anchor_quota(memory.concat(old, fresh), affinity, torch.tensor([float(budget)]), flags)
+    both = retention.anchor_quota(memory.concat(old, fresh), affinity, torch.tensor([float(budget)]), flags)
     owners = both.column("owner")[0]
     assert not owners[:20].any()
     counts = {slot: int((owners == slot + 1).sum()) for slot in range(OBJECTS)}
@@ -123,7 +128,7 @@ def test_best_anchors_are_those_of_highest_affinity() -> None:
     affinity = torch.zeros(1, 30, OBJECTS)
     affinity[0, :, 2] = torch.linspace(0.1, 1.0, 30)
     flags = torch.tensor([[0.0, 0.0, 1.0, 0.0]])
-    owners = memory.anchor_quota(fresh, affinity, torch.tensor([40.0]), flags).column("owner")[0]
+    owners = retention.anchor_quota(fresh, affinity, torch.tensor([40.0]), flags).column("owner")[0]
     assert owners.tolist() == [0.0] * 20 + [3.0] * 10
 
 
@@ -175,10 +180,10 @@ def births_after(policy: str, frames: int, per_frame: int, slots: int) -> torch.
         )
         both = memory.concat(bank, fresh)
         gate = torch.zeros(1, slots + per_frame)
-        score = memory.policy_scores(
+        score = retention.policy_scores(
             both, gate, torch.tensor([float(frame)]), one_hot(policy), torch.zeros_like(gate)
         )
-        bank = memory.select(both, score, slots, torch.tensor([float(slots)]))
+        bank = retention.select(both, score, slots, torch.tensor([float(slots)]))
     return bank.column("birth")[0]
 
 
@@ -203,19 +208,19 @@ def test_learned_policy_keeps_what_the_gate_wants_and_nothing_else() -> None:
     bank = random_bank(1, 10, fill=1.1).with_columns(owner=torch.zeros(1, 10))
     gate = torch.tensor([[3.0, -1.0, 2.0, 0.5, -4.0, 1.0, -0.1, 0.1, 9.0, -9.0]])
     repeated = torch.zeros(1, 10)
-    score = memory.policy_scores(bank, gate, torch.zeros(1), one_hot("learned"), repeated)
-    kept = memory.select(bank, score, 4, torch.tensor([4.0]))
+    score = retention.policy_scores(bank, gate, torch.zeros(1), one_hot("learned"), repeated)
+    kept = retention.select(bank, score, 4, torch.tensor([4.0]))
     assert torch.equal(kept.key[0], bank.key[0, [8, 0, 2, 5]])
     repeated[0, 8] = 1.0
-    score = memory.policy_scores(bank, gate, torch.zeros(1), one_hot("learned"), repeated)
-    kept = memory.select(bank, score, 4, torch.tensor([4.0]))
+    score = retention.policy_scores(bank, gate, torch.zeros(1), one_hot("learned"), repeated)
+    kept = retention.select(bank, score, 4, torch.tensor([4.0]))
     assert torch.equal(kept.key[0], bank.key[0, [0, 2, 5, 3]])
 
 
 def drawn(rows: int, columns: int, frame: float) -> torch.Tensor:
     """Draws of a frame's cells, (rows, columns)."""
     cells = torch.arange(float(rows)).unsqueeze(1), torch.arange(float(columns)).unsqueeze(0)
-    return memory.draw(*cells, torch.tensor([frame]))[0]
+    return retention.draw(*cells, torch.tensor([frame]))[0]
 
 
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.8])
@@ -238,8 +243,8 @@ def test_the_gate_is_the_share_of_tokens_that_are_kept(probability: float) -> No
     draws = drawn(20, 25, 11.0).reshape(1, -1)
     bank = random_bank(1, 500, fill=1.1).with_columns(owner=torch.zeros(1, 500), draw=draws)
     gate = torch.full((1, 500), math.log(probability / (1.0 - probability)))
-    score = memory.policy_scores(bank, gate, torch.zeros(1), one_hot("learned"), torch.zeros(1, 500))
-    kept = memory.select(bank, score, 500, torch.tensor([500.0]))
+    score = retention.policy_scores(bank, gate, torch.zeros(1), one_hot("learned"), torch.zeros(1, 500))
+    kept = retention.select(bank, score, 500, torch.tensor([500.0]))
     assert abs(float(kept.column("valid").mean()) - probability) < 0.03
 
 
@@ -259,15 +264,15 @@ def test_odds_that_halve_with_each_doubling_of_the_age_keep_every_stretch_of_the
         fresh = memory.empty_bank(1, 405, 2, OBJECTS).with_columns(
             valid=torch.ones(1, 405),
             birth=torch.full((1, 405), float(frame)),
-            draw=memory.draw(*cells, torch.tensor([float(frame)])).reshape(1, -1),
+            draw=retention.draw(*cells, torch.tensor([float(frame)])).reshape(1, -1),
         )
         both = memory.concat(bank, fresh)
         age = both.column("age")
         gate = torch.where(age > 0.5, -1.0 - torch.log(age.clamp(min=1.0)), torch.full_like(age, 2.0))
-        score = memory.policy_scores(
+        score = retention.policy_scores(
             both, gate, torch.tensor([float(frame)]), one_hot("learned"), torch.zeros_like(gate)
         )
-        bank = memory.select(both, score, 192, torch.tensor([192.0]))
+        bank = retention.select(both, score, 192, torch.tensor([192.0]))
     age = bank.column("age")[0]
     counts = [int(((age >= low) & (age < 8 * low)).sum()) for low in (2, 16, 128)]
     assert int((age < 0.5).sum()) > 96 and int((bank.column("valid")[0] > 0.5).sum()) == 192
@@ -277,7 +282,7 @@ def test_odds_that_halve_with_each_doubling_of_the_age_keep_every_stretch_of_the
 
 def apart(bank: Bank, fresh: Bank) -> torch.Tensor:
     """Distances of a frame's tokens to a bank's; batches of one."""
-    return memory.distances(bank, fresh.key, fresh.column("x")[0], fresh.column("y")[0])
+    return redundancy.distances(bank, fresh.key, fresh.column("x")[0], fresh.column("y")[0])
 
 
 def one_token(x: float = 0.5, share: float = 1.0, known: float = 1.0, angle: float = 0.0) -> memory.Bank:
@@ -302,9 +307,9 @@ def one_token(x: float = 0.5, share: float = 1.0, known: float = 1.0, angle: flo
     ],
 )
 def test_a_token_repeats_another_when_key_place_and_shares_are_alike(fresh, expected) -> None:
-    assert memory.repeats(one_token(), fresh, apart(one_token(), fresh)).item() == expected
+    assert redundancy.repeats(one_token(), fresh, apart(one_token(), fresh)).item() == expected
     free = one_token().with_columns(valid=torch.zeros(1, 1))
-    assert memory.repeats(free, fresh, apart(free, fresh)).item() == 0.0
+    assert redundancy.repeats(free, fresh, apart(free, fresh)).item() == 0.0
 
 
 @settings(max_examples=40, deadline=None)
@@ -346,10 +351,10 @@ def scene(unchanged: list[int], owner: list[int], valid: list[int]) -> tuple[mem
 )
 def test_a_still_scene_has_less_room(unchanged, owner, valid, still, expected) -> None:
     bank, distance = scene(unchanged, owner, valid)
-    found, budget = memory.is_still(bank, distance), torch.tensor([10.0])
+    found, budget = redundancy.is_still(bank, distance), torch.tensor([10.0])
     assert found.item() == still
-    assert memory.token_limit(bank, found, budget, torch.tensor([1.0])).item() == expected
-    assert memory.token_limit(bank, found, budget, torch.tensor([0.0])).item() == 10
+    assert retention.token_limit(bank, found, budget, torch.tensor([1.0])).item() == expected
+    assert retention.token_limit(bank, found, budget, torch.tensor([0.0])).item() == 10
 
 
 @pytest.mark.parametrize(
@@ -373,7 +378,7 @@ def test_a_sparse_bank_has_a_say_on_what_is_like_it(held, still, budget, known) 
     # Cosines of .92, .88 and 1 with what the bank holds.
     for cell, angle in enumerate((math.acos(0.92), -math.acos(0.88), 0.0)):
         key[0, cell, :2] = torch.tensor([math.cos(angle), math.sin(angle)])
-    found = memory.knows(bank, key, torch.tensor([float(still)]), torch.tensor([float(budget)]))
+    found = redundancy.knows(bank, key, torch.tensor([float(still)]), torch.tensor([float(budget)]))
     assert found[0, :3].tolist() == known
 
 
@@ -384,15 +389,17 @@ def test_a_still_scene_writes_each_token_once() -> None:
     for frame in range(10):
         bank = memory.begin_frame(bank, torch.ones(1, OBJECTS))
         both = memory.concat(bank, fresh)
-        repeated = torch.nn.functional.pad(memory.repeats(bank, fresh, apart(bank, fresh)), (96, 0))
-        score = memory.policy_scores(both, gate, torch.tensor([float(frame)]), one_hot("learned"), repeated)
-        bank = memory.select(both, score, 96, torch.tensor([96.0]))
+        repeated = torch.nn.functional.pad(redundancy.repeats(bank, fresh, apart(bank, fresh)), (96, 0))
+        score = retention.policy_scores(
+            both, gate, torch.tensor([float(frame)]), one_hot("learned"), repeated
+        )
+        bank = retention.select(both, score, 96, torch.tensor([96.0]))
         assert int((bank.column("valid") > 0.5).sum()) == 40
 
 
 def test_select_breaks_ties_by_age_in_the_bank() -> None:
     bank = random_bank(2, 12, fill=1.1).with_columns(owner=torch.zeros(1, 12))
-    kept = memory.select(bank, torch.ones(1, 12), 5, torch.tensor([5.0]))
+    kept = retention.select(bank, torch.ones(1, 12), 5, torch.tensor([5.0]))
     assert torch.equal(kept.key[0], bank.key[0, :5])
 
 
@@ -407,7 +414,7 @@ def test_anchors_of_one_old_frame_give_way_however_old_they_are(age: float) -> N
     affinity = torch.zeros(1, 120, OBJECTS)
     affinity[0, 40:, 1] = torch.linspace(0.1, 1.0, 80)
     flags = torch.tensor([[0.0, 1.0, 0.0, 0.0]])
-    both = memory.anchor_quota(memory.concat(old, fresh), affinity, torch.tensor([64.0]), flags)
+    both = retention.anchor_quota(memory.concat(old, fresh), affinity, torch.tensor([64.0]), flags)
     owners = both.column("owner")[0]
     assert torch.nonzero(owners == 1.0).flatten().tolist() == list(range(16, 32))  # the best half of them
     assert torch.nonzero(owners == 2.0).flatten().tolist() == list(range(104, 120))
@@ -417,5 +424,5 @@ def test_anchors_keep_their_order_when_selected() -> None:
     # Torch and ONNX Runtime order equal scores differently, and the next prompt's quota goes by the order.
     bank = random_bank(4, 300, fill=1.1)
     bank = bank.with_columns(owner=torch.ones(1, 300), x=torch.arange(300.0).unsqueeze(0))
-    kept = memory.select(bank, torch.randn(1, 300), 300, torch.tensor([300.0]))
+    kept = retention.select(bank, torch.randn(1, 300), 300, torch.tensor([300.0]))
     assert kept.column("x")[0].tolist() == list(range(300))

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sam2lite_core.backends.base import META, BankSnapshot
 from sam2lite_core.errors import ConfigurationError
-from sam2lite_core.evaluation import architecture_figure
-from sam2lite_core.evaluation.memory_record import (
+from sam2lite_core.graph_io import META, BankSnapshot
+from sam2lite_core.report.figures import architecture
+from sam2lite_core.report.figures.memory_record import (
     KINDS,
     MemoryRecord,
     attention_by_frame,
@@ -114,7 +114,7 @@ def test_timeline_shows_the_last_bank(recorded) -> None:
     pytest.importorskip("matplotlib", reason="needs matplotlib: pip install 'sam2lite[figures]'")
     from matplotlib.colors import to_hex
 
-    from sam2lite_core.evaluation.memory_figures import COLOURS, THUMBNAILS, draw_timeline
+    from sam2lite_core.report.figures.memory import COLOURS, THUMBNAILS, draw_timeline
 
     record = recorded[1]
     figure = draw_timeline(record)
@@ -134,7 +134,7 @@ def test_timeline_shows_the_last_bank(recorded) -> None:
 
 def test_attention_is_drawn_from_the_tokens_that_are_read(recorded) -> None:
     pytest.importorskip("matplotlib", reason="needs matplotlib: pip install 'sam2lite[figures]'")
-    from sam2lite_core.evaluation.memory_figures import ask, last_tracked
+    from sam2lite_core.report.figures.memory import ask, last_tracked
 
     tracker, record, prompts = recorded
     query_frame = last_tracked(record)
@@ -152,7 +152,7 @@ def test_attention_is_drawn_from_the_tokens_that_are_read(recorded) -> None:
 
 def test_a_backend_that_hides_its_attention_is_refused(recorded, exported) -> None:
     pytest.importorskip("matplotlib", reason="needs matplotlib: pip install 'sam2lite[figures]'")
-    from sam2lite_core.evaluation.memory_figures import ask
+    from sam2lite_core.report.figures.memory import ask
 
     _, record, prompts = recorded
     with pytest.raises(ConfigurationError, match="onnxruntime does not show its attention; choose torch"):
@@ -167,16 +167,16 @@ def overlaps(a, b) -> bool:
 
 
 def test_boxes_lie_apart_and_inside() -> None:
-    boxes = architecture_figure.boxes(VARIANTS["tiny"])
+    boxes = architecture.boxes(VARIANTS["tiny"])
     for index, box in enumerate(boxes):
-        assert box.x >= 0 and box.x + box.width <= architecture_figure.WIDTH
-        assert box.y >= 0 and box.y + box.height <= architecture_figure.HEIGHT
+        assert box.x >= 0 and box.x + box.width <= architecture.WIDTH
+        assert box.y >= 0 and box.y + box.height <= architecture.HEIGHT
         assert not any(overlaps(box, other) for other in boxes[index + 1 :])
 
 
 def test_arrows_lead_from_box_to_box_and_cross_none() -> None:
-    boxes = architecture_figure.boxes(VARIANTS["tiny"])
-    for arrow in architecture_figure.arrows():
+    boxes = architecture.boxes(VARIANTS["tiny"])
+    for arrow in architecture.arrows():
         for x, y in (arrow.points[0], arrow.points[-1]):
             assert any(
                 (x in (box.x, box.x + box.width) and box.y <= y <= box.y + box.height)
@@ -194,7 +194,7 @@ def test_arrows_lead_from_box_to_box_and_cross_none() -> None:
 @pytest.mark.parametrize("name", VARIANTS)
 def test_picture_is_xml_and_says_the_variant_s_numbers(name) -> None:
     variant = VARIANTS[name]
-    root = ElementTree.fromstring(architecture_figure.draw_architecture(variant))
+    root = ElementTree.fromstring(architecture.draw_architecture(variant))
     text = " ".join(element.text or "" for element in root.iter("{http://www.w3.org/2000/svg}text"))
     for expected in (
         f"B = {variant.memory_budget} tokens",
@@ -205,7 +205,7 @@ def test_picture_is_xml_and_says_the_variant_s_numbers(name) -> None:
 
 
 def test_picture_in_the_documentation_is_what_the_code_draws() -> None:
-    drawn = architecture_figure.draw_architecture(VARIANTS["tiny"])
+    drawn = architecture.draw_architecture(VARIANTS["tiny"])
     assert (FIGURES / "architecture.svg").read_text() == drawn, (
-        "run python -m sam2lite_core.evaluation.architecture_figure docs/figures/architecture.svg"
+        "run python -m sam2lite_core.report.figures.architecture docs/figures/architecture.svg"
     )

@@ -9,14 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from sam2lite_core.errors import SourceError
-from sam2lite_core.evaluation.metrics import (
-    SequenceScorer,
-    boundary_accuracy,
-    boundary_map,
-    region_similarity,
-    score_sequence,
-    statistic,
-)
+from sam2lite_core.evaluation.davis_protocol import SequenceScorer, score_sequence, statistic
+from sam2lite_core.evaluation.region_boundary import boundary_accuracy, boundary_map, region_similarity
 
 
 def square(size, top, left, side):

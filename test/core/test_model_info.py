@@ -7,10 +7,11 @@ import shutil
 import numpy as np
 import pytest
 
-from sam2lite_core import cli, model_info
+from sam2lite_core import model_info
 from sam2lite_core.backends.base import BackendSettings
-from sam2lite_core.backends.files import PROMPT_FILE, STEP_FILE, WEIGHTS_FILE, sha256
+from sam2lite_core.backends.model_files import PROMPT_FILE, STEP_FILE, WEIGHTS_FILE, sha256
 from sam2lite_core.backends.registry import open_backend
+from sam2lite_core.cli import app
 from sam2lite_core.errors import ModelFileError
 from sam2lite_core.variants import VARIANTS, Variant
 
@@ -182,9 +183,9 @@ def test_what_ships_says_what_its_definition_does(name) -> None:
 
 def test_a_variant_without_weights_is_described_by_its_definition(monkeypatch, tmp_path) -> None:
     pytest.importorskip("torch", reason="needs torch: pip install 'sam2lite[export]'")
-    from sam2lite_core.backends import files
+    from sam2lite_core.backends import model_files
 
-    monkeypatch.setattr(files.resources, "files", lambda _: tmp_path)
+    monkeypatch.setattr(model_files.resources, "files", lambda _: tmp_path)
     document = model_info.describe_model("small")
     assert document["weights"]["state"] == "none"
     assert "no weights ship for small" in document["weights"]["reason"]
@@ -195,11 +196,11 @@ def test_a_variant_without_weights_is_described_by_its_definition(monkeypatch, t
 
 
 def test_a_robot_without_torch_and_weights_says_what_it_cannot_know(monkeypatch, tmp_path, capsys) -> None:
-    from sam2lite_core.backends import files
+    from sam2lite_core.backends import model_files
 
-    monkeypatch.setattr(files.resources, "files", lambda _: tmp_path)
+    monkeypatch.setattr(model_files.resources, "files", lambda _: tmp_path)
     monkeypatch.setattr(model_info.importlib.util, "find_spec", lambda name: None)
-    cli.app(["info", "--variant", "base", "--json", str(tmp_path / "info.json")], standalone_mode=False)
+    app.app(["info", "--variant", "base", "--json", str(tmp_path / "info.json")], standalone_mode=False)
     document = json.loads((tmp_path / "info.json").read_text())
     assert document["parameters"] is None and document["flops_per_frame"] is None
     assert document["memory_budget"] == 512 and document["memory_bytes"]["bank"] == 512 * 554 * 4

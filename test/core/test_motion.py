@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from sam2lite_core.motion import Motion, MotionEstimator, grey
+from sam2lite_core.frame.motion import Motion, MotionEstimator, grey
 
 
 def texture(seed: int = 0, height: int = 240, width: int = 320) -> np.ndarray:

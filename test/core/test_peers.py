@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from sam2lite_core.cli import main
+from sam2lite_core.bench import peers
+from sam2lite_core.cli.app import main
 from sam2lite_core.errors import BackendError, ConfigurationError
-from sam2lite_core.evaluation import peers
 
 pytest.importorskip("transformers", reason="needs transformers: pip install 'sam2lite[transformers]'")
 
@@ -49,8 +49,8 @@ def test_scores_stand_only_where_they_were_published(content) -> None:
 
 
 def test_the_other_peer_has_its_published_size_and_follows(tmp_path) -> None:
-    from sam2lite_core.backends.transformers_published import save
-    from sam2lite_core.evaluation.bench import BenchSettings, frames_of, middle_masks
+    from sam2lite_core.bench.published_peers import save
+    from sam2lite_core.bench.step import BenchSettings, frames_of, middle_masks
     from sam2lite_core.tracker import Tracker
 
     save("sam2", 64, tmp_path)
@@ -72,7 +72,7 @@ def test_a_ratio_is_the_median_of_the_rounds() -> None:
     [("sam2", 480, 480), ("sam2", 481, 512), ("edgetam", 480, 512), ("edgetam", 1024, 1024)],
 )
 def test_the_side_that_a_peer_takes_near_to_ours(name, short_side, side) -> None:
-    from sam2lite_core.backends.transformers_published import PUBLISHED, check_side
+    from sam2lite_core.bench.published_peers import PUBLISHED, check_side
 
     assert check_side(name, PUBLISHED[name].side_for(short_side)) == side
 
@@ -109,7 +109,7 @@ def test_the_backbone_is_repvit_m1() -> None:
     torch = pytest.importorskip("torch", reason="needs torch: pip install 'sam2lite[torch]'")
     from torch.utils.flop_counter import FlopCounterMode
 
-    from sam2lite_core.backends.transformers_published import RepVit, RepVitConfig
+    from sam2lite_core.bench.published_peers import RepVit, RepVitConfig
 
     backbone = RepVit(RepVitConfig()).eval()
     assert 4.65e6 < sum(parameter.numel() for parameter in backbone.parameters()) < 4.75e6

@@ -4,8 +4,8 @@ import pytest
 
 from sam2lite_core.backends.base import BackendSettings
 from sam2lite_core.backends.onnxruntime import OnnxRuntimeBackend
+from sam2lite_core.bench import parts as profile
 from sam2lite_core.errors import BackendError
-from sam2lite_core.evaluation import profile
 
 
 def event(name: str, microseconds: float, category: str = "Node") -> dict:

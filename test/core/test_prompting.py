@@ -5,8 +5,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sam2lite_core.model import memory
-from sam2lite_core.model.prompting import PROMPT_CHANNELS, PromptDecoder
+from sam2lite_core.model import bank as memory
+from sam2lite_core.model.prompt_decoder import PROMPT_CHANNELS, PromptDecoder
 from sam2lite_core.model.student import Prediction, Shown, Student
 from sam2lite_core.variants import VARIANTS
 

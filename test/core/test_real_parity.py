@@ -7,14 +7,14 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from sam2lite_core.frame_sources import open_source
+from sam2lite_core.media.open import open_source
 from sam2lite_core.tracker import Tracker
 from sam2lite_core.types import Prompt
 
 torch = pytest.importorskip("torch", reason="needs torch: pip install 'sam2lite[torch]'")
 
 from sam2lite_core.backends.onnxruntime import BANK
-from sam2lite_core.model import memory
+from sam2lite_core.model import bank as memory
 
 FRAMES = 20
 

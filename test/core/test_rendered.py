@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sam2lite_core.errors import ConfigurationError
-from sam2lite_core.evaluation.rendered import MAX_OBJECTS, render_clip
+from sam2lite_core.scenes.clip import MAX_OBJECTS, render_clip
 
 SMALL = {"height": 120, "width": 160, "frames": 21}
 

@@ -11,24 +11,24 @@ import cv2
 import numpy as np
 import pytest
 
-from sam2lite_core import cli
+from sam2lite_core.cli import app
+from sam2lite_core.datasets.davis import Davis
+from sam2lite_core.datasets.registry import find_dataset
+from sam2lite_core.datasets.stress import Stress
+from sam2lite_core.datasets.vos import Mose, YouTubeVos
 from sam2lite_core.errors import ConfigurationError, SourceError
 from sam2lite_core.evaluation.evaluate import evaluate
-from sam2lite_core.evaluation.layouts.davis import Davis
-from sam2lite_core.evaluation.layouts.registry import find_dataset
-from sam2lite_core.evaluation.layouts.stress import Stress
-from sam2lite_core.evaluation.layouts.vos import Mose, YouTubeVos
 from sam2lite_core.evaluation.policies import evaluate_policies
-from sam2lite_core.evaluation.report.bags import bags
-from sam2lite_core.evaluation.report.inputs import BagRun, Inputs, read_inputs
-from sam2lite_core.evaluation.report.page import what_was_found, write_report
-from sam2lite_core.evaluation.report.plots import time_series
-from sam2lite_core.evaluation.report.sections import accuracy
-from sam2lite_core.evaluation.report.tradeoff import measured_energy, tradeoff
-from sam2lite_core.evaluation.report.views import TableView
-from sam2lite_core.evaluation.report.worst import worst_frames
 from sam2lite_core.evaluation.results import Evaluation
-from sam2lite_core.label_map import write_label_map
+from sam2lite_core.media.label_map import write_label_map
+from sam2lite_core.report.bags import bags
+from sam2lite_core.report.inputs import BagRun, Inputs, read_inputs
+from sam2lite_core.report.page import what_was_found, write_report
+from sam2lite_core.report.plots import time_series
+from sam2lite_core.report.sections import accuracy
+from sam2lite_core.report.tradeoff import measured_energy, tradeoff
+from sam2lite_core.report.views import TableView
+from sam2lite_core.report.worst import worst_frames
 from sam2lite_core.types import StepTimings, TrackResult
 from sam2lite_core.variants import DEFAULT_POLICY, VARIANTS
 
@@ -501,7 +501,7 @@ def test_what_cannot_be_shown_is_listed_and_refused_where_it_is_all(results, tmp
         read_inputs([results, tmp_path / "more"])
     (tmp_path / "more" / "bench.json").write_text(json.dumps(BENCH))
     with pytest.raises(SystemExit) as end:
-        cli.main(["report", str(tmp_path / "more"), "--out", str(tmp_path / "r.html")])
+        app.main(["report", str(tmp_path / "more"), "--out", str(tmp_path / "r.html")])
     assert not end.value.code
     assert f"{left}: not shown: {why}\n" in capsys.readouterr().err
     text = " ".join(parse(tmp_path / "r.html").text["left-out"])
@@ -535,7 +535,7 @@ def test_foreign_descriptions_are_refused():
 
 def test_the_command_writes_the_page(results, tmp_path, capsys):
     with pytest.raises(SystemExit) as end:
-        cli.main(["report", str(results), "--out", str(tmp_path / "r.html"), "--title", "Mine"])
+        app.main(["report", str(results), "--out", str(tmp_path / "r.html"), "--title", "Mine"])
     assert not end.value.code
     assert "Mine" in parse(tmp_path / "r.html").text[None]
     said = "7 evaluations, 1 table of policies, 1 bag, 1 measurement of speed, 1 picture of the memory"

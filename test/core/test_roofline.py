@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from sam2lite_core import cli
+from sam2lite_core.bench import peaks, performance_page, roofline
+from sam2lite_core.cli import app
 from sam2lite_core.errors import BackendError, SourceError
-from sam2lite_core.evaluation import peaks, performance_page, roofline
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE, MEASURED = ROOT / "docs" / "performance.md", ROOT / "docs" / "benchmarks"
@@ -62,7 +62,7 @@ def test_without_peaks_the_counts_stand_alone() -> None:
 
 def test_bytes_are_counted_by_hand() -> None:
     torch = pytest.importorskip("torch", reason="needs torch: pip install 'sam2lite[torch]'")
-    from sam2lite_core.model.traffic import Traffic
+    from sam2lite_core.bench.traffic import Traffic
 
     left, right = (torch.empty(shape, device="meta") for shape in ((2, 3), (4, 3)))
     elsewhere = torch.ones(5)
@@ -78,8 +78,8 @@ def test_bytes_are_counted_by_hand() -> None:
 def test_a_frame_costs_what_the_model_says() -> None:
     """Operations are those that the shipped files state; everything moved includes what products move, and weights."""
     torch = pytest.importorskip("torch", reason="needs torch: pip install 'sam2lite[torch]'")
+    from sam2lite_core.bench.traffic import frame_cost
     from sam2lite_core.model.student import Student
-    from sam2lite_core.model.traffic import frame_cost
     from sam2lite_core.model_info import describe_model
     from sam2lite_core.variants import get_variant
 
@@ -110,7 +110,7 @@ def test_the_command_refuses_before_it_measures(monkeypatch, capsys) -> None:
         (("--variant", "huge"), "unknown variant 'huge'"),
     ):
         with pytest.raises(SystemExit) as ended:
-            cli.main(["bench", "roofline", *options])
+            app.main(["bench", "roofline", *options])
         assert ended.value.code == 2
         assert message in capsys.readouterr().err
 
@@ -119,7 +119,7 @@ def test_the_page_holds_what_was_measured() -> None:
     page = PAGE.read_text(encoding="utf-8")
     assert set(performance_page.BLOCK.findall(page)) == set(performance_page.TABLES)
     assert performance_page.fill(page, MEASURED) == page, (
-        "run: python -m sam2lite_core.evaluation.performance_page docs/performance.md docs/benchmarks"
+        "run: python -m sam2lite_core.bench.performance_page docs/performance.md docs/benchmarks"
     )
 
 

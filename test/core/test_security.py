@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import sam2lite_core
-from sam2lite_core.backends.files import PROMPT_FILE, STEP_FILE, WEIGHTS_FILE
+from sam2lite_core.backends.model_files import PROMPT_FILE, STEP_FILE, WEIGHTS_FILE
 from sam2lite_core.errors import Sam2LiteError
 from sam2lite_core.tracker import Tracker
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sam2lite_core.evaluation.rendered import render_clip
+from sam2lite_core.scenes.clip import render_clip
 from sam2lite_core.tracker import Tracker
 from sam2lite_core.types import Prompt
 

@@ -4,7 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from sam2lite_core.evaluation.metrics import frame_scores, object_scores
+from sam2lite_core.evaluation.davis_protocol import object_scores
+from sam2lite_core.evaluation.region_boundary import frame_scores
 from sam2lite_core.evaluation.stability import (
     DRIFT_LEAST_FRAMES,
     FlickerMeter,
@@ -136,7 +137,7 @@ def test_a_frame_of_another_size_starts_anew(panning):
 
 
 def test_one_pass_gives_both_scores(rng):
-    from sam2lite_core.evaluation.metrics import boundary_accuracy, region_similarity
+    from sam2lite_core.evaluation.region_boundary import boundary_accuracy, region_similarity
 
     for _ in range(20):
         prediction, truth = (cv2.GaussianBlur(rng.random((90, 70)), (0, 0), 6) > 0.5 for _ in range(2))

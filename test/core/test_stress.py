@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
+from sam2lite_core.datasets.stress import Stress
 from sam2lite_core.errors import ConfigurationError
 from sam2lite_core.evaluation.absence import AbsenceSummary, summarise_absences
+from sam2lite_core.evaluation.davis_protocol import object_scores, sequence_scores
 from sam2lite_core.evaluation.evaluate import evaluate_sequence, result_document
-from sam2lite_core.evaluation.layouts.stress import Stress
-from sam2lite_core.evaluation.metrics import object_scores, sequence_scores
 from sam2lite_core.evaluation.results import Evaluation, SequenceResult
-from sam2lite_core.evaluation.stress_scenes import FRAMES, HEIGHT, SETS, WIDTH, make_scene
+from sam2lite_core.scenes.stress import FRAMES, HEIGHT, SETS, WIDTH, make_scene
 from sam2lite_core.types import StepTimings, TrackResult
 
 SEEDS = range(2)

@@ -4,20 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from sam2lite_core.export.onnx import example_inputs, fold_batch_norms
+from sam2lite_core import graph_io
+from sam2lite_core.frame.resolution import averaging_matrix
 from sam2lite_core.model import graphs
+from sam2lite_core.model.aggregation import aggregate_probability, entropy, soft_aggregate
 from sam2lite_core.model.cost import parameters_by_part
-from sam2lite_core.model.deploy import ToOneMap, split_last_convolution
+from sam2lite_core.model.deploy import ToOneMap, fold_batch_norms, split_last_convolution
+from sam2lite_core.model.graphs import example_inputs
 from sam2lite_core.model.layers import attend, pool2
-from sam2lite_core.model.student import (
-    Student,
-    aggregate_probability,
-    entropy,
-    soft_aggregate,
-    to_token_grid,
-    token_density,
-)
-from sam2lite_core.preprocess import averaging_matrix
+from sam2lite_core.model.student import Student, to_token_grid, token_density
 from sam2lite_core.variants import VARIANTS
 
 
@@ -138,9 +133,9 @@ def test_parameters_are_within_three_percent_of_the_paper_s(name: str) -> None:
 
 def run(student: Student, inputs: dict[str, torch.Tensor], prompt: bool) -> dict[str, torch.Tensor]:
     graph = (graphs.PromptGraph if prompt else graphs.StepGraph)(student)
-    names = graphs.PROMPT_INPUTS if prompt else graphs.STEP_INPUTS
+    names = graph_io.PROMPT_INPUTS if prompt else graph_io.STEP_INPUTS
     with torch.no_grad():
-        return dict(zip(graphs.OUTPUTS, graph(*(inputs[name] for name in names)), strict=True))
+        return dict(zip(graph_io.OUTPUTS, graph(*(inputs[name] for name in names)), strict=True))
 
 
 def prompted_inputs(student: Student, seed: int = 0) -> dict[str, torch.Tensor]:
@@ -161,7 +156,7 @@ def test_empty_bank_gives_finite_output(student: Student) -> None:
 
 def test_permuting_objects_permutes_the_result(student: Student) -> None:
     first = run(student, prompted_inputs(student), prompt=True)
-    bank = {name: first[f"new_{name}"] for name in graphs.BANK_NAMES}
+    bank = {name: first[f"new_{name}"] for name in graph_io.BANK_NAMES}
     step = example_inputs(student, objects=3, slots=64, rows=6, columns=9) | bank
     step["image"] = torch.randint(
         0, 256, step["image"].shape, generator=torch.Generator().manual_seed(9), dtype=torch.uint8
@@ -198,7 +193,7 @@ def test_objects_shown_one_after_another_keep_anchors_on_themselves(student: Stu
     for k in range(4):
         only = torch.eye(4)[[k]]
         outputs = run(student, inputs | {"mask_given": only, "prompted": only}, prompt=True)
-        inputs |= {name: outputs[f"new_{name}"] for name in graphs.BANK_NAMES}
+        inputs |= {name: outputs[f"new_{name}"] for name in graph_io.BANK_NAMES}
     owner = inputs["bank_meta"][0, :, graphs.memory.META.index("owner")]
     for k in range(4):
         held = inputs["bank_identity"][0, owner == k + 1, k]
@@ -221,7 +216,7 @@ def test_click_that_finds_nothing_is_lost_and_unknown(student: Student) -> None:
 
 def test_lost_object_is_unknown_in_new_tokens_not_absent(student: Student) -> None:
     first = run(student, prompted_inputs(student), prompt=True)
-    bank = {name: first[f"new_{name}"] for name in graphs.BANK_NAMES}
+    bank = {name: first[f"new_{name}"] for name in graph_io.BANK_NAMES}
     inputs = example_inputs(student, objects=3, slots=64, rows=6, columns=9) | bank
     inputs["presence_threshold"] = torch.ones(1) * 1.1  # nobody can be present
     inputs["policy"] = torch.tensor([[0.0, 1.0, 0.0, 0.0]])

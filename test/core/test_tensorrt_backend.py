@@ -14,10 +14,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from sam2lite_core.backends import cuda, registry, tensorrt
+from sam2lite_core.backends import registry
 from sam2lite_core.backends.base import BackendSettings
-from sam2lite_core.backends.cuda import Gpu
-from sam2lite_core.backends.engines import (
+from sam2lite_core.backends.model_files import STEP_FILE, WEIGHTS_FILE, find_model, read_weights_info
+from sam2lite_core.backends.onnxruntime import OnnxRuntimeBackend, open_session
+from sam2lite_core.backends.tensorrt import backend as tensorrt
+from sam2lite_core.backends.tensorrt import cuda
+from sam2lite_core.backends.tensorrt.build import RANGES
+from sam2lite_core.backends.tensorrt.cuda import Gpu
+from sam2lite_core.backends.tensorrt.engines import (
     EngineKey,
     engine_folder,
     engine_key,
@@ -25,11 +30,8 @@ from sam2lite_core.backends.engines import (
     pack,
     unpack,
 )
-from sam2lite_core.backends.files import STEP_FILE, WEIGHTS_FILE, find_model, read_weights_info
-from sam2lite_core.backends.onnxruntime import OnnxRuntimeBackend, open_session
+from sam2lite_core.bench.parts import shown, step_inputs
 from sam2lite_core.errors import BackendError
-from sam2lite_core.evaluation.profile import shown, step_inputs
-from sam2lite_core.export.tensorrt_rtx import RANGES
 from sam2lite_core.variants import get_variant
 
 KEY = EngineKey("g", "w", 256, {"rows": [8, 30, 64]}, "tensorrt", "10.3.0", "Orin", "SM87")

@@ -10,11 +10,11 @@ pytest.importorskip("torch", reason="needs torch: pip install 'sam2lite[export]'
 
 from onnx import TensorProto, helper, numpy_helper
 
-from sam2lite_core.backends.files import PROMPT_FILE, STEP_FILE
+from sam2lite_core.backends.model_files import PROMPT_FILE, STEP_FILE
+from sam2lite_core.backends.tensorrt.build import build_engine
 from sam2lite_core.errors import BackendError, ModelFileError
 from sam2lite_core.export.int8 import SCHEMES, load_inline, quantise
 from sam2lite_core.export.onnx import trace
-from sam2lite_core.export.tensorrt_rtx import build_engine
 from sam2lite_core.model import graphs
 from sam2lite_core.model.deploy import fold_batch_norms
 from sam2lite_core.model.student import Student

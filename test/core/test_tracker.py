@@ -7,7 +7,6 @@ import cv2
 import numpy as np
 import pytest
 
-from sam2lite_core.backends.base import META
 from sam2lite_core.errors import (
     BackendError,
     ConfigurationError,
@@ -18,10 +17,11 @@ from sam2lite_core.errors import (
     UnknownObjectError,
     UnknownVariantError,
 )
-from sam2lite_core.evaluation.rendered import render_clip
+from sam2lite_core.frame.resolution import RUNGS
+from sam2lite_core.graph_io import META
+from sam2lite_core.scenes.clip import render_clip
 from sam2lite_core.tracker import Tracker
 from sam2lite_core.types import ObjectState, Prompt, TrackResult
-from sam2lite_core.variants import RUNGS
 
 
 @pytest.fixture(scope="module")

@@ -9,18 +9,18 @@ import pytest
 
 from sam2lite_core.backends import registry
 from sam2lite_core.backends.base import BackendSettings
-from sam2lite_core.backends.frames import FrameInputs
-from sam2lite_core.cli import main
+from sam2lite_core.backends.foreign import FrameInputs
+from sam2lite_core.cli.app import main
 from sam2lite_core.errors import BackendError, ConfigurationError, ModelFileError, Sam2LiteError
-from sam2lite_core.label_map import write_label_map
+from sam2lite_core.media.label_map import write_label_map
 from sam2lite_core.tracker import Tracker
 from sam2lite_core.types import ObjectState, Prompt
 
 torch = pytest.importorskip("torch", reason="needs torch: pip install 'sam2lite[transformers]'")
 pytest.importorskip("transformers", reason="needs transformers: pip install 'sam2lite[transformers]'")
 
-from sam2lite_core.backends import transformers_session
-from sam2lite_core.backends.transformers import TransformersBackend
+from sam2lite_core.backends.transformers import session as transformers_session
+from sam2lite_core.backends.transformers.backend import TransformersBackend
 
 NAMES = ("sam2", "edgetam")
 SIZE = (96, 128)

@@ -3,7 +3,8 @@
 import pytest
 
 from sam2lite_core.errors import UnknownVariantError
-from sam2lite_core.variants import MAX_WINDOW, MIN_WINDOW, RUNGS, VARIANTS, get_variant
+from sam2lite_core.frame.resolution import RUNGS
+from sam2lite_core.variants import MAX_WINDOW, MIN_WINDOW, VARIANTS, get_variant
 
 
 @pytest.mark.parametrize(

@@ -11,22 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from sam2lite_core import frame_sources
 from sam2lite_core.errors import InvalidPromptError, SourceError
 from sam2lite_core.files import output_folder, write_atomically
-from sam2lite_core.frame_sources import natural_key
-from sam2lite_core.label_map import decode_label_map, encode_label_map
+from sam2lite_core.media import readers
+from sam2lite_core.media.label_map import decode_label_map, encode_label_map, read_label_map, write_label_map
+from sam2lite_core.media.open import open_source
+from sam2lite_core.media.pictures import natural_key, read_image
+from sam2lite_core.media.video_writer import VideoWriter
 from sam2lite_core.types import ObjectState, Prompt, StepTimings, TrackedObject, TrackResult
-from sam2lite_core.video import (
-    VideoProcessor,
-    VideoWriter,
-    open_source,
-    read_image,
-    read_label_map,
-    record_video,
-    track_video,
-    write_label_map,
-)
+from sam2lite_core.video import VideoProcessor, record_video, track_video
 
 
 class CopyTracker:
@@ -157,7 +150,7 @@ class FakeCamera:
 
 def test_camera_frames_are_rgb_and_end_with_the_device(monkeypatch):
     camera = FakeCamera(4)
-    monkeypatch.setattr(frame_sources.cv2, "VideoCapture", camera)
+    monkeypatch.setattr(readers.cv2, "VideoCapture", camera)
     with open_source("3") as source:
         assert (camera.index, source.fps, source.length, source.size) == (3, None, None, (20, 30))
         frames = []
@@ -171,7 +164,7 @@ def test_camera_frames_are_rgb_and_end_with_the_device(monkeypatch):
 
 
 def test_camera_that_is_not_there(monkeypatch):
-    monkeypatch.setattr(frame_sources.cv2, "VideoCapture", FakeCamera(0))
+    monkeypatch.setattr(readers.cv2, "VideoCapture", FakeCamera(0))
     with pytest.raises(SourceError, match="camera 7: not there"):
         open_source(7)
 

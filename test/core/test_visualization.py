@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sam2lite_core.errors import InvalidFrameError
+from sam2lite_core.media.overlay import contact_sheet, draw_overlay, fit_image, object_colour
 from sam2lite_core.types import ObjectState, TrackedObject
-from sam2lite_core.visualization import contact_sheet, draw_overlay, fit_image, object_colour
 
 
 def grey(height=120, width=160, value=100):

@@ -22,11 +22,11 @@ from sam2lite_ros.srv import AddObject, RemoveObject
 from sensor_msgs.msg import CompressedImage, Image, RegionOfInterest
 from std_srvs.srv import Trigger
 
-from sam2lite_core.evaluation.rendered import render_clip
+from sam2lite_core.scenes.clip import render_clip
 from sam2lite_ros.conversions import rgb_to_image, rgb_to_jpeg
-from sam2lite_ros.demo_session import process
-from sam2lite_ros.isolation import isolate
-from sam2lite_ros.tracker_node import TrackerNode
+from sam2lite_ros.sessions.isolation import isolate
+from sam2lite_ros.sessions.processes import process
+from sam2lite_ros.tracker.node import TrackerNode
 
 PATIENCE_S = 90.0
 """No test passes or fails by speed; this only ends one that hangs."""

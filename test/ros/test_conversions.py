@@ -14,12 +14,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sensor_msgs.msg import CompressedImage, Image
 
-from sam2lite_core import encoded_size
-from sam2lite_core.encoded_size import check_encoded_size
 from sam2lite_core.errors import ConfigurationError, InvalidFrameError
+from sam2lite_core.media import encoded_size
+from sam2lite_core.media.encoded_size import check_encoded_size
+from sam2lite_core.media.image_messages import SUPPORTED_ENCODINGS, compressed_to_rgb
 from sam2lite_ros.conversions import (
-    SUPPORTED_ENCODINGS,
-    compressed_to_rgb,
     fill_data,
     image_to_rgb,
     label_map_to_image,

@@ -13,12 +13,13 @@ from sam2lite_ros.msg import TrackerStatus
 
 import sam2lite_core
 from sam2lite_core.errors import SourceError
-from sam2lite_core.evaluation.machine import describe_machine
-from sam2lite_core.video import open_source, read_label_map, write_label_map
-from sam2lite_ros.demo_plan import Request, make_plan
-from sam2lite_ros.demo_report import frames_table, freshness, latencies
-from sam2lite_ros.demo_session import Recording
-from sam2lite_ros.sources import RenderedSource, is_camera, rendered_clip
+from sam2lite_core.evaluation.runs.machine import describe_machine
+from sam2lite_core.media.label_map import read_label_map, write_label_map
+from sam2lite_core.media.open import open_source
+from sam2lite_ros.player.sources import RenderedSource, is_camera, rendered_clip
+from sam2lite_ros.sessions.demo_plan import Request, make_plan
+from sam2lite_ros.sessions.demo_report import frames_table, freshness, latencies
+from sam2lite_ros.sessions.recorder import Recording
 
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = {"receive", "queue", "preprocess", "inference", "publish", "age"}
@@ -26,7 +27,14 @@ PARTS = {"receive", "queue", "preprocess", "inference", "publish", "age"}
 
 def run_demo(folder, *arguments):
     return subprocess.run(
-        [sys.executable, "-m", "sam2lite_ros.demo", *map(str, arguments), "--out", str(folder / "out")],
+        [
+            sys.executable,
+            "-m",
+            "sam2lite_ros.sessions.demo",
+            *map(str, arguments),
+            "--out",
+            str(folder / "out"),
+        ],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -153,7 +161,7 @@ BAD = {
 
 @pytest.mark.parametrize(("arguments", "named"), BAD.values(), ids=BAD)
 def test_bad_input_ends_with_code_2_and_leaves_nothing(clip_folder, tmp_path, capsys, arguments, named):
-    from sam2lite_ros.demo import main
+    from sam2lite_ros.sessions.demo import main
 
     frames, truth = clip_folder
     write_label_map(tmp_path / "small.png", np.ones((4, 4), np.uint8))
@@ -183,7 +191,7 @@ def test_a_source_that_breaks_off_while_playing_is_bad_input(clip_folder, tmp_pa
 
 
 def test_an_output_folder_that_is_not_ours_is_left_alone(tmp_path, capsys):
-    from sam2lite_ros.demo import main
+    from sam2lite_ros.sessions.demo import main
 
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters" / "dear.txt").write_text("dear")
@@ -204,7 +212,7 @@ def test_a_model_that_is_not_ours_fails_with_the_tracker_s_reason(tmp_path):
 
 def test_a_bag_is_a_source_with_topics(tmp_path, small_clip):
     pytest.importorskip("rosbags", reason="needs rosbags: pip install 'sam2lite[bags]'")
-    from sam2lite_core.bags.writer import image_message, new_bag
+    from sam2lite_core.media.bags.writer import image_message, new_bag
 
     with new_bag(tmp_path / "bag") as bag:
         for topic in ("/left", "/right"):

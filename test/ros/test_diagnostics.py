@@ -3,8 +3,8 @@
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 
-from sam2lite_ros.counters import Counts, FrameCounters
-from sam2lite_ros.diagnostics import Health, diagnose
+from sam2lite_ros.tracker.counters import Counts, FrameCounters
+from sam2lite_ros.tracker.diagnostics import Health, diagnose
 
 
 @pytest.mark.parametrize(

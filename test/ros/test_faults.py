@@ -17,13 +17,13 @@ from sam2lite_ros.srv import AddObject
 from std_srvs.srv import Trigger
 
 from sam2lite_core.errors import BackendError
-from sam2lite_core.evaluation.machine import resident_mb
-from sam2lite_core.evaluation.rendered import render_clip
-from sam2lite_core.label_map import write_label_map
+from sam2lite_core.evaluation.runs.machine import resident_mb
+from sam2lite_core.media.label_map import write_label_map
+from sam2lite_core.scenes.clip import render_clip
 from sam2lite_core.types import TrackResult
-from sam2lite_ros import tracker_node, watchdog
 from sam2lite_ros.conversions import fill_data, label_map_to_image
-from sam2lite_ros.demo_session import process
+from sam2lite_ros.sessions.processes import process
+from sam2lite_ros.tracker import node, watchdog
 
 PERIOD_S = 1 / 60
 
@@ -367,7 +367,7 @@ def resources():
 def test_two_hundred_lifecycle_cycles_leak_neither_threads_nor_memory_nor_files(
     in_process, make_operator, monkeypatch
 ):
-    monkeypatch.setattr(tracker_node, "build_tracker", lambda parameters: FakeTracker())
+    monkeypatch.setattr(node, "build_tracker", lambda parameters: FakeTracker())
     in_process(namespace="/cycled")
     operator = make_operator("/cycled")
     seen = []

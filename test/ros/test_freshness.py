@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sam2lite_ros.freshness import KNOWN_INTERVALS, LATE, Freshness
+from sam2lite_ros.tracker.freshness import KNOWN_INTERVALS, LATE, Freshness
 
 PERIOD_S = 1 / 30
 

@@ -10,9 +10,9 @@ from rclpy.qos import ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 from sam2lite_ros.srv import AddObject
 
-from sam2lite_core.evaluation.rendered import render_clip
+from sam2lite_core.scenes.clip import render_clip
 from sam2lite_ros.conversions import label_map_to_image
-from sam2lite_ros.demo_session import process
+from sam2lite_ros.sessions.processes import process
 
 SECOND = 1_000_000_000
 POLICY = Path(__file__).resolve().parents[2] / "config" / "tracker.policy.xml"

@@ -8,9 +8,9 @@ from sam2lite_ros.msg import TrackedObject
 from sam2lite_ros.srv import AddObject
 from std_srvs.srv import Trigger
 
-from sam2lite_core.evaluation.rendered import render_clip
+from sam2lite_core.scenes.clip import render_clip
 from sam2lite_ros.conversions import label_map_to_image
-from sam2lite_ros.parameter_table import SPECIFICATIONS
+from sam2lite_ros.tracker.parameter_table import SPECIFICATIONS
 
 LIVE = {name for name, specification in SPECIFICATIONS.items() if specification.live}
 CALM = {

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sam2lite_ros.mailbox import Command, Mailbox, MailboxClosedError
+from sam2lite_ros.tracker.mailbox import Command, Mailbox, MailboxClosedError
 
 
 def test_a_newer_frame_replaces_the_one_that_waits():

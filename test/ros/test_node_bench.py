@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from sam2lite_core import cli
+from sam2lite_core.bench.node import NodeSettings, markdown, report
+from sam2lite_core.cli import app
 from sam2lite_core.errors import ConfigurationError
-from sam2lite_core.evaluation.node_bench import NodeSettings, markdown, report
 
 MS = 1_000_000
 
@@ -73,7 +73,7 @@ def test_frames_that_all_wait_for_one_another_tell_nothing():
 )
 def test_what_cannot_be_measured_is_refused(options, named, capsys):
     with pytest.raises(SystemExit) as end:
-        cli.main(["bench", "node", *options])
+        app.main(["bench", "node", *options])
     assert end.value.code == 2
     assert named in capsys.readouterr().err
 
@@ -82,7 +82,7 @@ def test_what_cannot_be_measured_is_refused(options, named, capsys):
 def test_a_run_accounts_for_every_frame(tmp_path, capsys):
     files = ["--json", str(tmp_path / "n.json"), "--markdown", str(tmp_path / "n.md")]
     with pytest.raises(SystemExit) as end:
-        cli.main(["bench", "node", "--frames", "24", "--rate", "3", "--threads", "1", *files])
+        app.main(["bench", "node", "--frames", "24", "--rate", "3", "--threads", "1", *files])
     assert end.value.code == 0
     content = json.loads((tmp_path / "n.json").read_text())
     frames = content["frames"]

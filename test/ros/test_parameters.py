@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from sam2lite_core.errors import ConfigurationError
-from sam2lite_ros.parameter_table import SPECIFICATIONS, descriptor
-from sam2lite_ros.parameters import TrackerParameters, refusal
+from sam2lite_ros.tracker.parameter_table import SPECIFICATIONS, descriptor
+from sam2lite_ros.tracker.parameters import TrackerParameters, refusal
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -13,9 +13,10 @@ from sensor_msgs.msg import Image
 from sam2lite_core.errors import SourceError
 from sam2lite_core.types import Frame
 from sam2lite_ros.conversions import image_to_rgb
-from sam2lite_ros.demo_session import process, read_record
-from sam2lite_ros.player import frames_of, read_ahead
-from sam2lite_ros.prompting import stamp_nanoseconds
+from sam2lite_ros.player.node import frames_of, read_ahead
+from sam2lite_ros.sessions.processes import process
+from sam2lite_ros.sessions.recorder import read_record
+from sam2lite_ros.tracker.prompts import stamp_nanoseconds
 
 
 @pytest.fixture

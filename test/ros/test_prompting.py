@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from sam2lite_core.errors import InvalidPromptError
-from sam2lite_core.video import write_label_map
-from sam2lite_ros.parameters import InitialPrompt
-from sam2lite_ros.prompting import initial_prompts, resolve_id
+from sam2lite_core.media.label_map import write_label_map
+from sam2lite_ros.tracker.parameters import InitialPrompt
+from sam2lite_ros.tracker.prompts import initial_prompts, resolve_id
 
 
 def initial(object_id=1, box=(1.0, 2.0, 9.0, 8.0), mask_file=None):

@@ -19,16 +19,18 @@ from rosgraph_msgs.msg import Clock
 from sam2lite_ros.msg import TrackerStatus
 from sensor_msgs.msg import Image
 
-from sam2lite_core import cli
-from sam2lite_core.bags.writer import image_message, jpeg_message, new_bag
+from sam2lite_core.cli import app
 from sam2lite_core.evaluation.bag.plan import Request, make_plan
 from sam2lite_core.evaluation.bag.record import write_bag as write_seen
 from sam2lite_core.evaluation.bag.session import Recording
-from sam2lite_core.evaluation.evaluate import TrackerOptions
-from sam2lite_core.label_map import read_label_map, write_label_map
-from sam2lite_ros import replay
-from sam2lite_ros.conversions import compressed_to_rgb, image_to_rgb
-from sam2lite_ros.demo_session import process, read_record
+from sam2lite_core.evaluation.tracker_options import TrackerOptions
+from sam2lite_core.media.bags.writer import image_message, jpeg_message, new_bag
+from sam2lite_core.media.image_messages import compressed_to_rgb
+from sam2lite_core.media.label_map import read_label_map, write_label_map
+from sam2lite_ros.conversions import image_to_rgb
+from sam2lite_ros.sessions import replay, request
+from sam2lite_ros.sessions.processes import process
+from sam2lite_ros.sessions.recorder import read_record
 
 START, STEP = 1_700_000_000_000_000_000, 50_000_000
 
@@ -60,7 +62,7 @@ def truth(tmp_path, small_clip):
 def run(*arguments):
     """Exit code of the command."""
     try:
-        cli.main([str(argument) for argument in arguments])
+        app.main([str(argument) for argument in arguments])
     except SystemExit as end:
         return end.code or 0
     return 0
@@ -184,7 +186,7 @@ def test_ros_reads_the_messages_of_the_bag_that_is_left(tmp_path, small_clip, tr
     definition = Path(get_package_share_directory("sam2lite_ros")) / "msg" / "TrackerStatus.msg"
     recording = Recording(
         sent=tuple(range(6)),
-        statuses=dict(enumerate(map(replay.status_entry, made))),
+        statuses=dict(enumerate(map(request.status_entry, made))),
         masks={index: truth / f"{index:05d}.png" for index in range(6)},
         definition=definition.read_text(),
     )
@@ -218,7 +220,7 @@ PLAYER = {
 
 @pytest.mark.parametrize(("parameters", "said"), PLAYER.values(), ids=PLAYER)
 def test_the_player_refuses_what_it_cannot_play(isolated_ros, tmp_path, small_clip, parameters, said, capsys):
-    from sam2lite_ros.player import main
+    from sam2lite_ros.player.node import main
 
     bag = write_bag(tmp_path / "bag", small_clip, compressed=True, broken=3)
     arguments = ["player", "--ros-args"]

@@ -9,7 +9,15 @@ from sensor_msgs.msg import Image
 from sam2lite_core.errors import InvalidFrameError, InvalidPromptError
 from sam2lite_core.types import Prompt
 from sam2lite_ros.conversions import rgb_to_image, rgb_to_jpeg
-from sam2lite_ros.ring import FrameRing, HeldFrame, HeldImage, scale_prompt, seconds, shrink, spread
+from sam2lite_ros.tracker.frame_ring import (
+    FrameRing,
+    HeldFrame,
+    HeldImage,
+    scale_prompt,
+    seconds,
+    shrink,
+    spread,
+)
 
 MS = 1_000_000
 

@@ -3,7 +3,7 @@
 import pytest
 from lifecycle_msgs.msg import Transition
 
-from sam2lite_ros.demo_session import process
+from sam2lite_ros.sessions.processes import process
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from sam2lite_ros import steady
+from sam2lite_ros import process_memory
 
 # On a thread like the inference thread: a model's large arrays come and go, then a frame's. The pages that the kernel
 # has to hand out for the latter are counted.
@@ -53,9 +53,11 @@ def test_a_frame_reuses_the_memory_of_the_one_before():
 
 
 def test_another_c_library_is_left_alone(monkeypatch):
-    monkeypatch.setattr(steady.platform, "libc_ver", lambda: ("", ""))
-    monkeypatch.setattr(steady.ctypes, "CDLL", lambda name: pytest.fail("another C library was asked"))
-    steady.keep_freed_memory()
+    monkeypatch.setattr(process_memory.platform, "libc_ver", lambda: ("", ""))
+    monkeypatch.setattr(
+        process_memory.ctypes, "CDLL", lambda name: pytest.fail("another C library was asked")
+    )
+    process_memory.keep_freed_memory()
 
 
 def test_the_collector_passes_over_what_exists_and_still_finds_what_comes():
@@ -63,7 +65,7 @@ def test_the_collector_passes_over_what_exists_and_still_finds_what_comes():
         pass
 
     try:
-        steady.spare_what_stays()
+        process_memory.spare_what_stays()
         frozen = gc.get_freeze_count()
         assert frozen > 10_000
         loop = Loop()

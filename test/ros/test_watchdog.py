@@ -3,7 +3,7 @@
 import pytest
 
 from sam2lite_core.errors import BackendError
-from sam2lite_ros.watchdog import STALL_S, Watchdog
+from sam2lite_ros.tracker.watchdog import STALL_S, Watchdog
 
 
 @pytest.fixture

@@ -8,14 +8,14 @@ import pytest
 
 from sam2lite_core.errors import BackendError, InvalidFrameError, InvalidPromptError, UnknownObjectError
 from sam2lite_core.types import ObjectState, Prompt, TrackedObject, TrackResult
-from sam2lite_ros import ring
 from sam2lite_ros.conversions import rgb_to_image
-from sam2lite_ros.mailbox import MailboxClosedError
-from sam2lite_ros.parameter_table import SPECIFICATIONS
-from sam2lite_ros.parameters import TrackerParameters
-from sam2lite_ros.prompting import PromptRequest
-from sam2lite_ros.ring import HELD_SHORT_SIDE
-from sam2lite_ros.worker import CATCH_UP_STEPS, TrackingWorker
+from sam2lite_ros.tracker import frame_ring
+from sam2lite_ros.tracker.frame_ring import HELD_SHORT_SIDE
+from sam2lite_ros.tracker.mailbox import MailboxClosedError
+from sam2lite_ros.tracker.parameter_table import SPECIFICATIONS
+from sam2lite_ros.tracker.parameters import TrackerParameters
+from sam2lite_ros.tracker.prompts import PromptRequest
+from sam2lite_ros.tracker.worker import CATCH_UP_STEPS, TrackingWorker
 
 PATIENCE_S = 60
 MS = 1_000_000
@@ -502,7 +502,7 @@ def test_the_newest_frame_is_on_its_way_before_older_ones_are_reduced(bench, mon
         reduced.append(int(image[0, 0, 0]))
         return image
 
-    monkeypatch.setattr(ring, "shrink", reduce)
+    monkeypatch.setattr(frame_ring, "shrink", reduce)
     one.send(1, 2, 3, together=True, size=(482, 484))
     assert reduced == [1, 2, 3]
     assert all(on_its_way)

@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 import pytest
 
-from sam2lite_core.evaluation.rendered import render_clip
-from sam2lite_core.label_map import write_label_map
-from training import typed_yaml
-from training.config import RunConfig
+from sam2lite_core.media.label_map import write_label_map
+from sam2lite_core.scenes.clip import render_clip
+from training.config import loading
+from training.config.run import RunConfig
 
 SMALL: dict[str, Any] = {
     "precision": "no",
@@ -34,8 +34,8 @@ def small_run(tmp_path: Path):
     """Makes the configuration of a small run; changes are nested mappings laid over it."""
 
     def make(changes: dict[str, Any] | None = None, folder: str = "run") -> RunConfig:
-        document = typed_yaml.merge(SMALL, {"folder": str(tmp_path / folder)})
-        return typed_yaml.build(RunConfig, typed_yaml.merge(document, changes or {}))
+        document = loading.merge(SMALL, {"folder": str(tmp_path / folder)})
+        return loading.build(RunConfig, loading.merge(document, changes or {}))
 
     return make
 
@@ -63,7 +63,7 @@ def exported(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, str]]:
         students.append((student, note))
         shutil.copytree(Path(__file__).resolve().parents[2] / "sam2lite_core/weights/tiny", folder)
 
-    monkeypatch.setattr("training.export.export_student", export)
+    monkeypatch.setattr("training.students.export.export_student", export)
     return students
 
 

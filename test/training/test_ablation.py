@@ -9,30 +9,33 @@ import pytest
 import torch
 
 from sam2lite_core.errors import ConfigurationError, SourceError
-from training import ablation, ablation_table, checkpoint, typed_yaml
+from training import checkpoint
 from training.__main__ import main
-from training.runner import CHECKPOINTS, Runner
+from training.ablation import run
+from training.ablation import table as ablation_table
+from training.config import loading
+from training.loop.trainer import CHECKPOINTS, Runner
 
 
 def document(tmp_path: Path, **changes: Any) -> dict[str, Any]:
     start = tmp_path / "start.pt"
     start.touch()
-    made: dict[str, Any] = typed_yaml.read_document(ablation.ROWS.parent / "smoke.yaml")
-    made = typed_yaml.merge(
+    made: dict[str, Any] = loading.read_document(run.ROWS.parent / "smoke.yaml")
+    made = loading.merge(
         made, {"init": str(start), "evaluation": {"root": str(tmp_path), "policy": "learned"}}
     )
-    return typed_yaml.merge(made, changes)
+    return loading.merge(made, changes)
 
 
 def test_every_row_is_laid_over_the_given_run_and_nothing_else_changes(tmp_path: Path) -> None:
     given = document(tmp_path)
-    forks = ablation.make_forks(given, ablation.row_names(), (0, 3), tmp_path / "out")
+    forks = run.make_forks(given, run.row_names(), (0, 3), tmp_path / "out")
     assert [fork.name for fork in forks[:2]] == ["full-0", "budget_128-0"]
     assert len(forks) == 2 * len(ablation_table.PAPER) + 2
     by_name = {fork.name: fork.config for fork in forks}
     full = by_name["full-3"]
     assert (full.seed, full.folder, list(full.stages.numbered())) == (3, tmp_path / "out" / "full-3", [2])
-    assert full.unroll == typed_yaml.build(type(full), given).unroll
+    assert full.unroll == loading.build(type(full), given).unroll
     weights = by_name["no_attention_no_readout-0"].unroll.weights
     assert (weights.attention, weights.readout, weights.mask) == (0.0, 0.0, full.unroll.weights.mask)
     fifo = by_name["fifo-0"]
@@ -65,7 +68,7 @@ def test_every_row_is_laid_over_the_given_run_and_nothing_else_changes(tmp_path:
 )
 def test_what_cannot_be_compared_is_refused(tmp_path, changes, rows, seeds, message) -> None:
     with pytest.raises(ConfigurationError, match=message):
-        ablation.make_forks(document(tmp_path, **changes), rows, seeds, tmp_path / "out")
+        run.make_forks(document(tmp_path, **changes), rows, seeds, tmp_path / "out")
 
 
 def scored(row: str, seed: int, *values: float) -> dict[str, Any]:
@@ -151,9 +154,7 @@ def test_a_fork_is_trained_and_scored_once(
     assert Runner(start, (2,), resume=False, max_minutes=1e-6).run() == 0
     init = checkpoint.newest(start.folder / CHECKPOINTS)
     config = tmp_path / "config.yaml"
-    config.write_text(
-        typed_yaml.dump(small_run({"init": str(init), "evaluation": {"root": str(small_davis)}}))
-    )
+    config.write_text(loading.dump(small_run({"init": str(init), "evaluation": {"root": str(small_davis)}})))
     out = tmp_path / "out"
     command = ["ablate", "--config", str(config), "--out", str(out), "--rows", "fifo", "--seeds", "7"]
     with pytest.raises(SystemExit) as ended:

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training import attention_bins as bins
+from training.teachers import attention_bins as bins
 
 
 @pytest.mark.parametrize(

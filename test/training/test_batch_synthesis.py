@@ -7,11 +7,14 @@ import pytest
 import torch
 
 from sam2lite_core.errors import ConfigurationError
-from training.batch_synthesis import render_scenes, scene_tensors, stack_scenes
-from training.rendered_stills import rendered_stills
-from training.runner import Runner
-from training.stills import Stills
-from training.synthesis import Scene, SynthesisConfig, compose_scene, flows, render_scene
+from training.data.clip import SynthesisConfig, flows
+from training.data.synthesis.compose import compose_scene
+from training.data.synthesis.drawn_stills import rendered_stills
+from training.data.synthesis.layers import Scene
+from training.data.synthesis.render import render_scene
+from training.data.synthesis.render_batch import render_scenes, scene_tensors, stack_scenes
+from training.data.synthesis.stills import Stills
+from training.loop.trainer import Runner
 
 SHAPE = SynthesisConfig(height=96, width=128, frames=3)
 SEEDS = range(5)

@@ -12,19 +12,21 @@ import numpy as np
 import pytest
 import torch
 
-from training import checkpoint, typed_yaml
+from training import checkpoint
 from training.__main__ import main
-from training.datasets.stream import SKIPPED, Mixture, batches, checked
-from training.runner import CHECKPOINTS, Runner
-from training.show_data import draw_clip, draw_flow
-from training.teacher_cache import PREFIX, CachedTeacher, batch_file, cached_batches
+from training.config import loading
+from training.data.mixture import Mixture
+from training.data.preview import draw_clip, draw_flow
+from training.data.stream import SKIPPED, batches, checked
+from training.loop.trainer import CHECKPOINTS, Runner
+from training.teachers.cache import PREFIX, CachedTeacher, batch_file, cached_batches
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def written(config: Any, tmp_path: Path) -> str:
     path = tmp_path / "config.yaml"
-    path.write_text(typed_yaml.dump(config))
+    path.write_text(loading.dump(config))
     return str(path)
 
 
@@ -175,7 +177,9 @@ def test_a_checkpoint_is_scored_by_the_davis_protocol(
 @pytest.mark.slow
 def test_the_smoke_run_learns_in_all_three_stages(tmp_path: Path) -> None:
     """The configuration that ships, as a user would run it; the oracle teaches."""
-    pytest.importorskip("training.quantization", reason="stage 3 needs training.quantization")
+    pytest.importorskip(
+        "training.students.quantization", reason="stage 3 needs training.students.quantization"
+    )
     folder = tmp_path / "smoke"
     command = [sys.executable, "-m", "training", "run", "--config", "smoke", "--set", f"folder={folder}"]
     done = subprocess.run(

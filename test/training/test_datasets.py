@@ -12,24 +12,18 @@ import pytest
 import torch
 
 from sam2lite_core.errors import SourceError
-from sam2lite_core.label_map import write_label_map
-from training import typed_yaml
-from training.config import Augmentation, DataConfig, Phase, SourceConfig
-from training.datasets.filmed import draw_crop, draw_frames
-from training.datasets.layouts import LAYOUTS, read_bitmask
-from training.datasets.stream import (
-    ERROR,
-    SKIPPED,
-    BatchNumbers,
-    Mixture,
-    SampleStream,
-    batches,
-    collate,
-    open_source,
-)
-from training.rendered_stills import rendered_stills
-from training.stills import Stills
-from training.synthesis import UNKNOWN, SynthesisConfig, render_clip
+from sam2lite_core.media.label_map import write_label_map
+from training.config import loading
+from training.config.data import Augmentation, DataConfig, SourceConfig
+from training.config.stages import Phase
+from training.data.clip import UNKNOWN, SynthesisConfig
+from training.data.filmed import draw_crop, draw_frames
+from training.data.layouts import LAYOUTS, read_bitmask
+from training.data.mixture import Mixture, open_source
+from training.data.stream import ERROR, SKIPPED, BatchNumbers, SampleStream, batches, collate
+from training.data.synthesis.compose import render_clip
+from training.data.synthesis.drawn_stills import rendered_stills
+from training.data.synthesis.stills import Stills
 
 HEIGHT, WIDTH, FRAMES = 96, 128, 5
 SHAPE = SynthesisConfig(height=48, width=64, frames=3)
@@ -327,7 +321,7 @@ PHASE = Phase(height=48, width=48, frames=2, batch=2)
 
 def data(**changes: Any) -> DataConfig:
     document = {"sources": [{"kind": "rendered", "count": 2}], "workers": 0, **changes}
-    return typed_yaml.build(DataConfig, document)
+    return loading.build(DataConfig, document)
 
 
 def same(first: dict[str, Any], second: dict[str, Any]) -> bool:

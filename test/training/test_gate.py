@@ -7,16 +7,19 @@ import sys
 import pytest
 import torch
 
-from sam2lite_core.backends.files import WEIGHTS_FILE, find_model
+from sam2lite_core.backends.model_files import WEIGHTS_FILE, find_model
 from sam2lite_core.backends.torch import load_shipped
-from sam2lite_core.model import memory
+from sam2lite_core.model import bank as memory
 from sam2lite_core.model.student import Student
 from sam2lite_core.variants import get_variant
-from training import checkpoint, gate
-from training.data import loader
-from training.gate import Rule, SearchConfig, Watched, imitate, search, there_and_back
-from training.rendered_stills import rendered_stills
-from training.synthesis import SynthesisConfig
+from training import checkpoint
+from training.data.clip import SynthesisConfig
+from training.data.stream import loader
+from training.data.synthesis.drawn_stills import rendered_stills
+from training.gate_search import command as gate
+from training.gate_search.imitate import imitate
+from training.gate_search.rule import Rule
+from training.gate_search.search import SearchConfig, Watched, search, there_and_back
 
 
 def bank_of(*rows, width=256):
@@ -106,7 +109,7 @@ def test_the_command(tmp_path, stills_folder):
     command = [
         sys.executable,
         "-m",
-        "training.gate",
+        "training.gate_search.command",
         "--stills",
         stills_folder,
         "--checkpoint",

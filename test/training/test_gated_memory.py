@@ -7,13 +7,14 @@ import torch
 import torch.nn.functional as F
 
 from sam2lite_core.errors import ConfigurationError
-from sam2lite_core.model import memory
+from sam2lite_core.model import bank as memory
+from sam2lite_core.model import retention
 from sam2lite_core.model.student import Student
 from sam2lite_core.variants import get_variant
-from training import losses
-from training.gated_memory import GatedMemory
-from training.later_attention import KeepConfig
-from training.selection import LEARNED
+from training.config.objective import KeepConfig
+from training.objective import losses
+from training.objective.gated_bank import GatedMemory
+from training.objective.selection import LEARNED
 
 TOKENS, WIDTH, BATCH = 24, 256, 2
 
@@ -114,7 +115,7 @@ def test_what_each_fixed_rule_keeps():
 
 
 def test_a_rules_bank_is_the_robots_bank():
-    """Frame by frame the same tokens, gathered, as `memory.select` keeps of the same scores."""
+    """Frame by frame the same tokens, gathered, as `retention.select` keeps of the same scores."""
     generator = torch.Generator().manual_seed(5)
     remembered = GatedMemory(None, 16, 1.0, torch.Generator(), "fifo")
     bank = memory.empty_bank(BATCH, 16, WIDTH, 1)
@@ -127,11 +128,11 @@ def test_a_rules_bank_is_the_robots_bank():
         both = memory.concat(memory.begin_frame(bank, active), fresh)
         budget = torch.full((BATCH,), 16.0)
         if t == 1:
-            both = memory.anchor_quota(both, F.pad(fresh.identity, (0, 0, 16, 0)), budget, shown)
+            both = retention.anchor_quota(both, F.pad(fresh.identity, (0, 0, 16, 0)), budget, shown)
         nothing = torch.zeros(both.key.shape[:2])
         frame = fresh.column("birth")[:, 0]
-        score = memory.policy_scores(both, nothing, frame, policy, nothing)
-        bank = memory.select(both, score, 16, budget)
+        score = retention.policy_scores(both, nothing, frame, policy, nothing)
+        bank = retention.select(both, score, 16, budget)
     ours = remembered.begin_frame(torch.ones(BATCH, 1), WIDTH)
     theirs = memory.begin_frame(bank, torch.ones(BATCH, 1))
     for mine, robots in zip(ours.meta, theirs.meta, strict=True):

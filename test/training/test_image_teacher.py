@@ -9,11 +9,18 @@ from torch import nn
 
 from sam2lite_core.model.student import Student
 from sam2lite_core.variants import get_variant
-from training import losses
-from training.config import RunConfig
-from training.runner import Runner, Stop
-from training.teachers import TeacherError
-from training.teachers.images import RIDGE, ImageTeacher, fit, image_projection, load, packaged_weights
+from training.config.run import RunConfig
+from training.loop.trainer import Runner, Stop
+from training.objective import losses
+from training.teachers.base import TeacherError
+from training.teachers.image_features import (
+    RIDGE,
+    ImageTeacher,
+    fit,
+    image_projection,
+    load,
+    packaged_weights,
+)
 
 
 @pytest.fixture(scope="module")

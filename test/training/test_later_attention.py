@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from sam2lite_core.model import memory
-from training.later_attention import credit, keep_targets, oldest_duplicate
+from sam2lite_core.model import bank as memory
+from training.objective.gate_targets import credit, keep_targets, oldest_duplicate
 
 
 def bank(keys, places, births, shares):

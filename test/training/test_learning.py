@@ -11,12 +11,14 @@ from torch import nn
 
 from sam2lite_core.model.student import Student
 from sam2lite_core.variants import get_variant
-from training.config import Phase, StageConfig
-from training.device_rate import count_operations, matrix_rate
-from training.journal import Journal, Throughput
-from training.learner import Average, ClipLoss, clip_gradients, parameter_groups
-from training.position import Position, phase_at, seed_of, stage_steps
-from training.schedule import learning_rate
+from training.config.stages import Phase, StageConfig
+from training.loop.device_rate import count_operations, matrix_rate
+from training.loop.learning_rate import learning_rate
+from training.loop.log import Journal, Throughput
+from training.loop.optimizer import Average, clip_gradients, parameter_groups
+from training.loop.progress import Position, phase_at, stage_steps
+from training.objective.module import ClipLoss
+from training.seeds import seed_of
 
 
 @pytest.mark.parametrize(
@@ -99,7 +101,7 @@ def test_only_matrices_and_kernels_decay() -> None:
 
 def test_throughput_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr("training.journal.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("training.loop.log.time.perf_counter", lambda: now[0])
     throughput = Throughput(matrix_rate=1e12)
     for waited, worked in ((1.0, 3.0), (0.0, 4.0)):
         throughput.begin()

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from training import losses
+from training.objective import losses
 
 
 def test_mask_cross_entropy_by_hand() -> None:

@@ -8,7 +8,15 @@ import pytest
 
 from sam2lite_core.errors import ConfigurationError
 from sam2lite_core.tracker import Tracker
-from training.moving_objects import MOVES, Candidate, Search, choose, find_objects, own_motion, suggest
+from training.labelling.moving_objects import (
+    MOVES,
+    Candidate,
+    Search,
+    choose,
+    find_objects,
+    own_motion,
+    suggest,
+)
 
 from .films import HEIGHT, WIDTH, disk, film
 

@@ -11,11 +11,11 @@ from sam2lite_core.model.student import Student
 from sam2lite_core.model.trunk import Trunk
 from sam2lite_core.variants import get_variant
 from training import checkpoint
-from training.config import PACKAGED, RunConfig
-from training.pretrained import fill_trunk
-from training.runner import Runner
-from training.teachers import TeacherError
-from training.teachers.images import packaged_weights
+from training.config.run import PACKAGED, RunConfig
+from training.loop.trainer import Runner
+from training.students.pretrained import fill_trunk
+from training.teachers.base import TeacherError
+from training.teachers.image_features import packaged_weights
 
 
 def filled(variant: str) -> Student:

@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 
 from sam2lite_core.errors import ConfigurationError, SourceError
-from sam2lite_core.label_map import read_label_map
+from sam2lite_core.media.label_map import read_label_map
 from sam2lite_core.tracker import Tracker
 from training.__main__ import main
-from training.config import Augmentation, DataConfig, SourceConfig
-from training.datasets.stream import open_source
-from training.datasets.unlabelled import VideoFile
-from training.moving_objects import Search
-from training.pseudo_labels import (
+from training.config.data import Augmentation, DataConfig, SourceConfig
+from training.data.clip import SynthesisConfig
+from training.data.mixture import open_source
+from training.data.pasted import VideoFile
+from training.labelling.moving_objects import Search
+from training.labelling.pseudo_labels import (
     MARKER,
     UNSURE_END,
     Trust,
@@ -26,7 +27,6 @@ from training.pseudo_labels import (
     there_and_back,
     trusted,
 )
-from training.synthesis import SynthesisConfig
 
 from .films import FRAMES, HEIGHT, WIDTH, disk, film
 

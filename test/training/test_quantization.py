@@ -18,8 +18,9 @@ from sam2lite_core.model.student import Student
 from sam2lite_core.tracker import Tracker
 from sam2lite_core.types import Prompt
 from sam2lite_core.variants import get_variant
-from training import quantization, quantized_export
-from training.unroll import UnrollConfig, Unroller
+from training.config.objective import UnrollConfig
+from training.objective.unroll import Unroller
+from training.students import quantization, quantized_export
 
 SHIPPED = Path(__file__).parents[2] / "sam2lite_core" / "weights" / "tiny"
 LEVELS = onnxruntime.GraphOptimizationLevel

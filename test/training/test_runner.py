@@ -15,11 +15,12 @@ import pytest
 import torch
 
 from sam2lite_core.errors import ConfigurationError, ModelFileError, SourceError
-from training import checkpoint, typed_yaml
-from training.datasets.stream import _start_worker
-from training.learner import ClipLoss
-from training.runner import CHECKPOINTS, Runner, Stop, TrainingError
-from training.stage import StageTraining
+from training import checkpoint
+from training.config import loading
+from training.data.stream import _start_worker
+from training.loop.stage import StageTraining
+from training.loop.trainer import CHECKPOINTS, Runner, Stop, TrainingError
+from training.objective.module import ClipLoss
 
 ROOT = Path(__file__).resolve().parents[2]
 TWO_PHASES = [
@@ -180,7 +181,7 @@ def stuck_worker(started: Any) -> None:
 
 def test_the_clock_ends_a_run_before_its_minutes_are_over(small_run, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr("training.runner.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("training.loop.trainer.time.monotonic", lambda: now[0])
     stop = Stop(max_minutes=1.0)
     stop.longest = 10.0
     for seconds, wanted in ((0.0, False), (39.0, False), (41.0, True), (70.0, True)):
@@ -217,8 +218,8 @@ def test_only_the_newest_checkpoints_and_the_best_one_stay(small_run) -> None:
     best = checkpoint.load(folder / checkpoint.BEST)
     assert best["position"]["best"] <= checkpoint.load(folder / "step_00000003.pt")["position"]["best"] + 1e-9
     assert "optimizer" not in best
-    assert typed_yaml.build(type(config), best["config"]) == config
-    assert typed_yaml.load(type(config), config.folder / "config.yaml") == config
+    assert loading.build(type(config), best["config"]) == config
+    assert loading.load(type(config), config.folder / "config.yaml") == config
 
 
 def test_a_full_disk_names_the_file_and_leaves_the_old_checkpoint(
@@ -294,7 +295,7 @@ def test_bad_samples_end_a_run_or_are_counted_as_the_config_says(
         (tmp_path / "videos" / name).mkdir(parents=True)
     import cv2
 
-    from sam2lite_core.evaluation.rendered import render_clip
+    from sam2lite_core.scenes.clip import render_clip
 
     clip = render_clip(2, height=64, width=64, frames=2)
     for index, image in enumerate(clip.frames):
@@ -313,7 +314,7 @@ def test_bad_samples_end_a_run_or_are_counted_as_the_config_says(
 def losses_of(config: Any, tmp_path: Path, processes: int) -> list[float]:
     """The loss curve of a run in processes of its own."""
     path = tmp_path / f"{config.folder.name}.yaml"
-    path.write_text(typed_yaml.dump(config))
+    path.write_text(loading.dump(config))
     launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     command = [
         sys.executable,

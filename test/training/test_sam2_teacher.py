@@ -5,13 +5,15 @@ import json
 import pytest
 import torch
 
-from training.attention_bins import CELLS, grid_cells
-from training.teachers import TeacherError, open_teacher, readout_projection
-from training.unroll import LossWeights, UnrollConfig, Unroller
+from training.config.objective import LossWeights, UnrollConfig
+from training.objective.unroll import Unroller
+from training.teachers import open_teacher, readout_projection
+from training.teachers.attention_bins import CELLS, grid_cells
+from training.teachers.base import TeacherError
 
 transformers = pytest.importorskip("transformers", reason="the extra [train] is not installed")
 
-from sam2lite_core.backends.transformers_session import new_session
+from sam2lite_core.backends.transformers.session import new_session
 from training.teachers import sam2_session
 from training.teachers.sam2 import Sam2Teacher
 from training.teachers.sam2_session import NOWHERE, Stream, Tap, key_cells

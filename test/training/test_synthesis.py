@@ -8,10 +8,13 @@ import torch
 
 from sam2lite_core.model.student import Student
 from sam2lite_core.variants import VARIANTS
-from training.data import to_tensors
-from training.stills import Stills, StillsError
-from training.synthesis import SynthesisConfig, render_clip
-from training.unroll import UnrollConfig, Unroller, corrupt, one_hot, random_prompts, warp
+from training.config.objective import UnrollConfig
+from training.data.clip import SynthesisConfig, to_tensors
+from training.data.synthesis.compose import render_clip
+from training.data.synthesis.stills import Stills, StillsError
+from training.data.tensors import one_hot, warp
+from training.objective.corruption import corrupt, random_prompts
+from training.objective.unroll import Unroller
 
 SHAPE = SynthesisConfig(height=96, width=128, frames=3)
 

@@ -10,10 +10,12 @@ from torch.overrides import TorchFunctionMode
 from sam2lite_core.errors import ConfigurationError, ModelFileError
 from sam2lite_core.model.student import Student
 from sam2lite_core.variants import get_variant
-from training.teachers import TeacherError, TeacherTargets, open_teacher, readout_projection
+from training.config.objective import LossWeights, UnrollConfig
+from training.objective.unroll import Unroller
+from training.teachers import open_teacher, readout_projection
+from training.teachers.base import TeacherError, TeacherTargets
 from training.teachers.oracle import OracleTeacher
 from training.teachers.student import StudentTeacher
-from training.unroll import LossWeights, UnrollConfig, Unroller
 
 SHIPPED = Path(__file__).parents[2] / "sam2lite_core" / "weights" / "tiny"
 ROWS, COLUMNS, FRAMES = 8, 8, 3

@@ -13,10 +13,10 @@ from sam2lite_core.model.student import Student
 from sam2lite_core.variants import get_variant
 from training import checkpoint
 from training.__main__ import main
-from training.assembly import load_average
-from training.config import PACKAGED
-from training.pretrained import fill_trunk
-from training.transplant import READERS, SIZE, _Sums, read_pictures, transplant
+from training.config.run import PACKAGED
+from training.students.load import load_average
+from training.students.pretrained import fill_trunk
+from training.students.transplant import READERS, SIZE, _Sums, read_pictures, transplant
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sam2lite_core.errors import ConfigurationError, Sam2LiteError
-from training import typed_yaml
 from training.__main__ import CONFIGS, read_config
-from training.config import Augmentation, Phase, RunConfig, StageConfig
-from training.unroll import LossWeights
+from training.config import loading
+from training.config.data import Augmentation
+from training.config.objective import LossWeights
+from training.config.run import RunConfig
+from training.config.stages import Phase, StageConfig
 
 STAGE = "stages: {memory: {steps: 3}}\n"
 
@@ -18,7 +20,7 @@ STAGE = "stages: {memory: {steps: 3}}\n"
 def load(tmp_path: Path, text: str, *changes: str) -> RunConfig:
     path = tmp_path / "run.yaml"
     path.write_text(text)
-    return typed_yaml.load(RunConfig, path, changes)
+    return loading.load(RunConfig, path, changes)
 
 
 def test_values_reach_nested_dataclasses_and_the_rest_keeps_its_defaults(tmp_path: Path) -> None:
@@ -114,11 +116,11 @@ def test_a_set_that_cannot_be_read_is_quoted(tmp_path: Path, change: str) -> Non
 
 def test_files_that_are_missing_or_go_round_in_circles_are_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"nowhere\.yaml"):
-        typed_yaml.read_document(tmp_path / "nowhere.yaml")
+        loading.read_document(tmp_path / "nowhere.yaml")
     (tmp_path / "a.yaml").write_text("base: b.yaml")
     (tmp_path / "b.yaml").write_text("base: a.yaml")
     with pytest.raises(ConfigurationError, match="builds on itself"):
-        typed_yaml.read_document(tmp_path / "a.yaml")
+        loading.read_document(tmp_path / "a.yaml")
 
 
 @given(
@@ -135,8 +137,8 @@ def test_what_is_dumped_is_read_back_unchanged(
         "unroll": {"budgets": budgets, "weights": {"edge": edge}},
         "stages": {"memory": {"steps": steps}},
     }
-    config = typed_yaml.build(RunConfig, document)
-    assert typed_yaml.build(RunConfig, typed_yaml.yaml.safe_load(typed_yaml.dump(config))) == config
+    config = loading.build(RunConfig, document)
+    assert loading.build(RunConfig, loading.yaml.safe_load(loading.dump(config))) == config
 
 
 ALL_CONFIGS = sorted(path.relative_to(CONFIGS) for path in CONFIGS.rglob("*.yaml"))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from sam2lite_core.errors import Sam2LiteError
-from training.attention_bins import CELLS
+from training.teachers.attention_bins import CELLS
 
 
 class TeacherError(Sam2LiteError):

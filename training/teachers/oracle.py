@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from training.attention_bins import CELLS, grid_cells
+from training.teachers.attention_bins import CELLS, grid_cells
 from training.teachers.base import TeacherTargets
 
 SPREAD = 8.0

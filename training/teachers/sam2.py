@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sam2lite_core.backends.transformers_session import (
+from sam2lite_core.backends.transformers.session import (
     MODEL_TYPES,
     input_side,
     load_model,
@@ -17,8 +17,8 @@ from sam2lite_core.backends.transformers_session import (
     to_pixels,
 )
 from sam2lite_core.errors import BackendError, ModelFileError
-from training.attention_bins import CELLS, resample_queries
-from training.clip_tensors import one_hot
+from training.data.tensors import one_hot
+from training.teachers.attention_bins import CELLS, resample_queries
 from training.teachers.base import TeacherError, TeacherTargets, patch_grid
 from training.teachers.sam2_session import NOWHERE, Reading, Stream, Tap
 

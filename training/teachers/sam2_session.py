@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sam2lite_core.backends.transformers_session import forget
-from training.attention_bins import grid_cells
+from sam2lite_core.backends.transformers.session import forget
+from training.teachers.attention_bins import grid_cells
 from training.teachers.base import TeacherError
 
 LAYERS = 2

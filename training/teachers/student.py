@@ -6,14 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sam2lite_core.backends.files import WEIGHTS_FILE
+from sam2lite_core.backends.model_files import WEIGHTS_FILE
 from sam2lite_core.backends.torch import load_shipped
 from sam2lite_core.export.checkpoint import load_checkpoint
-from sam2lite_core.model import memory
-from sam2lite_core.model.memory import Bank
+from sam2lite_core.model import bank as memory
+from sam2lite_core.model.bank import Bank
 from sam2lite_core.model.student import Student
-from training.attention_bins import CELLS, cell_of, into_bins, occupied
-from training.clip_tensors import frame_features, one_hot, token_pool, warp
+from training.data.tensors import frame_features, one_hot, token_pool, warp
+from training.teachers.attention_bins import CELLS, cell_of, into_bins, occupied
 from training.teachers.base import TeacherTargets
 
 

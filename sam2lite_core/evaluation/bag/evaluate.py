@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sam2lite_core.bags.writer import check_new_bag
 from sam2lite_core.errors import SourceError
 from sam2lite_core.evaluation.bag.plan import Plan, Request, make_plan
 from sam2lite_core.evaluation.bag.record import write_bag
@@ -15,6 +14,7 @@ from sam2lite_core.evaluation.bag.result import Outcome, document
 from sam2lite_core.evaluation.bag.scores import chose_otherwise, run_offline, score_all, score_processed
 from sam2lite_core.evaluation.bag.session import Recording, check_ros, replay
 from sam2lite_core.files import check_output_folder, output_folder, write_json
+from sam2lite_core.media.bags.writer import check_new_bag
 from sam2lite_core.variants import MAX_WINDOW
 
 RESULT_FILE = "bag.json"

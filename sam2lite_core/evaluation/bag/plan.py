@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sam2lite_core.bags.reader import BagFrames
-from sam2lite_core.controller import DEFAULT_CONTROLLER, ControllerConfig, check_controller
+from sam2lite_core.control.base import ControllerConfig
+from sam2lite_core.control.registry import DEFAULT_CONTROLLER, check_controller
 from sam2lite_core.errors import ConfigurationError, InvalidPromptError, SourceError
-from sam2lite_core.evaluation.evaluate import TrackerOptions
-from sam2lite_core.label_map import LabelMap, read_label_map
+from sam2lite_core.evaluation.tracker_options import TrackerOptions
+from sam2lite_core.media.bags.reader import BagFrames
+from sam2lite_core.media.label_map import LabelMap, read_label_map
 from sam2lite_core.types import Prompt
 from sam2lite_core.variants import get_variant
 
@@ -23,7 +24,7 @@ NOMINAL_PERIOD_MS = 100 / 3
 
 @dataclass(frozen=True)
 class Request:
-    """The command line, as typed; see `sam2lite_core.cli_bag.eval_bag` for the meaning of each."""
+    """The command line, as typed; see `sam2lite_core.cli.bag.eval_bag` for the meaning of each."""
 
     bag: Path
     truth: Path

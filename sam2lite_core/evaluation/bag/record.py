@@ -4,11 +4,11 @@ from pathlib import Path
 
 import numpy as np
 
-from sam2lite_core.bags.store import RAW_TYPE, message_types
-from sam2lite_core.bags.writer import header, new_bag, packed_message
 from sam2lite_core.evaluation.bag.plan import Plan
 from sam2lite_core.evaluation.bag.session import Recording
-from sam2lite_core.label_map import read_label_map
+from sam2lite_core.media.bags.store import RAW_TYPE, message_types
+from sam2lite_core.media.bags.writer import header, new_bag, packed_message
+from sam2lite_core.media.label_map import read_label_map
 
 MASK_TOPIC = "/tracker/mask"
 STATUS_TOPIC = "/tracker/status"

@@ -10,7 +10,7 @@ from rich.table import Table
 from sam2lite_core.evaluation.bag.plan import Plan
 from sam2lite_core.evaluation.bag.scores import FULL_SCALE, OfflineRun, Scored, played_scale
 from sam2lite_core.evaluation.bag.session import Recording
-from sam2lite_core.evaluation.machine import describe_machine
+from sam2lite_core.evaluation.runs.machine import describe_machine
 
 PARTS = ("receive", "queue", "preprocess", "inference", "publish", "age")
 """Times of TrackerStatus that are summed up; the last is a mask's age when it was published."""

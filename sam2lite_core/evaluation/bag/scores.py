@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sam2lite_core.bags.reader import BagFrames
 from sam2lite_core.evaluation.bag.plan import Plan
 from sam2lite_core.evaluation.bag.session import Recording
-from sam2lite_core.evaluation.metrics import SequenceScorer, SequenceScores
-from sam2lite_core.evaluation.prompting import prompts_from_masks
-from sam2lite_core.label_map import LabelMap, read_label_map
+from sam2lite_core.evaluation.davis_protocol import SequenceScorer, SequenceScores
+from sam2lite_core.evaluation.prompts import prompts_from_masks
+from sam2lite_core.media.bags.reader import BagFrames
+from sam2lite_core.media.label_map import LabelMap, read_label_map
 from sam2lite_core.tracker import Tracker
 
 FULL_SCALE = 1.0

@@ -1,4 +1,4 @@
-"""The real node in processes of its own, started from here and heard over DDS by `sam2lite_ros.replay`."""
+"""The real node in processes of its own, started from here and heard over DDS by `sam2lite_ros.sessions.replay`."""
 
 import contextlib
 import importlib.util
@@ -12,9 +12,9 @@ from typing import Any
 
 from sam2lite_core.errors import ConfigurationError, Sam2LiteError, SourceError
 from sam2lite_core.evaluation.bag.plan import Plan
-from sam2lite_core.label_map import write_label_map
+from sam2lite_core.media.label_map import write_label_map
 
-REPLAY = "sam2lite_ros.replay"
+REPLAY = "sam2lite_ros.sessions.replay"
 BAD_INPUT = 2
 POLL_S = 0.2
 
@@ -131,7 +131,7 @@ def _wait(process: subprocess.Popen[bytes], sent: Path, on_frame: Callable[[], N
 
 
 def read_recording(work: Path) -> Recording:
-    """Read what `sam2lite_ros.replay` left in a folder.
+    """Read what `sam2lite_ros.sessions.replay` left in a folder.
 
     Raises:
         ReplayError: a mask or status carries a stamp that the player never sent.

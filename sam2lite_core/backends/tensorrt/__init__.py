@@ -1,0 +1,1 @@
+"""Backend that runs TensorRT engines, and builds them. Experimental: no hardware has run it."""

@@ -1,0 +1,1 @@
+"""Backend that runs SAM 2.1 and EdgeTAM by transformers."""

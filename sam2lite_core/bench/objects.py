@@ -1,0 +1,91 @@
+"""What further objects cost: `sam2lite bench objects`.
+
+The shipped graphs hold 16 objects at once. Beside them runs a graph exported from the same weights for one object only:
+what one object costs there is what the room for sixteen must not cost more than.
+"""
+
+import tempfile
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from sam2lite_core.backends.model_files import WEIGHTS_FILE, find_model
+from sam2lite_core.bench.step import BenchSettings, endless, frames_of, middle_masks
+from sam2lite_core.tracker import Tracker
+from sam2lite_core.variants import get_variant
+
+WARM_UP = 5
+
+
+def measure(settings: BenchSettings) -> dict[str, Any]:
+    """Time whole steps by number of objects, and one object in a graph of its own, frame by frame in turns.
+
+    Args:
+        settings: the first scale is measured; `frames` steps of each.
+
+    Returns:
+        `step_ms` (medians) by number of objects, `one_object_graph_ms`, and `ratios` of the first to their least and of
+        the least to the last.
+
+    Raises:
+        ModelFileError: no such model.
+        ImportError: exporting needs torch, onnx and onnxscript.
+    """
+    from sam2lite_core.backends.torch import load_shipped
+    from sam2lite_core.export.onnx import export_student
+
+    folder = find_model(get_variant(settings.variant), settings.model)
+    with tempfile.TemporaryDirectory() as work:
+        alone = Path(work) / "one"
+        export_student(load_shipped(folder / WEIGHTS_FILE)[0], alone, max_objects=1)
+        trackers = {count: _prompted(settings, folder, count) for count in settings.objects}
+        single = _prompted(settings, alone, 1)
+        source = endless(frames_of(settings))
+        times: dict[int, list[float]] = {count: [] for count in trackers}
+        own: list[float] = []
+        for step in range(WARM_UP + settings.frames):
+            image = next(source)
+            # In turns, so that whatever else the machine does falls on all of them alike.
+            row = {count: tracker.step(image).timings.total_ms for count, tracker in trackers.items()}
+            lone = single.step(image).timings.total_ms
+            if step >= WARM_UP:
+                own.append(lone)
+                for count, value in row.items():
+                    times[count].append(value)
+    medians = {count: round(median(values), 3) for count, values in times.items()}
+    one_graph = round(median(own), 3)
+    fewest = min(medians)
+    return {
+        "variant": settings.variant,
+        "scale": settings.scales[0],
+        "threads": settings.threads,
+        "step_ms": {str(count): value for count, value in medians.items()},
+        "one_object_graph_ms": one_graph,
+        "ratios": {
+            **{f"{count}_over_{fewest}": round(medians[count] / medians[fewest], 3) for count in medians},
+            f"{fewest}_over_one_object_graph": round(medians[fewest] / one_graph, 3),
+        },
+    }
+
+
+def _prompted(settings: BenchSettings, folder: Path, count: int) -> Tracker:
+    tracker = Tracker(
+        settings.variant,
+        settings.backend,
+        scale=settings.scales[0],
+        threads=settings.threads,
+        model_path=folder,
+    )
+    tracker.step(frames_of(settings)[0], middle_masks(count, settings))
+    return tracker
+
+
+def markdown(content: dict[str, Any]) -> str:
+    """The figures as a Markdown table."""
+    lines = ["| objects | step p50 ms | over one |", "|---|---|---|"]
+    base = content["step_ms"][min(content["step_ms"], key=int)]
+    for count, value in content["step_ms"].items():
+        lines.append(f"| {count} | {value:.1f} | {value / base:.2f} |")
+    lines.append(f"| 1, in a graph for one | {content['one_object_graph_ms']:.1f} | "
+                 f"{content['one_object_graph_ms'] / base:.2f} |")  # fmt: skip
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,223 @@
+"""SAM 2.1-tiny and EdgeTAM as they were published, with random weights: `sam2lite bench --peers` times them.
+
+transformers has both but for EdgeTAM's backbone, RepViT-M1 (Wang et al., "RepViT: Revisiting Mobile CNN From ViT
+Perspective", CVPR 2024), which it takes from timm. That needs a torchvision that matches torch, so the backbone is
+built here from the paper's description: four stages of widths 48 to 384, blocks of a depthwise mixer with three
+branches, squeeze-and-excitation in every other one, and a residual feed-forward. It computes what timm's does; its
+weights have other names, so it serves for time alone.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import transformers
+from torch import Tensor, nn
+from transformers.modeling_outputs import BaseModelOutput
+
+from sam2lite_core.backends.transformers.session import quiet
+from sam2lite_core.errors import ConfigurationError
+
+REPVIT_WIDTHS = (48, 96, 192, 384)
+REPVIT_DEPTHS = (2, 2, 14, 2)
+_STRIDES = (4, 8, 16)
+_SQUEEZE = 8  # channels are rounded to multiples of it
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published tracker.
+
+    Attributes:
+        title: as its authors call it.
+        side: of the square that it was trained with, px.
+        multiple: its architecture takes squares whose sides are multiples of this, px.
+        davis17, mose: J&F on DAVIS 2017 val and MOSE val, at `side`, where its authors give it.
+        source: where those stand.
+    """
+
+    title: str
+    side: int
+    multiple: int
+    davis17: float | None
+    mose: float | None
+    source: str
+
+    def side_for(self, short_side: int) -> int:
+        """The smallest side that it takes and that is no shorter than this, px."""
+        return -(-short_side // self.multiple) * self.multiple
+
+
+PUBLISHED = {
+    # Hiera halves the patches, of 4 px, three times.
+    "sam2": Published(
+        "SAM 2.1-tiny", 1024, 32, None, 71.8, "README of facebookresearch/sam2, SAM 2.1 checkpoints"
+    ),
+    # Its latents with a place are 16 x 16 windows of the map at stride 16.
+    "edgetam": Published("EdgeTAM", 1024, 256, 87.7, 70.0, "README of facebookresearch/EdgeTAM"),
+}
+
+
+class _ConvNorm(nn.Sequential):
+    """Convolution without bias, then batch normalisation."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
+        super().__init__(
+            nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False),
+            nn.BatchNorm2d(outputs),
+        )
+
+
+class _TokenMixer(nn.Module):
+    """Depthwise 3x3 and 1x1 branches beside the identity, as trained: EdgeTAM runs them unfused in transformers."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.wide = _ConvNorm(width, width, 3, groups=width)
+        self.point = _ConvNorm(width, width, 1, groups=width)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.wide(image) + self.point(image) + image
+
+
+class _SqueezeExcite(nn.Module):
+    """Channels weighted by what their means say."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        inner = max(_SQUEEZE, int(width / 4 + _SQUEEZE / 2) // _SQUEEZE * _SQUEEZE)
+        self.gate = nn.Sequential(
+            nn.Conv2d(width, inner, 1), nn.ReLU(), nn.Conv2d(inner, width, 1), nn.Sigmoid()
+        )
+
+    def forward(self, image: Tensor) -> Tensor:
+        return image * self.gate(image.mean((2, 3), keepdim=True))
+
+
+class _ChannelMixer(nn.Module):
+    """Residual feed-forward of 1x1 convolutions, twice as wide inside."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(_ConvNorm(width, 2 * width, 1), nn.GELU(), _ConvNorm(2 * width, width, 1))
+
+    def forward(self, image: Tensor) -> Tensor:
+        return image + self.layers(image)
+
+
+def _block(width: int, squeeze: bool) -> nn.Sequential:
+    middle = [_SqueezeExcite(width)] if squeeze else []
+    return nn.Sequential(_TokenMixer(width), *middle, _ChannelMixer(width))
+
+
+def _downsample(width: int, wider: int) -> nn.Sequential:
+    return nn.Sequential(
+        _block(width, squeeze=False),
+        _ConvNorm(width, width, 3, stride=2, groups=width),
+        _ConvNorm(width, wider, 1),
+        _ChannelMixer(wider),
+    )
+
+
+class RepVitConfig(transformers.PreTrainedConfig):
+    """Names the backbone to transformers; it has nothing to choose."""
+
+    model_type = "sam2lite_repvit_m1"
+
+
+class RepVit(transformers.PreTrainedModel):
+    """RepViT-M1 without its classifier."""
+
+    config_class = RepVitConfig
+    main_input_name = "pixel_values"
+
+    def __init__(self, config: RepVitConfig) -> None:
+        """Build the stem and the stages."""
+        super().__init__(config)
+        first = REPVIT_WIDTHS[0]
+        self.stem = nn.Sequential(
+            _ConvNorm(3, first // 2, 3, 2), nn.GELU(), _ConvNorm(first // 2, first, 3, 2)
+        )
+        stages, before = [], None
+        for width, depth in zip(REPVIT_WIDTHS, REPVIT_DEPTHS, strict=True):
+            blocks = [_block(width, index % 2 == 0) for index in range(depth)]
+            if before is not None:
+                blocks.insert(0, _downsample(before, width))
+            stages.append(nn.Sequential(*blocks))
+            before = width
+        self.stages = nn.ModuleList(stages)
+        self.post_init()  # type: ignore[no-untyped-call]  # transformers gives it no types
+
+    def forward(self, pixel_values: Tensor, **_: Any) -> BaseModelOutput:
+        """(N, 3, H, W) to maps of 48, 96, 192 and 384 channels at strides 4, 8, 16 and 32."""
+        maps: list[Tensor] = []
+        image = self.stem(pixel_values)
+        for stage in self.stages:
+            image = stage(image)
+            maps.append(image)
+        # transformers wants the maps of a backbone there, whatever the field is declared as.
+        return BaseModelOutput(last_hidden_state=cast(Any, maps))
+
+
+transformers.AutoConfig.register(RepVitConfig.model_type, RepVitConfig)
+transformers.AutoModel.register(RepVitConfig, RepVit)
+
+
+def check_side(name: str, side: int) -> int:
+    """Return the side of a published model's input, px.
+
+    Raises:
+        ConfigurationError: its architecture does not take it.
+    """
+    published = PUBLISHED[name]
+    if side < published.multiple or side % published.multiple:
+        raise ConfigurationError(
+            f"{published.title} takes squares of multiples of {published.multiple} px, not {side}"
+        )
+    return side
+
+
+def build(name: str, side: int) -> Any:
+    """A published tracker with random weights.
+
+    Args:
+        name: one of `PUBLISHED`.
+        side: of its input, px.
+
+    Raises:
+        ConfigurationError: its architecture does not take this side.
+    """
+    check_side(name, side)
+    maps = [[side // stride, side // stride] for stride in _STRIDES]
+    common: dict[str, Any] = {
+        "image_size": side,
+        "prompt_encoder_config": {"image_size": side},
+        "memory_attention_rope_feat_sizes": maps[-1],
+    }
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        if name == "sam2":
+            hiera = {"model_type": "sam2_hiera_det_model", "image_size": [side, side]}
+            vision = {
+                "model_type": "sam2_vision_model",
+                "backbone_config": hiera,
+                "backbone_feature_sizes": maps,
+            }
+            return transformers.Sam2VideoModel(
+                transformers.Sam2VideoConfig(vision_config=vision, **common)
+            ).eval()
+        eye = transformers.EdgeTamVisionConfig(backbone_config=RepVitConfig(), backbone_feature_sizes=maps)
+        return transformers.EdgeTamVideoModel(
+            transformers.EdgeTamVideoConfig(vision_config=eye, **common)
+        ).eval()
+
+
+def save(name: str, side: int, folder: Path) -> None:
+    """Write a published tracker with random weights as a folder in Hugging Face's layout.
+
+    A folder of EdgeTAM opens only in a process that imported this module, which knows its backbone.
+    """
+    model = build(name, side)
+    with quiet():
+        model.save_pretrained(folder)

@@ -1,0 +1,129 @@
+"""A frame's arithmetic and bytes against what the machine can do: `sam2lite bench roofline`.
+
+The roofline model: a frame takes at least the longer of its arithmetic at the machine's peak and its bytes at the
+machine's bandwidth. What is measured above that is neither, but the work between: small operations one after another.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+OVERHEAD = 2.0
+"""A frame that takes so many times its floor is bound by neither arithmetic nor bytes."""
+
+
+@dataclass(frozen=True)
+class Floor:
+    """The least time of a frame on a machine.
+
+    Attributes:
+        arithmetic_ms: its operations at the peak rate.
+        bytes_ms: its products' operands and results at the rate of a copy, each moved once.
+        unfused_ms: the operands and results of every operation at that rate; what a runtime that fuses nothing, with no
+            cache that helps, would move.
+    """
+
+    arithmetic_ms: float
+    bytes_ms: float
+    unfused_ms: float
+
+    @property
+    def least_ms(self) -> float:
+        """The roof."""
+        return max(self.arithmetic_ms, self.bytes_ms)
+
+    @property
+    def side(self) -> str:
+        """What the roof is made of."""
+        return "arithmetic" if self.arithmetic_ms >= self.bytes_ms else "bytes"
+
+
+def floor(cost: dict[str, float], peak: dict[str, float]) -> Floor:
+    """The floor of a frame.
+
+    Args:
+        cost: a row of `rows`: `flops`, `product_bytes`, `all_bytes`.
+        peak: as `peaks.measure` gives it.
+    """
+    bandwidth = peak["gbyte_per_s"] * 1e6
+    return Floor(
+        cost["flops"] / (peak["gflop_per_s"] * 1e6),
+        cost["product_bytes"] / bandwidth,
+        cost["all_bytes"] / bandwidth,
+    )
+
+
+def bound(floors: Floor, measured_ms: float | None) -> str:
+    """What bounds a frame: the roof's side, or "small operations" where it stays far below the roof."""
+    if measured_ms is not None and measured_ms > OVERHEAD * floors.least_ms:
+        return "small operations"
+    return floors.side
+
+
+def rows(variants: Sequence[str]) -> list[dict[str, Any]]:
+    """What a frame of each variant costs at each rung; needs torch."""
+    from sam2lite_core.bench.traffic import costs_by_rung
+    from sam2lite_core.variants import get_variant
+
+    return [
+        {"variant": name, "scale": float(rung), **vars(cost)}
+        for name in variants
+        for rung, cost in costs_by_rung(get_variant(name)).items()
+    ]
+
+
+def markdown(content: dict[str, Any], profiles: Sequence[dict[str, Any]] = (), threads: int = 2) -> str:
+    """The roofline as a Markdown table.
+
+    Args:
+        content: `peaks` and `rows`; where no peak was measured with these threads, the counts stand alone.
+        profiles: rows of `sam2lite bench parts`; where one is of the same variant, scale and threads, its measured time
+            stands beside the roof.
+        threads: which peak to set the frames against.
+    """
+    peak = next((entry for entry in content["peaks"] if entry["threads"] == threads), None)
+    times = {
+        (entry["variant"], entry["scale"]): entry["graph_ms"]
+        for entry in profiles
+        if entry["threads"] == threads
+    }
+    head = [
+        *("variant", "scale", "GFLOP", "MB of products", "MB of everything", "operations", "FLOP/byte"),
+        *("arithmetic ms", "bytes ms", "bytes ms, nothing fused", "graph ms", "of the roof", "bound by"),
+    ]
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for row in content["rows"]:
+        measured = times.get((row["variant"], row["scale"]))
+        cells = [
+            row["variant"],
+            f"{row['scale']:g}",
+            f"{row['flops'] / 1e9:.1f}",
+            f"{row['product_bytes'] / 1e6:.0f}",
+            f"{row['all_bytes'] / 1e6:.0f}",
+            str(row["operations"]),
+            f"{row['flops'] / row['product_bytes']:.0f}",
+            *_against(None if peak is None else floor(row, peak), measured),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _against(floors: Floor | None, measured: float | None) -> list[str]:
+    """The cells that need a peak, a measured time, or both."""
+    time = "-" if measured is None else f"{measured:.1f}"
+    if floors is None:
+        return ["-", "-", "-", time, "-", "-"]
+    share = "-" if measured is None else f"{100 * floors.least_ms / measured:.0f} %"
+    bounds = (floors.arithmetic_ms, floors.bytes_ms, floors.unfused_ms)
+    return [*(f"{value:.1f}" for value in bounds), time, share, bound(floors, measured)]
+
+
+def peaks_markdown(peaks: Sequence[dict[str, float]]) -> str:
+    """The machine's peaks as a Markdown table; a sentence where none were measured."""
+    if not peaks:
+        return "Not measured yet on a quiet machine.\n"
+    lines = ["| threads | GFLOP/s, fp32 product | GB/s, copy | FLOP/byte at the ridge |", "|---|---|---|---|"]
+    for entry in peaks:
+        flops, bandwidth = entry["gflop_per_s"], entry["gbyte_per_s"]
+        lines.append(f"| {entry['threads']} | {flops:.0f} | {bandwidth:.1f} | {flops / bandwidth:.0f} |")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,254 @@
+"""`sam2lite eval`: score the tracker, or anybody's masks, by a dataset's protocol."""
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from sam2lite_core.cli.options import (
+    BackendOption,
+    BudgetOption,
+    JsonOption,
+    ModelOption,
+    OverwriteOption,
+    PolicyOption,
+    ScaleOption,
+    ThreadsOption,
+    VariantOption,
+    resumable,
+    show_progress,
+    tracker_options,
+)
+from sam2lite_core.errors import ConfigurationError
+from sam2lite_core.evaluation.tables import score_table, stress_table
+from sam2lite_core.files import check_json_path, write_json
+from sam2lite_core.variants import DEFAULT_POLICY
+
+if TYPE_CHECKING:
+    from sam2lite_core.datasets.base import Dataset
+    from sam2lite_core.evaluation.results import Evaluation
+    from sam2lite_core.evaluation.tracker_options import TrackerOptions
+
+eval_app = typer.Typer(help="Score masks by a dataset's protocol.", no_args_is_help=True)
+
+OutOption = Annotated[
+    Path, typer.Option(help="Folder for the result; a killed run goes on from OUT.unfinished.")
+]
+SequencesOption = Annotated[str | None, typer.Option(help="Names, with commas between them; all by default.")]
+PromptOption = Annotated[str, typer.Option(help="How objects are shown: mask, box or point.")]
+WorkersOption = Annotated[int, typer.Option(help="Processes; the scores do not depend on it, the times do.")]
+YearOption = Annotated[int, typer.Option(help="2016: all objects as one; 2017: each by itself.")]
+
+
+def split(names: str | None) -> tuple[str, ...] | None:
+    """Comma-separated names of an option.
+
+    Raises:
+        ConfigurationError: a name that is given twice, which would count twice in every mean.
+    """
+    if names is None:
+        return None
+    found = tuple(name.strip() for name in names.split(",") if name.strip())
+    for name in found:
+        if found.count(name) > 1:
+            raise ConfigurationError(f"--sequences names {name} twice; name each once")
+    return found
+
+
+def run_evaluation(
+    dataset: "Dataset",
+    options: "TrackerOptions",
+    prompt: str,
+    out: Path,
+    workers: int,
+    overwrite: bool,
+    json_file: Path | None,
+    more_tables: "Sequence[Callable[[Evaluation], Table]]" = (),
+    note: str | None = None,
+) -> None:
+    """Evaluate with a progress bar, write the JSON, print tables of the result: of many processes, one does that.
+
+    A note is said before the work starts, on stderr.
+    """
+    from sam2lite_core.evaluation.evaluate import evaluate, result_document
+    from sam2lite_core.evaluation.runs.resume import Unfinished, unfinished_folder
+    from sam2lite_core.evaluation.runs.team import launched_team
+
+    team = launched_team()
+    team.main_does(lambda: check_json_path(json_file))
+    work = Unfinished(unfinished_folder(out))
+    names = dataset.names()
+    if note is not None and team.is_main:
+        print(f"sam2lite: {note}", file=sys.stderr)
+    with (
+        resumable(work.folder, lambda: bool(work.finished()), team.is_main),
+        show_progress(f"{len(names)} sequences", len(names), team.is_main) as advance,
+    ):
+        result = evaluate(
+            dataset,
+            options,
+            prompt,
+            out,
+            workers=workers,
+            overwrite=overwrite,
+            progress=lambda *_: advance(),
+            team=team,
+        )
+    team.main_does(lambda: write_json(json_file, result_document(result)))
+    if team.is_main:
+        for table in (score_table, *more_tables):
+            Console().print(table(result))
+
+
+@eval_app.command("davis")
+def eval_davis(
+    root: Annotated[Path, typer.Option(help="Folder that holds JPEGImages and Annotations.")],
+    out: OutOption,
+    sequences: SequencesOption = None,
+    year: YearOption = 2016,
+    prompt: PromptOption = "mask",
+    variant: VariantOption = "tiny",
+    backend: BackendOption = "auto",
+    scale: ScaleOption = None,
+    budget: BudgetOption = None,
+    policy: PolicyOption = DEFAULT_POLICY,
+    threads: ThreadsOption = None,
+    model: ModelOption = None,
+    workers: WorkersOption = 1,
+    overwrite: OverwriteOption = False,
+    json_file: JsonOption = None,
+) -> None:
+    """Score the tracker by the DAVIS protocol."""
+    from sam2lite_core.datasets.davis import Davis
+
+    options = tracker_options(variant, backend, scale, budget, policy, threads, model, workers)
+    dataset = Davis(root, year, split(sequences))
+    run_evaluation(dataset, options, prompt, out, workers, overwrite, json_file)
+
+
+@eval_app.command("ytvos")
+def eval_ytvos(
+    root: Annotated[Path, typer.Option(help="Folder of one split, which holds JPEGImages and Annotations.")],
+    out: OutOption,
+    sequences: SequencesOption = None,
+    prompt: PromptOption = "mask",
+    variant: VariantOption = "tiny",
+    backend: BackendOption = "auto",
+    scale: ScaleOption = None,
+    budget: BudgetOption = None,
+    policy: PolicyOption = DEFAULT_POLICY,
+    threads: ThreadsOption = None,
+    model: ModelOption = None,
+    workers: WorkersOption = 1,
+    overwrite: OverwriteOption = False,
+    json_file: JsonOption = None,
+) -> None:
+    """Follow YouTube-VOS's objects; masks/ is what its server wants, in a zip file."""
+    from sam2lite_core.datasets.vos import YouTubeVos
+
+    options = tracker_options(variant, backend, scale, budget, policy, threads, model, workers)
+    dataset = YouTubeVos(root, split(sequences))
+    run_evaluation(dataset, options, prompt, out, workers, overwrite, json_file, note=dataset.assumption)
+
+
+@eval_app.command("mose")
+def eval_mose(
+    root: Annotated[Path, typer.Option(help="Folder of one split, which holds JPEGImages and Annotations.")],
+    out: OutOption,
+    sequences: SequencesOption = None,
+    prompt: PromptOption = "mask",
+    variant: VariantOption = "tiny",
+    backend: BackendOption = "auto",
+    scale: ScaleOption = None,
+    budget: BudgetOption = None,
+    policy: PolicyOption = DEFAULT_POLICY,
+    threads: ThreadsOption = None,
+    model: ModelOption = None,
+    workers: WorkersOption = 1,
+    overwrite: OverwriteOption = False,
+    json_file: JsonOption = None,
+) -> None:
+    """Follow MOSE's objects; masks/ is what its server wants, in a zip file."""
+    from sam2lite_core.datasets.vos import Mose
+
+    options = tracker_options(variant, backend, scale, budget, policy, threads, model, workers)
+    dataset = Mose(root, split(sequences))
+    run_evaluation(dataset, options, prompt, out, workers, overwrite, json_file)
+
+
+@eval_app.command("bdd100k")
+def eval_bdd100k(
+    root: Annotated[
+        Path, typer.Option(help="Folder that holds images/seg_track_20 and labels/seg_track_20.")
+    ],
+    out: OutOption,
+    sequences: SequencesOption = None,
+    data_split: Annotated[str, typer.Option("--split", help="train, val or test.")] = "val",
+    prompt: PromptOption = "mask",
+    variant: VariantOption = "tiny",
+    backend: BackendOption = "auto",
+    scale: ScaleOption = None,
+    budget: BudgetOption = None,
+    policy: PolicyOption = DEFAULT_POLICY,
+    threads: ThreadsOption = None,
+    model: ModelOption = None,
+    workers: WorkersOption = 1,
+    overwrite: OverwriteOption = False,
+    json_file: JsonOption = None,
+) -> None:
+    """Score the tracker on BDD100K's segmentation-tracking videos."""
+    from sam2lite_core.datasets.bdd100k import Bdd100k
+
+    options = tracker_options(variant, backend, scale, budget, policy, threads, model, workers)
+    dataset = Bdd100k(root, data_split, split(sequences))
+    run_evaluation(dataset, options, prompt, out, workers, overwrite, json_file)
+
+
+@eval_app.command("stress")
+def eval_stress(
+    out: OutOption,
+    sets: Annotated[str | None, typer.Option(help="Sets, with commas between them; all by default.")] = None,
+    clips: Annotated[int, typer.Option(help="Clips of each set.")] = 3,
+    prompt: PromptOption = "mask",
+    variant: VariantOption = "tiny",
+    backend: BackendOption = "auto",
+    scale: ScaleOption = None,
+    budget: BudgetOption = None,
+    policy: PolicyOption = DEFAULT_POLICY,
+    threads: ThreadsOption = None,
+    model: ModelOption = None,
+    workers: WorkersOption = 1,
+    overwrite: OverwriteOption = False,
+    json_file: JsonOption = None,
+) -> None:
+    """Score the tracker on rendered clips of what is hard.
+
+    The sets: long_occlusion, exit_return, look_alikes, tiny_objects, fast_motion, light_change, sixteen_objects.
+
+    The first two have absences: --sets long_occlusion,exit_return --clips 25 makes 50 of them.
+    """
+    from sam2lite_core.datasets.stress import Stress
+
+    options = tracker_options(variant, backend, scale, budget, policy, threads, model, workers)
+    dataset = Stress(split(sets), clips)
+    run_evaluation(dataset, options, prompt, out, workers, overwrite, json_file, [stress_table])
+
+
+@eval_app.command("results")
+def eval_results(
+    prediction: Annotated[Path, typer.Argument(metavar="PRED", help="Masks: SEQUENCE/FRAME.png.")],
+    truth: Annotated[Path, typer.Argument(metavar="GT", help="True masks, laid out likewise.")],
+    as_one: Annotated[bool, typer.Option(help="Take all objects as one, as DAVIS 2016 does.")] = False,
+    json_file: JsonOption = None,
+) -> None:
+    """Score masks that any tracker made, by the DAVIS protocol."""
+    from sam2lite_core.evaluation.given_masks import score_results
+
+    check_json_path(json_file)
+    result = score_results(prediction, truth, as_one=as_one)
+    write_json(json_file, result.to_json())
+    Console().print(score_table(result))

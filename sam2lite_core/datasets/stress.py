@@ -1,0 +1,95 @@
+"""The stress sets as a dataset: clips that are drawn when they are needed, with truth to the pixel."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from sam2lite_core.datasets.base import choose
+from sam2lite_core.errors import ConfigurationError
+from sam2lite_core.media.label_map import LabelMap
+from sam2lite_core.media.source import NOMINAL_FPS
+from sam2lite_core.scenes.stress import FRAMES, SETS, Scene, make_scene
+from sam2lite_core.types import Frame
+
+
+@dataclass(frozen=True)
+class Stress:
+    """Rendered clips, some of each set; the same settings give the same clips everywhere.
+
+    Attributes:
+        sets: names, as in `stress_scenes.SETS`; None for all.
+        clips: of each set.
+
+    Raises:
+        ConfigurationError: no such set, or no clip.
+    """
+
+    sets: tuple[str, ...] | None = None
+    clips: int = 3
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.sets or () if name not in SETS]
+        if unknown or self.sets == ():
+            which = repr(unknown[0]) if unknown else "chosen"
+            raise ConfigurationError(f"no stress set {which}; choose from {', '.join(SETS)}")
+        if self.clips < 1:
+            raise ConfigurationError(f"{self.clips} clips of each set; give at least 1")
+
+    @property
+    def key(self) -> str:
+        """See `Dataset.key`."""
+        return "stress"
+
+    @property
+    def title(self) -> str:
+        """See `Dataset.title`."""
+        return "rendered stress sets"
+
+    def names(self) -> list[str]:
+        """See `Dataset.names`."""
+        chosen = choose(list(SETS), self.sets, "stress sets")
+        return [f"{name}-{seed:02d}" for name in chosen for seed in range(self.clips)]
+
+    def open(self, name: str) -> "RenderedSequence":
+        """See `Dataset.open`."""
+        kind, seed = name.rsplit("-", 1)
+        return RenderedSequence(name, make_scene(kind, int(seed)))
+
+    def describe(self) -> dict[str, Any]:
+        """See `Dataset.describe`."""
+        return {"layout": self.key, "sets": list(self.sets or SETS), "clips": self.clips, "frames": FRAMES}
+
+
+class RenderedSequence:
+    """A scene as a sequence; holds one frame at a time."""
+
+    def __init__(self, name: str, scene: Scene) -> None:
+        """Draw nothing yet."""
+        self._name, self._scene = name, scene
+        self._last: tuple[int, LabelMap] | None = None
+
+    @property
+    def name(self) -> str:
+        """See `VideoSequence.name`."""
+        return self._name
+
+    def shown(self) -> dict[int, LabelMap]:
+        """See `VideoSequence.shown`: all objects are there from the start."""
+        return {0: self._scene.draw(0)[1]}
+
+    def frames(self) -> Iterator[Frame]:
+        """See `VideoSequence.frames`."""
+        for index in range(FRAMES):
+            image, labels = self._scene.draw(index)
+            self._last = index, labels
+            yield Frame(image, index / NOMINAL_FPS, index, f"{index:05d}")
+
+    def truth(self, frame: Frame) -> LabelMap:
+        """See `VideoSequence.truth`."""
+        if self._last is not None and self._last[0] == frame.index:
+            return self._last[1]
+        return self._scene.draw(frame.index)[1]
+
+    def mask_file(self, frame: Frame) -> str:
+        """See `VideoSequence.mask_file`."""
+        return f"{self._name}/{frame.name}.png"

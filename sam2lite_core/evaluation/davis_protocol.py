@@ -1,0 +1,245 @@
+"""Region similarity J and boundary accuracy F, and what the DAVIS protocol makes of them over a sequence.
+
+The definitions are those of the DAVIS benchmark (Perazzi et al. 2016, Pont-Tuset et al. 2017), so that
+figures can be put beside published ones.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sam2lite_core.errors import SourceError
+from sam2lite_core.evaluation.region_boundary import frame_scores
+
+RECALL_THRESHOLD = 0.5
+"""A frame counts as found when its score is above this."""
+
+DECAY_PARTS = 4
+"""Parts of a sequence that decay compares; the first against the last."""
+
+TOO_SHORT = "no frame to score: the protocol leaves out a sequence's first and last frame; give at least 3"
+
+LabelMap = NDArray[np.uint8] | NDArray[np.uint16]
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """One measure over the frames of a sequence.
+
+    Attributes:
+        mean: mean over frames, 0..1.
+        recall: share of frames above 0.5.
+        decay: mean of the first quarter of the frames minus mean of the last; positive when tracking gets
+            worse.
+    """
+
+    mean: float
+    recall: float
+    decay: float
+
+
+@dataclass(frozen=True)
+class ObjectScores:
+    """Scores of one object.
+
+    Attributes:
+        object_id: the object's id in the truth.
+        j: statistic of the region similarity.
+        f: statistic of the boundary accuracy.
+        frames_j: J of every scored frame, in order.
+        frames_f: F of every scored frame, in order.
+        frames: index in the sequence of every scored frame, in order.
+    """
+
+    object_id: int
+    j: Statistic
+    f: Statistic
+    frames_j: tuple[float, ...]
+    frames_f: tuple[float, ...]
+    frames: tuple[int, ...]
+
+    @property
+    def jf(self) -> float:
+        """J&F: the mean of the two means."""
+        return (self.j.mean + self.f.mean) / 2
+
+    @property
+    def frames_jf(self) -> tuple[float, ...]:
+        """J&F of every scored frame, in order."""
+        return tuple((j + f) / 2 for j, f in zip(self.frames_j, self.frames_f, strict=True))
+
+
+@dataclass(frozen=True)
+class SequenceScores:
+    """Scores of a sequence: the mean over its objects, and each object's own.
+
+    Attributes:
+        j: statistic of the region similarity, averaged over objects.
+        f: statistic of the boundary accuracy, averaged over objects.
+        objects: one entry per object, in order of their ids.
+    """
+
+    j: Statistic
+    f: Statistic
+    objects: tuple[ObjectScores, ...]
+
+    @property
+    def jf(self) -> float:
+        """J&F: the mean of the two means."""
+        return (self.j.mean + self.f.mean) / 2
+
+
+def statistic(values: Sequence[float]) -> Statistic:
+    """Mean, recall and decay of per-frame scores.
+
+    Decay follows DAVIS: the bin borders are spread evenly over the frames and rounded, and neighbouring bins
+    share the frame at their border.
+
+    Args:
+        values: one score per frame, 0..1.
+
+    Raises:
+        SourceError: there is no frame to score.
+    """
+    if len(values) == 0:
+        raise SourceError(TOO_SHORT)
+    scores = np.asarray(values, np.float64)
+    # The nudge makes halves round up, as the benchmark's own code does.
+    borders = np.round(np.linspace(1, len(scores), DECAY_PARTS + 1) + 1e-10).astype(int) - 1
+    first, last = scores[borders[0] : borders[1] + 1], scores[borders[-2] : borders[-1] + 1]
+    return Statistic(
+        mean=float(scores.mean()),
+        recall=float((scores > RECALL_THRESHOLD).mean()),
+        decay=float(first.mean() - last.mean()),
+    )
+
+
+def object_scores(
+    object_id: int, frames_j: Sequence[float], frames_f: Sequence[float], frames: Sequence[int]
+) -> ObjectScores:
+    """Sum up the per-frame scores of one object.
+
+    Args:
+        object_id: its id in the truth.
+        frames_j: J of the frames that count.
+        frames_f: F of the same frames.
+        frames: the index of the same frames in their sequence.
+
+    Raises:
+        SourceError: there is no frame.
+    """
+    return ObjectScores(
+        object_id, statistic(frames_j), statistic(frames_f), tuple(frames_j), tuple(frames_f), tuple(frames)
+    )
+
+
+def sequence_scores(objects: Sequence[ObjectScores]) -> SequenceScores:
+    """Average the objects of a sequence; every object counts the same.
+
+    Raises:
+        SourceError: there is no object.
+    """
+    if not objects:
+        raise SourceError("no object to score: the truth's first frame is empty")
+    return SequenceScores(
+        j=mean_statistic([scores.j for scores in objects]),
+        f=mean_statistic([scores.f for scores in objects]),
+        objects=tuple(sorted(objects, key=lambda scores: scores.object_id)),
+    )
+
+
+def mean_statistic(statistics: Sequence[Statistic]) -> Statistic:
+    """Average statistics entry by entry.
+
+    Raises:
+        SourceError: there is none.
+    """
+    if not statistics:
+        raise SourceError("nothing to average: no sequence or object was scored")
+    return Statistic(
+        mean=float(np.mean([entry.mean for entry in statistics])),
+        recall=float(np.mean([entry.recall for entry in statistics])),
+        decay=float(np.mean([entry.decay for entry in statistics])),
+    )
+
+
+def score_sequence(
+    predictions: Iterable[LabelMap], truths: Iterable[LabelMap], object_ids: Sequence[int] | None = None
+) -> SequenceScores:
+    """Score the label maps of one sequence by the DAVIS protocol.
+
+    The first frame (which shows the object) and the last are left out. Both iterables are read once and in
+    step, so that long sequences need not be held in memory.
+
+    Args:
+        predictions: (H, W) label maps in frame order, first and last frame included.
+        truths: (H, W) true label maps of the same frames.
+        object_ids: ids to score; by default those in the truth's first frame.
+
+    Raises:
+        SourceError: fewer than 3 frames, another number of predictions than truths, masks of different sizes,
+            or no object in the truth's first frame.
+    """
+    scorer = SequenceScorer(object_ids)
+    try:
+        for prediction, truth in zip(predictions, truths, strict=True):
+            scorer.add(prediction, truth)
+    except ValueError as error:
+        raise SourceError(f"predictions and truth differ in number of frames: {error}") from None
+    return scorer.result()
+
+
+class SequenceScorer:
+    """Scores a sequence while its frames arrive; see `score_sequence`."""
+
+    def __init__(self, object_ids: Sequence[int] | None = None) -> None:
+        """Start a sequence.
+
+        Args:
+            object_ids: ids to score from the second frame on; by default those in the truth's first frame.
+        """
+        self._since: dict[int, int] | None = None if object_ids is None else dict.fromkeys(object_ids, 0)
+        self._scores: dict[int, list[tuple[int, float, float]]] = {}
+        self._frames = 0
+
+    def show(self, object_ids: Iterable[int]) -> None:
+        """Say which objects the next frame shows for the first time; they are scored from the frame after it on."""
+        shown = dict.fromkeys(object_ids, self._frames)
+        self._since = {**shown, **(self._since or {})}
+
+    def add(self, prediction: LabelMap, truth: LabelMap | None) -> None:
+        """Add the next frame; the one that shows an object does not count for it.
+
+        Args:
+            prediction: (H, W) label map.
+            truth: (H, W) true label map, or None for a frame that nobody annotated: it counts for nobody.
+
+        Raises:
+            SourceError: the two label maps differ in size.
+        """
+        if self._since is None:
+            self._since = {} if truth is None else {int(value): 0 for value in np.unique(truth) if value != 0}
+        if truth is not None:
+            for object_id, since in self._since.items():
+                if self._frames > since:
+                    scores = frame_scores(prediction == object_id, truth == object_id)
+                    self._scores.setdefault(object_id, []).append((self._frames, *scores))
+        self._frames += 1
+
+    def result(self) -> SequenceScores:
+        """Scores of the frames so far, without the last; objects without a frame that counts are left out.
+
+        Raises:
+            SourceError: no object, or no frame that counts for any.
+        """
+        objects = []
+        for object_id, entries in self._scores.items():
+            counted = [entry for entry in entries if entry[0] < self._frames - 1]
+            if counted:
+                frames, frames_j, frames_f = zip(*counted, strict=True)
+                objects.append(object_scores(object_id, frames_j, frames_f, frames))
+        if not objects and self._since:
+            raise SourceError(TOO_SHORT)
+        return sequence_scores(objects)

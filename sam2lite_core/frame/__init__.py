@@ -1,0 +1,1 @@
+"""Per-frame inputs and outputs of the graphs: resolution, prompts, motion, masks."""

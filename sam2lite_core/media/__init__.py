@@ -1,0 +1,1 @@
+"""Read and write frames: pictures, videos, bags, label maps, overlays."""

@@ -1,0 +1,127 @@
+"""Image messages to RGB frames, whatever library read them.
+
+The 8-bit encodings that cameras publish are converted here, without cv_bridge, which is not available
+everywhere. Sizes are checked before anything is allocated. rclpy's messages and those of `rosbags` have the same
+fields, and only those count.
+"""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from sam2lite_core.errors import InvalidFrameError
+from sam2lite_core.media.encoded_size import check_encoded_size
+
+Pixels = NDArray[np.uint8]
+_Converter = Callable[[Pixels], Any]
+
+_PACKED: dict[str, tuple[int, _Converter | None]] = {
+    "rgb8": (3, None),
+    "bgr8": (3, lambda pixels: cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)),
+    "rgba8": (4, lambda pixels: cv2.cvtColor(pixels, cv2.COLOR_RGBA2RGB)),
+    "bgra8": (4, lambda pixels: cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGB)),
+    "mono8": (1, lambda pixels: cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB)),
+    "8UC1": (1, lambda pixels: cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB)),
+    "8UC3": (3, lambda pixels: cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)),
+    "8UC4": (4, lambda pixels: cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGB)),
+    "yuv422": (2, lambda pixels: cv2.cvtColor(pixels, cv2.COLOR_YUV2RGB_UYVY)),
+    "uyvy": (2, lambda pixels: cv2.cvtColor(pixels, cv2.COLOR_YUV2RGB_UYVY)),
+    "yuv422_yuy2": (2, lambda pixels: cv2.cvtColor(pixels, cv2.COLOR_YUV2RGB_YUY2)),
+    "yuyv": (2, lambda pixels: cv2.cvtColor(pixels, cv2.COLOR_YUV2RGB_YUY2)),
+}
+"""Encoding to (bytes per pixel, conversion to RGB); 8UC3 and 8UC4 have OpenCV's channel order."""
+
+SUPPORTED_ENCODINGS = tuple(_PACKED)
+"""Encodings of sensor_msgs/Image that need no cv_bridge."""
+
+
+class RawImage(Protocol):
+    """The fields of sensor_msgs/Image that pixels are read from."""
+
+    height: int
+    width: int
+    encoding: str
+    step: int
+    data: Any
+
+
+class EncodedImage(Protocol):
+    """The fields of sensor_msgs/CompressedImage that pixels are read from."""
+
+    format: str
+    data: Any
+
+
+def raw_to_rgb(message: RawImage) -> Pixels:
+    """Turn a raw image message into an RGB frame.
+
+    Args:
+        message: any of SUPPORTED_ENCODINGS.
+
+    Returns:
+        (H, W, 3) uint8 RGB. For rgb8 it is a view of the message's bytes: do not write to it.
+
+    Raises:
+        InvalidFrameError: unknown encoding, zero size, or fewer bytes than height, width and step announce.
+    """
+    encoding = message.encoding
+    if encoding not in _PACKED:
+        raise InvalidFrameError(
+            f"encoding {encoding!r} is not supported; use one of {', '.join(SUPPORTED_ENCODINGS)}"
+        )
+    bytes_per_pixel, convert = _PACKED[encoding]
+    if bytes_per_pixel == 2 and message.width % 2:
+        raise InvalidFrameError(f"{encoding} image is {message.width} px wide; 4:2:2 needs an even width")
+    pixels = packed_view(message, bytes_per_pixel)
+    return pixels if convert is None else np.asarray(convert(pixels), dtype=np.uint8)
+
+
+def packed_view(message: RawImage, bytes_per_pixel: int) -> Pixels:
+    """View the message's bytes as (H, W, bytes_per_pixel), without a copy, leaving out the padding of rows.
+
+    Raises:
+        InvalidFrameError: zero size, or fewer bytes than height, width and step announce.
+    """
+    height, width, step = message.height, message.width, message.step
+    if height == 0 or width == 0:
+        raise InvalidFrameError(f"image is {width}x{height}; both sides must be positive")
+    row = width * bytes_per_pixel
+    if step < row:
+        raise InvalidFrameError(
+            f"step is {step} bytes; a row of {width} {message.encoding} pixels needs {row}"
+        )
+    if len(message.data) < step * height:
+        raise InvalidFrameError(
+            f"image data is {len(message.data)} bytes; {height} rows of {step} bytes need {step * height}"
+        )
+    rows = np.frombuffer(message.data, np.uint8, count=step * height).reshape(height, step)
+    return rows[:, :row].reshape(height, width, bytes_per_pixel)
+
+
+def compressed_to_rgb(message: EncodedImage) -> Pixels:
+    """Decode a compressed image message, JPEG or PNG.
+
+    Returns:
+        (H, W, 3) uint8 RGB. An EXIF orientation is ignored: prompts and masks are in the sensor's pixels.
+
+    Raises:
+        InvalidFrameError: no bytes, another format, more pixels than `MAX_PIXELS`, or bytes that do not decode.
+    """
+    if len(message.data) == 0:
+        raise InvalidFrameError(f"compressed image ({message.format!r}) has no data")
+    data = np.frombuffer(message.data, np.uint8)
+    check_encoded_size(data.data.cast("B"), f"compressed image ({message.format!r}, {data.size} bytes)")
+    try:
+        bgr = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error as error:
+        raise InvalidFrameError(
+            f"compressed image ({message.format!r}) cannot be decoded: {error}"
+        ) from error
+    if bgr is None:
+        raise InvalidFrameError(
+            f"compressed image ({message.format!r}, {data.size} bytes) cannot be decoded; send JPEG or PNG"
+        )
+    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), dtype=np.uint8)

@@ -1,0 +1,181 @@
+"""Pictures and tables of what deadline controllers do; the pictures need `pip install 'sam2lite[figures]'`."""
+
+import importlib.util
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from sam2lite_core.bench.controller_simulation import CONTROLLERS, DEADLINE_MS, Trace, simulate
+from sam2lite_core.bench.simulated_devices import DEVICES, SCENARIOS, Device
+from sam2lite_core.errors import ConfigurationError
+
+COLOURS = {"plain": "#d2691e", "predictive": "#1f6fb4", "off": "#b9bec6"}
+SHOWN = ("step", "throttle", "bursts", "stall")
+BARS = {
+    "missed_percent": "missed deadlines, %",
+    "mean_scale": "mean scale ρ",
+    "switches_a_minute": "changes of scale a minute",
+}
+
+
+def check_drawing() -> None:
+    """Refuse to promise a picture, before long work starts.
+
+    Raises:
+        ConfigurationError: matplotlib is not installed.
+    """
+    if importlib.util.find_spec("matplotlib") is None:
+        raise ConfigurationError("pictures need matplotlib; pip install 'sam2lite[figures]'")
+
+
+def png(figure: Any) -> bytes:
+    """A matplotlib figure as the content of a PNG file."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def draw(content: dict[str, Any], device: Device = DEVICES[1], seed: int = 0) -> Any:
+    """One device through four scenarios, and all devices' means as bars.
+
+    Args:
+        content: what `control_simulation.compare` returned.
+        device: whose runs to draw.
+        seed: of those runs.
+
+    Returns:
+        A matplotlib figure.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(13, 15), dpi=110, layout="constrained")
+    grid = figure.add_gridspec(len(SHOWN) + 1, 6, height_ratios=[1.0] * len(SHOWN) + [1.15])
+    scenarios = [scenario for scenario in SCENARIOS if scenario.name in SHOWN]
+    for row, scenario in enumerate(scenarios):
+        traces = {name: simulate(device, scenario, name, seed) for name in CONTROLLERS}
+        times = figure.add_subplot(grid[row, :3])
+        _draw_times(times, traces)
+        times.set_title(f"{scenario.name}: {scenario.description}", fontsize=10, loc="left")
+        scales = figure.add_subplot(grid[row, 3:], sharex=times)
+        _draw_scales(scales, traces)
+        if row == 0:
+            times.legend(fontsize=9, loc="upper right", framealpha=0.9)
+            scales.set_title(f"{device.name}: {device.full_ms:g} ms at full scale", fontsize=10, loc="left")
+    times.set_xlabel("seconds")
+    scales.set_xlabel("seconds")
+    for column, (name, label) in enumerate(BARS.items()):
+        _draw_bars(figure.add_subplot(grid[-1, 2 * column : 2 * column + 2]), content["rows"], name, label)
+    return figure
+
+
+def _draw_times(axes: Any, traces: dict[str, Trace]) -> None:
+    """Step times, dots so that single late frames show, at the upper edge where they lie beyond it."""
+    top = 2.2 * DEADLINE_MS
+    for name in reversed(list(traces)):
+        trace = traces[name]
+        size = 1.0 if len(trace.seconds) > 3000 else 4.0
+        axes.plot(
+            trace.seconds, np.minimum(trace.measured_ms, top), ".", markersize=size, color=COLOURS[name], label=name,
+            rasterized=True,
+        )  # fmt: skip
+    axes.axhline(DEADLINE_MS, color="black", linewidth=1, label="deadline")
+    axes.set_ylim(0, 1.03 * top)
+    axes.set_ylabel("step, ms")
+    _plain(axes)
+
+
+def _draw_scales(axes: Any, traces: dict[str, Trace]) -> None:
+    for name in ("off", "plain", "predictive"):
+        trace = traces[name]
+        crowded = len(trace.seconds) > 3000 and name == "plain"
+        axes.step(
+            trace.seconds, trace.scale, where="post", color=COLOURS[name], label=name,
+            linewidth=0.25 if crowded else 1.4, alpha=0.8 if name == "plain" else 1.0,
+        )  # fmt: skip
+    axes.set_ylim(0.45, 1.05)
+    axes.set_ylabel("scale ρ")
+    _plain(axes)
+
+
+def _draw_bars(axes: Any, rows: Sequence[dict[str, Any]], name: str, label: str) -> None:
+    """A figure's mean over the devices, by scenario and controller."""
+    scenarios = list(dict.fromkeys(row["scenario"] for row in rows))
+    for place, controller in enumerate(CONTROLLERS):
+        heights = [_mean_over_devices(rows, scenario, controller, name) for scenario in scenarios]
+        at = np.arange(len(scenarios)) + 0.27 * (place - 1)
+        bars = axes.bar(at, heights, width=0.25, color=COLOURS[controller], label=controller)
+        axes.bar_label(bars, fmt="%.2g" if name != "switches_a_minute" else "%.0f", fontsize=6)
+    axes.set_xticks(range(len(scenarios)), scenarios, fontsize=8)
+    axes.set_title(
+        f"{label}, mean over {len({row['device'] for row in rows})} devices", fontsize=10, loc="left"
+    )
+    if name == "mean_scale":
+        axes.set_ylim(0.4, 1.05)
+    _plain(axes)
+
+
+def _mean_over_devices(rows: Sequence[dict[str, Any]], scenario: str, controller: str, name: str) -> float:
+    return float(
+        np.mean([row[name] for row in rows if (row["scenario"], row["controller"]) == (scenario, controller)])
+    )
+
+
+def _plain(axes: Any) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=8)
+
+
+def markdown(content: dict[str, Any]) -> str:
+    """The rows as Markdown: the step load with its settling first, then everything else."""
+    rows = content["rows"]
+    devices = "; ".join(
+        f"{d['name']} {d['full_ms']:g} ms"
+        + (f" ({d['windowed']:.0%} by the window)" if d["windowed"] else "")
+        for d in content["devices"]
+    )
+    lines = [
+        "# Deadline controllers on simulated devices",
+        "",
+        f"Deadline {content['deadline_ms']:g} ms, a frame every deadline, {content['seeds']} seeds, noise "
+        f"{content['devices'][0]['noise']:.0%}. Steps at full scale: {devices}. Made by `sam2lite bench controller`; "
+        "the same figures on every machine.",
+        "",
+        "Settling: frames from the onset of a load until 10 in a row lie within the deadline, noise aside. Overshoot: "
+        "how far the scale falls below the one that it settles at. These, and the most changes of scale in any 100 "
+        "frames after settling, are the worst seed's; all else is the mean.",
+    ]
+    for scenario, description in content["scenarios"].items():
+        chosen = [row for row in rows if row["scenario"] == scenario]
+        lines += ["", f"## {scenario}: {description}", ""]
+        lines += _table(chosen, settles=any("settling_frames" in row for row in chosen))
+    return "\n".join(lines) + "\n"
+
+
+def _cell(value: float | None) -> str:
+    """Three digits, or a dash where there is no figure."""
+    if value is None:
+        return "–"
+    return f"{value:.0f}" if value >= 1000 else f"{value:.3g}"
+
+
+def _table(rows: Sequence[dict[str, Any]], settles: bool) -> list[str]:
+    """A scenario's rows."""
+    heads = {
+        "missed_percent": "missed %",
+        "mean_scale": "mean ρ",
+        "switches_a_minute": "changes of ρ a minute",
+    }
+    if settles:
+        heads |= {
+            "settling_frames": "settling, frames",
+            "overshoot": "overshoot, ρ",
+            "missed_after_percent": "missed % after",
+            "most_switches_in_100": "changes in 100 frames",
+        }
+    lines = [f"| device | controller | {' | '.join(heads.values())} |", "|---|---|" + "---|" * len(heads)]
+    for row in rows:
+        cells = [_cell(row.get(name)) for name in heads]
+        lines.append(f"| {row['device']} | {row['controller']} | {' | '.join(cells)} |")
+    return lines

@@ -1,0 +1,86 @@
+"""The page: sections into one HTML file that needs nothing beside it."""
+
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+
+from sam2lite_core import __version__
+from sam2lite_core.errors import ConfigurationError
+from sam2lite_core.files import write_atomically
+from sam2lite_core.report.inputs import Inputs, read_inputs
+
+NEEDS = ("jinja2", "matplotlib")
+
+
+def write_report(
+    folders: Sequence[Path], out: Path, title: str = "SAM2-Lite report", deadline_ms: float = 50.0
+) -> Inputs:
+    """Make a report of everything that lies in some folders.
+
+    Args:
+        folders: results of `sam2lite eval` and `bench`: folders that hold them at any depth, or their JSON files.
+        out: the HTML file.
+        title: heading of the page.
+        deadline_ms: the line in the latency plot.
+
+    Returns:
+        What was found.
+
+    Raises:
+        ConfigurationError: Jinja2 or matplotlib is not installed, or the deadline is not positive.
+        SourceError: a folder or file is missing or has nothing to show, a result is damaged, or the page cannot be
+            written.
+    """
+    missing = [name for name in NEEDS if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigurationError(f"a report needs {' and '.join(missing)}: pip install 'sam2lite[report]'")
+    if not deadline_ms > 0:
+        raise ConfigurationError(f"deadline {deadline_ms} ms is not positive")
+    inputs = read_inputs(folders)
+    write_atomically(out, render(inputs, title, deadline_ms).encode())
+    return inputs
+
+
+def what_was_found(inputs: Inputs) -> list[str]:
+    """How many results there are of each kind, in words; kinds of which there is none are left out."""
+    kinds = (
+        (len(inputs.runs), "evaluation", ""),
+        (len(inputs.policies), "table", " of policies"),
+        (len(inputs.bags), "bag", ""),
+        (len(inputs.benches), "measurement", " of speed"),
+        (len(inputs.figures), "picture", " of the memory"),
+    )
+    return [counted(number, thing) + of_what for number, thing, of_what in kinds if number]
+
+
+def counted(number: int, thing: str) -> str:
+    """A number and what it counts, as in `1 bag` and `2 bags`."""
+    return f"{number} {thing}{'' if number == 1 else 's'}"
+
+
+def render(inputs: Inputs, title: str, deadline_ms: float) -> str:
+    """The page as text."""
+    import jinja2
+
+    from sam2lite_core.report.sections import make_sections
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    machines = dict.fromkeys(
+        f"{machine['cpu']}, {counted(machine['cores'], 'core')}"
+        for machine in (
+            *(run.evaluation.machine for run in inputs.runs if run.evaluation.machine),
+            *(bench["machine"] for bench in inputs.benches.values()),
+            *(bag.machine for bag in inputs.bags.values()),
+        )
+    )
+    facts = "; ".join([*what_was_found(inputs), *machines])
+    page = environment.get_template("page.html").render(
+        title=title, facts=facts, sections=make_sections(inputs, deadline_ms), version=__version__
+    )
+    return page + "\n"

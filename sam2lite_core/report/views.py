@@ -1,0 +1,73 @@
+"""What sections are made of, and how they write numbers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sam2lite_core.report.inputs import Inputs, Run
+
+EVAL = "sam2lite eval davis --root DAVIS --out DIR"
+BAG = "sam2lite eval bag BAG --truth MASKS --out DIR"
+BENCH = "sam2lite bench --json DIR/bench.json"
+
+
+@dataclass(frozen=True)
+class TableView:
+    """A table: column titles, rows of text, and a caption."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    caption: str = ""
+
+    @property
+    def kinds(self) -> list[str]:
+        """Of each column, how the page sets it: `name` for the first, else `number` or `text`."""
+        return ["name", *(_kind([row[index] for row in self.rows]) for index in range(1, len(self.columns)))]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture as a data URI, what it shows in words, and a caption."""
+
+    uri: str
+    alt: str
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page.
+
+    Attributes:
+        key: the anchor.
+        title: the heading.
+        note: a line below it.
+        tables, pictures: what it shows.
+        missing: what it lacks and which command makes that; empty when it lacks nothing.
+    """
+
+    key: str
+    title: str
+    tables: Sequence[TableView] = ()
+    pictures: Sequence[Picture] = ()
+    missing: str = ""
+    note: str = ""
+
+
+def _kind(cells: Sequence[str]) -> str:
+    """Whether cells hold numbers, signs and dashes alone."""
+    return "text" if any(character.isalpha() for cell in cells for character in cell) else "number"
+
+
+def scored(inputs: Inputs) -> list[Run]:
+    """The runs whose truth was at hand."""
+    return [run for run in inputs.runs if run.evaluation.jf is not None]
+
+
+def per_cent(value: float | None) -> str:
+    """A share 0..1; a dash where nothing is known."""
+    return "–" if value is None else f"{100 * value:.1f}"
+
+
+def number(value: float | None, digits: int = 1) -> str:
+    """A number; a dash where nothing is known."""
+    return "–" if value is None else f"{value:.{digits}f}"

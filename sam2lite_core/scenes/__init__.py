@@ -1,0 +1,1 @@
+"""Clips drawn by code, with true masks."""

@@ -1,0 +1,131 @@
+"""A short clip that is drawn, not filmed: its true masks are known to the pixel, and it needs no download.
+
+Soft bodies with textures of their own turn, breathe and change their outline over a moving ground; a post
+that stands on the ground hides the first of them for a while.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sam2lite_core.errors import ConfigurationError
+from sam2lite_core.scenes.bodies import Body, draw_body, draw_ground, make_ground, mix, pattern, shape_body
+
+MAX_OBJECTS = 6
+MIN_SIDE = 64
+
+# Where each object starts and ends and how far it swerves, as shares of the image; apart from one another at
+# the start.
+_PATHS = (
+    (0.17, 0.56, 0.84, 0.46, 0.10),
+    (0.80, 0.22, 0.30, 0.26, 0.06),
+    (0.24, 0.86, 0.70, 0.84, -0.05),
+    (0.62, 0.86, 0.88, 0.66, 0.04),
+    (0.36, 0.14, 0.12, 0.24, 0.05),
+    (0.88, 0.58, 0.52, 0.84, -0.06),
+)
+
+_BODY_COLOURS = (
+    ((214, 72, 48), (252, 214, 120)),
+    ((32, 84, 178), (166, 226, 240)),
+    ((96, 40, 132), (244, 168, 214)),
+    ((24, 112, 84), (226, 240, 150)),
+    ((40, 40, 48), (236, 232, 224)),
+    ((150, 90, 30), (250, 240, 190)),
+)
+
+
+@dataclass(frozen=True)
+class RenderedClip:
+    """A clip with its truth.
+
+    Attributes:
+        frames: (T, H, W, 3) uint8 RGB.
+        label_maps: (T, H, W) uint8 ids of what is visible, 0 = background.
+        fps: frames per second it is meant to be played at.
+    """
+
+    frames: NDArray[np.uint8]
+    label_maps: NDArray[np.uint8]
+    fps: float = 30.0
+
+
+@dataclass(frozen=True)
+class _Actor:
+    """One object: how it looks, and the path that it takes in screen coordinates.
+
+    Attributes:
+        body: how it looks.
+        start: (x, y) at the first frame, pixels.
+        end: (x, y) at the last frame, pixels.
+        bend: how far the path leaves the straight line half way, pixels downwards.
+    """
+
+    body: Body
+    start: tuple[float, float]
+    end: tuple[float, float]
+    bend: float
+
+
+def render_clip(
+    seed: int = 0, *, height: int = 480, width: int = 640, frames: int = 60, objects: int = 2
+) -> RenderedClip:
+    """Render a clip; the same arguments give the same clip.
+
+    Args:
+        seed: chooses textures, outlines and small variations of the paths.
+        height: of a frame, pixels, at least 64.
+        width: of a frame, pixels, at least 64.
+        frames: number of frames, at least 1.
+        objects: number of objects, 1..6; their ids are 1 to this number, and object 1 passes behind the post.
+
+    Raises:
+        ConfigurationError: an argument is outside its range.
+    """
+    if not 1 <= objects <= MAX_OBJECTS:
+        raise ConfigurationError(f"{objects} rendered objects; choose 1..{MAX_OBJECTS}")
+    if height < MIN_SIDE or width < MIN_SIDE or frames < 1:
+        raise ConfigurationError(
+            f"{frames} rendered frames of {width}x{height}; choose at least 1 of {MIN_SIDE}x{MIN_SIDE}"
+        )
+    rng = np.random.default_rng(seed)
+    ground = make_ground(rng, height, width)
+    actors = [_actor(rng, index, height, width) for index in range(objects)]
+    images = np.empty((frames, height, width, 3), np.uint8)
+    label_maps = np.zeros((frames, height, width), np.uint8)
+    for index in range(frames):
+        time = index / max(frames - 1, 1)
+        canvas, post = draw_ground(ground, time, height, width)
+        scene = canvas.copy()
+        for object_id, actor in enumerate(actors, start=1):
+            alpha = draw_body(scene, actor.body, _place(actor, time), time)
+            if object_id == 1:
+                # The post is part of the ground picture; putting it back over object 1 is what hides the
+                # object.
+                scene += post[..., None] * (canvas - scene)
+                alpha *= 1 - post
+            label_maps[index][alpha > 0.5] = object_id
+        grain = rng.normal(0, 2.0, (height, width, 1)).astype(np.float32)
+        images[index] = np.clip(scene + grain, 0, 255).round().astype(np.uint8)
+    return RenderedClip(images, label_maps)
+
+
+def _actor(rng: np.random.Generator, index: int, height: int, width: int) -> _Actor:
+    """The index-th object; object 0 is larger and crosses the middle, where the post stands."""
+    dark, light = _BODY_COLOURS[index]
+    radius = min(height, width) * (0.15 if index == 0 else 0.12) * float(rng.uniform(0.92, 1.08))
+    x0, y0, x1, y1, bend = _PATHS[index]
+    texture = mix(pattern(rng, index % 4), dark, light)
+    swerve = bend * height * float(rng.uniform(0.7, 1.3))
+    body = shape_body(rng, texture, radius, 1 if index % 2 else -1)
+    return _Actor(body, (x0 * width, y0 * height), (x1 * width, y1 * height), swerve)
+
+
+def _place(actor: _Actor, time: float) -> tuple[float, float]:
+    """Where an object is, (x, y) px."""
+    eased = time - math.sin(4 * math.pi * time) / (8 * math.pi)  # never stands still, never runs evenly
+    x = actor.start[0] + eased * (actor.end[0] - actor.start[0])
+    y = actor.start[1] + eased * (actor.end[1] - actor.start[1]) + actor.bend * math.sin(math.pi * time)
+    return x, y

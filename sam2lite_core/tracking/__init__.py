@@ -1,0 +1,1 @@
+"""Followers behind `Tracker`, and its settings."""

@@ -1,0 +1,1 @@
+"""Programs that start several nodes: demo, replay, soak."""

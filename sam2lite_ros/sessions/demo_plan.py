@@ -1,0 +1,240 @@
+"""What a demo run is asked to do, checked before anything is started."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sam2lite_core.control.base import ControllerConfig
+from sam2lite_core.control.registry import DEFAULT_CONTROLLER, check_controller
+from sam2lite_core.errors import ConfigurationError, InvalidPromptError, SourceError
+from sam2lite_core.files import check_output_folder
+from sam2lite_core.media.label_map import read_label_map
+from sam2lite_core.media.open import open_source
+from sam2lite_core.media.source import NOMINAL_FPS
+from sam2lite_core.types import Prompt
+from sam2lite_core.variants import get_variant
+from sam2lite_ros.player.sources import is_camera, rendered_clip
+
+RESULT_FILE = "result.json"
+"""What a complete output folder holds; written last."""
+
+LabelMap = NDArray[np.uint8] | NDArray[np.uint16]
+
+
+@dataclass(frozen=True)
+class Request:
+    """The command line, as typed; see `sam2lite_ros.sessions.demo` for the meaning of each."""
+
+    source: str | None = None
+    mask: Path | None = None
+    point: str | None = None
+    box: str | None = None
+    truth: Path | None = None
+    out: Path = Path("demo_out")
+    rate: float | None = None
+    deadline_ms: float | None = None
+    scale: float | None = None
+    variant: str = "tiny"
+    model: Path | None = None
+    frames: int | None = None
+    controller: str = DEFAULT_CONTROLLER
+    topic: str | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run that can start.
+
+    Attributes:
+        source: folder, video, bag or camera index; empty for the rendered clip.
+        topic: which images of a bag, or None.
+        size: (height, width) of the first frame, pixels.
+        rate: frames per second at which the source is played.
+        deadline_ms: the tracker's deadline, milliseconds; 0 = none.
+        scale: fixed resolution scale, or None for the controller's choice.
+        controller: how the deadline is kept.
+        variant: size of the student.
+        model: weights to use instead of the shipped ones, or None.
+        frames: most frames to play, or None.
+        out: folder to write.
+        prompt: the tracker's `initial_prompt.*` parameters, without a mask file.
+        mask: label map of the first frame that is the prompt, or None.
+        described: the prompt in words.
+        truth: where the true label maps are: a folder of PNGs named like the frames, the rendered clip's
+            own, or None.
+        object_ids: the ids that are followed.
+    """
+
+    source: str
+    topic: str | None
+    size: tuple[int, int]
+    rate: float
+    deadline_ms: float
+    scale: float | None
+    controller: str
+    variant: str
+    model: Path | None
+    frames: int | None
+    out: Path
+    prompt: dict[str, Any]
+    mask: LabelMap | None
+    described: str
+    truth: Path | NDArray[np.uint8] | None
+    object_ids: tuple[int, ...]
+
+    def true_label_map(self, name: str) -> LabelMap | None:
+        """Return the truth of the frame with this name, or None where there is none.
+
+        Raises:
+            SourceError: the file is there but cannot be read.
+        """
+        if self.truth is None:
+            return None
+        if isinstance(self.truth, Path):
+            path = self.truth / f"{name}.png"
+            return read_label_map(path) if path.is_file() else None
+        label_map: LabelMap = self.truth[int(name)]
+        return label_map
+
+
+def make_plan(request: Request) -> Plan:
+    """Check a request against its source.
+
+    Raises:
+        Sam2LiteError: whatever is wrong with it, naming the value and what is allowed.
+    """
+    kind = _check_options(request)
+    clip = rendered_clip() if request.source is None else None
+    if clip is None:
+        source = str(request.source)
+        with open_source(source, topic=request.topic) as opened:
+            size, fps = opened.size, opened.fps
+            first_name = "" if is_camera(source) else next(iter(opened)).name
+    else:
+        source, fps, first_name = "", clip.fps, "00000"
+        size = (clip.frames.shape[1], clip.frames.shape[2])
+    truth: Path | NDArray[np.uint8] | None = request.truth if clip is None else clip.label_maps
+    first_truth = _first_truth(truth, first_name, size)
+    mask, prompt, described, ids = _prompt(request, kind, size, first_truth, clip is not None)
+    rate = request.rate or fps or NOMINAL_FPS
+    return Plan(
+        source=source,
+        topic=request.topic,
+        size=size,
+        rate=rate,
+        deadline_ms=1000.0 / rate if request.deadline_ms is None else request.deadline_ms,
+        scale=request.scale,
+        controller=request.controller if request.scale is None else "off",
+        variant=request.variant,
+        model=request.model,
+        frames=request.frames,
+        out=request.out,
+        prompt=prompt,
+        mask=mask,
+        described=described,
+        truth=truth,
+        object_ids=ids,
+    )
+
+
+def _check_options(request: Request) -> str | None:
+    """Check what can be checked without looking at the source; returns which prompt is given."""
+    given = [name for name in ("mask", "point", "box") if getattr(request, name) is not None]
+    if len(given) > 1:
+        raise ConfigurationError(f"--{' and --'.join(given)} exclude each other; give one")
+    if request.source is None and request.truth is not None:
+        raise ConfigurationError("--truth goes with a SOURCE; the rendered clip's truth is known")
+    if request.source is None and request.topic is not None:
+        raise ConfigurationError("--topic goes with a SOURCE that is a bag")
+    if request.frames is not None and request.frames < 1:
+        raise ConfigurationError(f"--frames is {request.frames}; give at least 1")
+    if request.rate is not None and not 0 < request.rate <= 1000:
+        raise ConfigurationError(
+            f"--rate is {request.rate}; give frames per second, more than 0 and at most 1000"
+        )
+    if request.deadline_ms is not None and not 0 <= request.deadline_ms <= 10_000:
+        raise ConfigurationError(f"--deadline-ms is {request.deadline_ms}; give 0 (none) to 10000")
+    if request.scale is not None:
+        try:
+            ControllerConfig(min_scale=request.scale, max_scale=request.scale)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"--scale is {request.scale}: {error}") from None
+    check_controller(request.controller)
+    get_variant(request.variant)
+    if request.model is not None and not request.model.exists():
+        raise SourceError(f"--model {request.model}: no such file or folder")
+    check_output_folder(request.out, marker=RESULT_FILE, overwrite=True)
+    return given[0] if given else None
+
+
+def _first_truth(
+    truth: Path | NDArray[np.uint8] | None, first_name: str, size: tuple[int, int]
+) -> LabelMap | None:
+    if truth is None or isinstance(truth, np.ndarray):
+        return None if truth is None else truth[0]
+    if not truth.is_dir():
+        raise SourceError(f"--truth {truth}: no such folder")
+    path = truth / f"{first_name}.png"
+    if not path.is_file():
+        raise SourceError(f"--truth {truth}: holds no {path.name}, the mask of the first frame")
+    label_map = read_label_map(path)
+    if label_map.shape != size:
+        raise SourceError(
+            f"{path}: is {label_map.shape[1]}x{label_map.shape[0]}, the first frame {size[1]}x{size[0]}"
+        )
+    return label_map
+
+
+def _prompt(
+    request: Request, kind: str | None, size: tuple[int, int], truth: LabelMap | None, rendered: bool
+) -> tuple[LabelMap | None, dict[str, Any], str, tuple[int, ...]]:
+    """Return mask, parameters, description and ids of the prompt."""
+    if kind is None:
+        if not rendered or truth is None:
+            raise InvalidPromptError(
+                "what shall be followed? give --mask PNG, --point X,Y or --box X0,Y0,X1,Y1"
+            )
+        return truth, {}, "true masks of the first frame", _ids(truth)
+    if kind == "mask" and request.mask is not None:
+        mask = read_label_map(request.mask)
+        if not mask.any():
+            raise InvalidPromptError(f"--mask {request.mask}: is empty; mark at least one pixel")
+        Prompt(object_id=1, mask=mask > 0).check_inside(*size)
+        return mask, {}, f"mask {request.mask}", _ids(mask)
+    count = 2 if kind == "point" else 4
+    numbers = _numbers(kind, str(getattr(request, kind)), count)
+    flat = np.array(numbers, np.float32)
+    prompt = Prompt(object_id=1, points=flat[None]) if kind == "point" else Prompt(object_id=1, box=flat)
+    prompt.check_inside(*size)
+    object_id = _id_below(numbers, truth)
+    name = "initial_prompt.points" if kind == "point" else "initial_prompt.box"
+    return None, {name: numbers, "initial_prompt.object_id": object_id}, f"{kind} {numbers}", (object_id,)
+
+
+def _numbers(kind: str, text: str, count: int) -> list[float]:
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) != count:
+        example = "X,Y" if count == 2 else "X0,Y0,X1,Y1"
+        raise InvalidPromptError(f"--{kind} is {text!r}; give {example} in pixels of the first frame")
+    return numbers
+
+
+def _ids(label_map: LabelMap) -> tuple[int, ...]:
+    return tuple(int(value) for value in np.unique(label_map) if value)
+
+
+def _id_below(numbers: list[float], truth: LabelMap | None) -> int:
+    """Return the true id under a point or most common in a box, so that scores compare like with like; else 1."""
+    if truth is None:
+        return 1
+    x0, y0 = (max(0, int(value)) for value in numbers[:2])
+    x1, y1 = (int(np.ceil(value)) for value in numbers[2:]) if len(numbers) == 4 else (x0 + 1, y0 + 1)
+    counts = np.bincount(truth[y0:y1, x0:x1].ravel(), minlength=1)
+    counts[0] = 0
+    return int(counts.argmax()) or 1

@@ -1,0 +1,316 @@
+"""From a recording to files and figures: masks, overlay, contact sheet, frames.csv, result.json, a table."""
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from rich.table import Table
+
+import sam2lite_core
+from sam2lite_core.errors import SourceError
+from sam2lite_core.evaluation.davis_protocol import SequenceScorer, SequenceScores
+from sam2lite_core.evaluation.runs.machine import describe_machine
+from sam2lite_core.files import write_atomically
+from sam2lite_core.media.label_map import read_label_map
+from sam2lite_core.media.open import open_source
+from sam2lite_core.media.overlay import contact_sheet, draw_overlay
+from sam2lite_core.media.pictures import read_image
+from sam2lite_core.media.video_writer import VideoWriter
+from sam2lite_core.types import Frame
+from sam2lite_ros.player.sources import RenderedSource, is_camera
+from sam2lite_ros.sessions.demo_plan import RESULT_FILE, LabelMap, Plan
+from sam2lite_ros.sessions.recorder import Recording
+from sam2lite_ros.tracker.frame_ring import shrink
+from sam2lite_ros.tracker.prompts import stamp_nanoseconds
+
+PARTS = ("receive_ms", "queue_ms", "preprocess_ms", "inference_ms", "publish_ms", "age_ms")
+"""Fields of TrackerStatus that are summed up."""
+
+PLACES = ("scale", "window", "memory_tokens")
+"""Fields of TrackerStatus that say at what size and with how much memory a frame was processed."""
+
+FRAMES_FILE = "frames.csv"
+
+SHEET_PICTURES = 12
+SHEET_SHORT_SIDE = 270
+"""Short side of a picture on the contact sheet, pixels."""
+
+
+def write_report(plan: Plan, recording: Recording, work: Path, out: Path) -> dict[str, Any]:
+    """Turn the masks, named by stamp, into the demo's output; `result.json` comes last.
+
+    Args:
+        plan: what was asked.
+        recording: what was seen.
+        work: folder with the player's list and, of a camera, its frames.
+        out: folder whose `masks` holds the recorded masks; everything is written into it.
+
+    Returns:
+        What result.json holds.
+
+    Raises:
+        SourceError: a file cannot be read or written.
+    """
+    names = _name_masks(recording, out / "masks")
+    write_atomically(out / FRAMES_FILE, frames_table(recording).encode())
+    scores, scored = _score(plan, recording, names, out / "masks")
+    _draw(plan, recording, names, work, out)
+    result = {
+        "source": plan.source or "rendered clip",
+        "size": {"height": plan.size[0], "width": plan.size[1]},
+        "rate_hz": plan.rate,
+        "prompt": plan.described,
+        "object_ids": list(plan.object_ids),
+        "frames": _frame_counts(recording, names),
+        "latency_ms": latencies(recording),
+        "freshness": freshness(recording),
+        "deadline_ms": plan.deadline_ms,
+        "scale": _range([float(status.scale) for status in recording.statuses]),
+        "memory": _memory(recording),
+        "score": _score_entry(plan, scores, scored),
+        "variant": plan.variant,
+        "model": "shipped" if plan.model is None else str(plan.model),
+        "machine": {
+            **describe_machine(),
+            "sam2lite": sam2lite_core.__version__,
+            "ros": os.environ.get("ROS_DISTRO", "wheels"),
+        },
+    }
+    write_atomically(out / RESULT_FILE, (json.dumps(result, indent=2) + "\n").encode())
+    return result
+
+
+def _name_masks(recording: Recording, folder: Path) -> dict[str, int]:
+    """Give each mask the name of its source frame; returns name to index in the source, in order."""
+    sent = {entry["stamp_ns"]: entry for entry in recording.sent}
+    names: dict[str, int] = {}
+    for stamp in sorted(set(recording.masks)):
+        entry = sent.get(stamp)
+        if entry is None:
+            raise SourceError(f"a mask carries stamp {stamp} ns, which the player never sent")
+        (folder / f"{stamp}.png").rename(folder / f"{entry['name']}.png")
+        names[entry["name"]] = entry["index"]
+    return names
+
+
+def _score(
+    plan: Plan, recording: Recording, names: dict[str, int], folder: Path
+) -> tuple[SequenceScores | None, int]:
+    """Score the processed frames by the DAVIS protocol: all but the first and the last of those sent."""
+    ends = {recording.sent[0]["name"], recording.sent[-1]["name"]}
+    truths = {
+        name: truth for name in names if name not in ends and (truth := plan.true_label_map(name)) is not None
+    }
+    if not truths:
+        return None, 0
+    scorer = SequenceScorer(plan.object_ids)
+    # The scorer leaves out its first and last frame; the sequence's own ends, processed or not, take those
+    # places.
+    blank: LabelMap = np.zeros(plan.size, np.uint8)
+    scorer.add(blank, blank)
+    for name, truth in truths.items():
+        scorer.add(read_label_map(folder / f"{name}.png", keep_ids=True), truth)
+    scorer.add(blank, blank)
+    return scorer.result(), len(truths)
+
+
+def _score_entry(plan: Plan, scores: SequenceScores | None, scored: int) -> dict[str, Any] | None:
+    if plan.truth is None:
+        return None
+    entry: dict[str, Any] = {
+        "protocol": "DAVIS: first and last frame left out; frames that were processed",
+        "frames_scored": scored,
+    }
+    if scores is None:
+        return {**entry, "j": None, "f": None, "jf": None}
+    objects = [
+        {"object_id": one.object_id, "j": one.j.mean, "f": one.f.mean, "jf": one.jf} for one in scores.objects
+    ]
+    return {
+        **entry,
+        "j": scores.j.mean,
+        "f": scores.f.mean,
+        "jf": scores.jf,
+        "j_detail": asdict(scores.j),
+        "f_detail": asdict(scores.f),
+        "objects": objects,
+    }
+
+
+def _frames(plan: Plan, recording: Recording, work: Path) -> Iterator[Frame]:
+    """Yield the frames that were sent, once more."""
+    if is_camera(plan.source):
+        for entry in recording.sent:
+            image = read_image(work / f"{entry['name']}.jpg")
+            yield Frame(image, entry["stamp_ns"] / 1e9, entry["index"], entry["name"])
+        return
+    limit = len(recording.sent)
+    if not plan.source:
+        yield from RenderedSource(limit)
+        return
+    with open_source(plan.source, limit=limit, topic=plan.topic) as source:
+        yield from source
+
+
+def _draw(plan: Plan, recording: Recording, names: dict[str, int], work: Path, out: Path) -> None:
+    """Write the overlay video and the contact sheet, of the frames that were processed."""
+    chosen = {list(names)[round(i)] for i in np.linspace(0, len(names) - 1, min(SHEET_PICTURES, len(names)))}
+    pictures: list[NDArray[np.uint8]] = []
+    captions: list[str] = []
+    # At this rate the video lasts as long as the stream did.
+    fps = max(1.0, plan.rate * len(names) / len(recording.sent))
+    with VideoWriter(out / "overlay.mp4", fps) as writer:
+        for frame in _frames(plan, recording, work):
+            if frame.name not in names:
+                continue
+            labels = read_label_map(out / "masks" / f"{frame.name}.png", keep_ids=True)
+            picture = draw_overlay(frame.image, labels)
+            writer.write(picture)
+            if frame.name in chosen:
+                pictures.append(shrink(picture, SHEET_SHORT_SIDE))
+                captions.append(frame.name)
+    _write_picture(out / "contact_sheet.png", contact_sheet(pictures, captions=captions))
+
+
+def _write_picture(path: Path, image: NDArray[np.uint8]) -> None:
+    _, data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    write_atomically(path, data.tobytes())
+
+
+def _frame_counts(recording: Recording, names: dict[str, int]) -> dict[str, int]:
+    last = recording.statuses[-1] if recording.statuses else None
+    return {
+        "sent": len(recording.sent),
+        "received": int(last.frames_received) if last else 0,
+        "processed": int(last.frames_processed) if last else 0,
+        "dropped": int(last.frames_dropped) if last else 0,
+        "deadlines_missed": int(last.deadlines_missed) if last else 0,
+        "masks_recorded": len(names),
+    }
+
+
+def latencies(recording: Recording) -> dict[str, dict[str, float]]:
+    """Sum up each part of the tracker's time over the processed frames: p50, p95, max in milliseconds."""
+    summary = {}
+    for part in PARTS:
+        values = [float(getattr(status, part)) for status in recording.statuses]
+        if values:
+            p50, p95 = np.percentile(values, [50, 95])
+            summary[part.removesuffix("_ms")] = {"p50": float(p50), "p95": float(p95), "max": max(values)}
+    return summary
+
+
+def freshness(recording: Recording) -> dict[str, float]:
+    """How long frames waited, from stamp to step, beside the stream's period.
+
+    A mask is never older than a period and a step as long as no frame waits for longer than a period: the time to the
+    next frame's stamp, or the median of those times where that is longer (a player that catches up). The first frame
+    is not counted, since the demo pauses after it, nor the last, which waits for a successor that never comes.
+
+    Returns:
+        `frames` counted (those processed), the longest wait and the median period in milliseconds, `overdue` frames
+        that waited for longer than their period, and by how much at most; `last_wait_ms` of the last frame.
+    """
+    statuses = {stamp_nanoseconds(status.header.stamp): status for status in recording.statuses}
+    stamps = [entry["stamp_ns"] for entry in recording.sent]
+    gaps = [(following - stamp) / 1e6 for stamp, following in pairwise(stamps[1:])]
+    if not gaps:
+        return {}
+    period = float(np.median(gaps))
+    waits, periods = [], []
+    for stamp, gap in zip(stamps[1:-1], gaps, strict=True):
+        if (status := statuses.get(stamp)) is not None:
+            waits.append(float(status.receive_ms) + float(status.queue_ms))
+            periods.append(max(gap, period))
+    if not waits:
+        return {}
+    last = statuses.get(stamps[-1])
+    over = [wait - period for wait, period in zip(waits, periods, strict=True)]
+    return {
+        "frames": len(waits),
+        "wait_max_ms": max(waits),
+        "period_ms": period,
+        "overdue": sum(1 for one in over if one > 0),
+        "overdue_max_ms": max(0.0, max(over)),
+        "last_wait_ms": 0.0 if last is None else float(last.receive_ms) + float(last.queue_ms),
+    }
+
+
+def frames_table(recording: Recording) -> str:
+    """What happened to each frame that was sent, as CSV: one row a frame, in order.
+
+    `period_ms` is the time from its stamp to the next frame's. The columns from `receive_ms` on are those of its
+    TrackerStatus, and empty for a frame that was not processed.
+    """
+    statuses = {stamp_nanoseconds(status.header.stamp): status for status in recording.statuses}
+    columns = (*PARTS, *PLACES)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["index", "name", "stamp_ns", "period_ms", "processed", *columns])
+    stamps = [entry["stamp_ns"] for entry in recording.sent]
+    for entry, following in zip(recording.sent, [*stamps[1:], None], strict=True):
+        status = statuses.get(entry["stamp_ns"])
+        period = "" if following is None else f"{(following - entry['stamp_ns']) / 1e6:.3f}"
+        values = [""] * len(columns) if status is None else [f"{getattr(status, c):.5g}" for c in columns]
+        writer.writerow(
+            [entry["index"], entry["name"], entry["stamp_ns"], period, int(status is not None), *values]
+        )
+    return text.getvalue()
+
+
+def _range(values: list[float]) -> dict[str, float]:
+    if not values:
+        return {}
+    return {"min": min(values), "mean": float(np.mean(values)), "max": max(values)}
+
+
+def _memory(recording: Recording) -> dict[str, int]:
+    if not recording.statuses:
+        return {}
+    return {
+        "tokens_max": max(int(status.memory_tokens) for status in recording.statuses),
+        "budget": int(recording.statuses[-1].memory_budget),
+    }
+
+
+def result_table(result: dict[str, Any]) -> Table:
+    """Lay the most important figures out for a terminal."""
+    table = Table(title=f"{result['source']} at {result['rate_hz']:g} Hz", show_header=False)
+    frames, score = result["frames"], result["score"]
+    table.add_row(
+        "frames",
+        f"{frames['sent']} sent, {frames['received']} received, {frames['processed']} processed, "
+        f"{frames['dropped']} dropped",
+    )
+    for part, values in result["latency_ms"].items():
+        table.add_row(
+            f"{part} (ms)", f"p50 {values['p50']:.1f}   p95 {values['p95']:.1f}   max {values['max']:.1f}"
+        )
+    if fresh := result["freshness"]:
+        table.add_row(
+            "wait (ms)",
+            f"max {fresh['wait_max_ms']:.1f}; {fresh['overdue']} of {fresh['frames']} longer than the period",
+        )
+    if result["deadline_ms"]:
+        missed = f"{frames['deadlines_missed']} of {frames['processed']} missed"
+        table.add_row("deadline", f"{result['deadline_ms']:.1f} ms, {missed}")
+    if result["scale"]:
+        table.add_row("scale", "min {min:.1f}   mean {mean:.2f}   max {max:.1f}".format(**result["scale"]))
+    if score is not None and score["jf"] is not None:
+        table.add_row(
+            "J&F",
+            f"{100 * score['jf']:.1f}   (J {100 * score['j']:.1f}, F {100 * score['f']:.1f}, "
+            f"{score['frames_scored']} frames)",
+        )
+    elif score is not None:
+        table.add_row("J&F", "no processed frame with a truth between the first and the last")
+    return table

@@ -1,0 +1,58 @@
+"""Read a session request from its folder, and run it."""
+
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from sam2lite_core.errors import Sam2LiteError
+
+REQUEST_FILE = "request.json"
+
+
+STATUSES_FILE = "statuses.jsonl"
+
+
+def status_entry(status: Any) -> dict[str, Any]:
+    """Return a TrackerStatus as plain numbers: the header's stamp as `stamp_ns`, every other field by its name."""
+    from sam2lite_ros.tracker.prompts import stamp_nanoseconds
+
+    names = [name for name in status.get_fields_and_field_types() if name != "header"]
+    return {
+        "stamp_ns": stamp_nanoseconds(status.header.stamp),
+        **{name: getattr(status, name) for name in names},
+    }
+
+
+def run_request(name: str, work: Callable[[Path], None], arguments: Sequence[str] | None) -> int:
+    """Run the command line of a module that does what a folder's request asks.
+
+    Args:
+        name: of the module, for messages.
+        work: does it, given the folder.
+        arguments: without the program's name; those of the process when None.
+
+    Returns:
+        0 when everything was recorded, 2 for bad input, 1 when a process failed.
+    """
+    # Without this, a plain `kill` would leave the two nodes behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    if len(given) != 1:
+        print(f"{name}: give the folder that holds {REQUEST_FILE}", file=sys.stderr)
+        return 2
+    try:
+        work(Path(given[0]))
+    except ModuleNotFoundError as error:
+        print(
+            f"{name}: {error}; build the package (scripts/setup.sh) and source install/setup.bash or scripts/env.sh",
+            file=sys.stderr,
+        )
+        return 2
+    except Sam2LiteError as error:
+        from sam2lite_ros.sessions.processes import ProcessError
+
+        print(f"{name}: {error}", file=sys.stderr)
+        return 1 if isinstance(error, ProcessError) else 2
+    return 0

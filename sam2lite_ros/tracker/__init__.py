@@ -1,0 +1,1 @@
+"""Lifecycle node that follows objects through a camera stream."""

@@ -1,0 +1,202 @@
+"""What the executor thread hands to the inference thread: the newest frame, and commands in order."""
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, Generic, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from sensor_msgs.msg import CompressedImage, Image
+
+from sam2lite_core.types import TrackResult
+from sam2lite_ros.tracker.counters import StepReport
+
+FrameT = TypeVar("FrameT")
+
+
+@dataclass(frozen=True)
+class Command:
+    """Work for the inference thread; whoever posted it waits on `done`.
+
+    Attributes:
+        action: the work.
+        awaited: whether somebody waits for its outcome, who would rather hear that it cannot be done.
+        done: what became of it.
+    """
+
+    action: Callable[[], Any]
+    awaited: bool = False
+    done: "Future[Any]" = field(default_factory=Future)
+
+    def run(self) -> None:
+        """Run the action and hand its result, or its exception, to whoever waits."""
+        if not self.done.set_running_or_notify_cancel():
+            return
+        try:
+            self.done.set_result(self.action())
+        except Exception as error:
+            self.done.set_exception(error)
+
+
+class MailboxClosedError(RuntimeError):
+    """Work was offered to, or was still waiting in, a mailbox that is closed."""
+
+
+class Mailbox(Generic[FrameT]):
+    """A one-slot frame buffer with a command queue beside it; every method may be called from any thread.
+
+    One slot, because a mask of an old frame is worth less than the time it costs: a frame that is still
+    waiting when the next one arrives is replaced. Commands are never replaced and go before frames.
+    """
+
+    def __init__(self, hold_s: Callable[[FrameT], float] = lambda _: 0.0) -> None:
+        """Start open and empty.
+
+        Args:
+            hold_s: for how many seconds a waiting frame should be held back for its successor.
+        """
+        self._hold_s = hold_s
+        self._ready = threading.Condition()
+        self._frame: FrameT | None = None
+        self._commands: deque[Command] = deque()
+        self._closed = False
+
+    def put_frame(self, frame: FrameT) -> FrameT | None:
+        """Make this the waiting frame.
+
+        Returns:
+            The frame that nobody will process: the one that was waiting, or this one when the mailbox is
+            closed.
+        """
+        with self._ready:
+            if self._closed:
+                return frame
+            replaced, self._frame = self._frame, frame
+            self._ready.notify()
+            return replaced
+
+    def post(self, action: Callable[[], Any], *, awaited: bool = False) -> "Future[Any]":
+        """Queue work; the future carries its result, or MailboxClosedError when it never runs.
+
+        Args:
+            action: the work.
+            awaited: see `Command`.
+        """
+        command = Command(action, awaited)
+        with self._ready:
+            if self._closed:
+                command.done.set_exception(MailboxClosedError("the tracker is not active"))
+            else:
+                self._commands.append(command)
+                self._ready.notify()
+        return command.done
+
+    def refuse_awaited(self, error: Exception) -> None:
+        """Fail what somebody waits for; other commands, like new parameters, keep their place."""
+        with self._ready:
+            refused = [command for command in self._commands if command.awaited]
+            self._commands = deque(command for command in self._commands if not command.awaited)
+        for command in refused:
+            if command.done.set_running_or_notify_cancel():
+                command.done.set_exception(error)
+
+    def waiting_frame(self) -> FrameT | None:
+        """Look at the waiting frame without taking it."""
+        with self._ready:
+            return self._frame
+
+    def take_frame_if(self, wanted: Callable[[FrameT], bool]) -> FrameT | None:
+        """Take the waiting frame if there is one and it is wanted; never waits."""
+        with self._ready:
+            if self._frame is None or not wanted(self._frame):
+                return None
+            frame, self._frame = self._frame, None
+            return frame
+
+    def next(self) -> "Command | FrameT | None":
+        """Wait for work: the oldest command, else the newest frame; None once the mailbox is closed.
+
+        A frame that is due to be replaced is held back for a moment; a command does not wait for that.
+        """
+        with self._ready:
+            while True:
+                self._ready.wait_for(lambda: self._closed or self._commands or self._frame is not None)
+                held = self._frame
+                if held is not None and (patience := self._hold_s(held)) > 0.0:
+                    self._wait_while_held(held, patience)
+                if self._closed:
+                    return None
+                if self._commands:
+                    return self._commands.popleft()
+                # Somebody else may have taken the frame meanwhile.
+                if self._frame is not None:
+                    frame, self._frame = self._frame, None
+                    return frame
+
+    def _wait_while_held(self, held: FrameT, patience: float) -> None:
+        """Wait until something else is to be done than to take this frame; the lock is held."""
+        self._ready.wait_for(
+            lambda: self._closed or self._commands or self._frame is not held, timeout=patience
+        )
+
+    def close(self) -> FrameT | None:
+        """Close for good: waiting commands fail with MailboxClosedError.
+
+        Returns:
+            The frame that was waiting and will not be processed.
+        """
+        with self._ready:
+            self._closed = True
+            abandoned, self._commands = self._commands, deque()
+            frame, self._frame = self._frame, None
+            self._ready.notify_all()
+        for command in abandoned:
+            if command.done.set_running_or_notify_cancel():
+                command.done.set_exception(
+                    MailboxClosedError("the tracker was deactivated before it got to this")
+                )
+        return frame
+
+
+@dataclass(frozen=True)
+class ReceivedFrame:
+    """A message and when it came.
+
+    Attributes:
+        message: raw or compressed image.
+        stamp_ns: header stamp, nanoseconds.
+        sequence: position in the order of arrival since activation, from 1.
+        arrived: `perf_counter` at the subscription callback, seconds.
+        receive_ms: from the header's stamp to the callback; 0 when the stamp is zero.
+    """
+
+    message: Image | CompressedImage
+    stamp_ns: int
+    sequence: int
+    arrived: float
+    receive_ms: float
+
+
+class Listener(Protocol):
+    """What the node does with what comes out; called from the inference thread."""
+
+    def publish(
+        self,
+        message: Image | CompressedImage,
+        image: NDArray[np.uint8],
+        result: TrackResult,
+        labels: dict[int, str],
+    ) -> None:
+        """Publish a result under its message's header."""
+
+    def report(self, message: Image | CompressedImage, report: StepReport) -> None:
+        """Publish how the step went."""
+
+    def frame_failed(self, error: Exception) -> None:
+        """Log that a frame could not be used."""
+
+    def frame_too_old(self, age_ms: float, limit_ms: float) -> None:
+        """Log that a frame was dropped for its age."""

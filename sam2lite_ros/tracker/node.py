@@ -1,0 +1,333 @@
+"""The lifecycle node `tracker`: images in, masks out, before the deadline."""
+
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from time import monotonic
+from typing import Any
+
+import numpy as np
+import rclpy
+from numpy.typing import NDArray
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.clock import Clock, ClockType  # type: ignore[attr-defined]  # not in rclpy's __all__
+from rclpy.exceptions import (
+    InvalidParameterTypeException,
+    InvalidParameterValueException,
+    ParameterUninitializedException,
+)
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
+from sensor_msgs.msg import CompressedImage, Image
+
+from sam2lite_core.errors import BackendError, Sam2LiteError
+from sam2lite_core.tracker import Tracker
+from sam2lite_core.types import Prompt, TrackResult
+from sam2lite_ros.process_memory import keep_freed_memory, spare_what_stays
+from sam2lite_ros.spinning import spin_until_shutdown
+from sam2lite_ros.tracker.counters import FrameCounters, StepReport
+from sam2lite_ros.tracker.diagnostics import Diagnostics, Health
+from sam2lite_ros.tracker.inputs import THROTTLE_S, ImageInput
+from sam2lite_ros.tracker.outputs import Outputs
+from sam2lite_ros.tracker.parameter_table import SPECIFICATIONS
+from sam2lite_ros.tracker.parameters import TrackerParameters, current_values, declare_parameters, refusal
+from sam2lite_ros.tracker.prompts import initial_prompts
+from sam2lite_ros.tracker.services import OperatorInterface
+from sam2lite_ros.tracker.setup import apply_live, build_tracker, warm_up
+from sam2lite_ros.tracker.worker import TrackingWorker
+
+MOST_COMPLAINTS = 64
+"""Different complaints whose times are remembered."""
+
+
+class TrackerNode(LifecycleNode):
+    """Configure builds the tracker, activate subscribes and starts the inference thread.
+
+    rclpy drops exceptions of lifecycle callbacks without a word, so each goes through `_transition`, which
+    logs them.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__("tracker", **options)
+        declare_parameters(self)
+        self._settings = TrackerParameters.from_values(current_values(self))
+        self._tracker: Tracker | None = None
+        self._tracking: TrackingWorker | None = None
+        self._outputs: Outputs | None = None
+        self._images: ImageInput | None = None
+        self._first_prompts: tuple[Prompt, ...] = ()
+        self._labels: dict[int, str] = {}
+        self._complained: dict[str, float] = {}
+        self._operators = OperatorInterface(self, lambda: self._tracking, lambda: self.state_label)
+        # Timers of the node's own clock stand still under use_sim_time until somebody publishes /clock.
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._diagnostics = Diagnostics(self, self._health)
+        self._diagnostics_timer = self.create_timer(1.0, self._each_second, clock=steady)
+        self._autostart_timer = self.create_timer(0.0, self._autostart, clock=steady)
+        self.add_on_set_parameters_callback(self._on_set_parameters)
+
+    @property
+    def state_label(self) -> str:
+        """The primary lifecycle state: active, inactive or unconfigured."""
+        if self._tracking is not None:
+            return "active"
+        return "inactive" if self._tracker is not None else "unconfigured"
+
+    # Lifecycle
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Read the parameters, load the model, warm it up; on failure everything is taken back."""
+        return self._transition("configure", self._configure, undo=self._release)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Subscribe, and start the inference thread."""
+
+        def activate() -> None:
+            super(TrackerNode, self).on_activate(state)
+            self._activate()
+
+        return self._transition("activate", activate, undo=self._halt)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop taking images; objects and memory stay for the next activation."""
+
+        def deactivate() -> None:
+            self._halt()
+            super(TrackerNode, self).on_deactivate(state)
+
+        return self._transition("deactivate", deactivate)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Let go of the model and the publishers."""
+        return self._transition("clean up", self._release)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Let go of everything, from whatever state."""
+        return self._transition("shut down", self.close)
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Go back to unconfigured, from where the node can be brought up again."""
+        return self._transition("recover", self.close)
+
+    def _transition(
+        self, name: str, work: Callable[[], None], undo: Callable[[], None] | None = None
+    ) -> TransitionCallbackReturn:
+        """Run a transition's work; FAILURE keeps the state that the node was in, and the log says why."""
+        try:
+            work()
+            return TransitionCallbackReturn.SUCCESS
+        except Sam2LiteError as error:
+            self.get_logger().error(f"cannot {name}: {error}")
+        except Exception:
+            self.get_logger().error(f"cannot {name}: unexpected error\n{traceback.format_exc()}")
+        if undo is None:
+            return TransitionCallbackReturn.ERROR
+        undo()
+        return TransitionCallbackReturn.FAILURE
+
+    def _configure(self) -> None:
+        self._settings = TrackerParameters.from_values(current_values(self))
+        self._first_prompts = initial_prompts(self._settings.initial_prompt, self._settings.mask_encoding)
+        tracker = build_tracker(self._settings)
+        warm_up(tracker)
+        self._outputs = Outputs(self, self._settings.mask_encoding)
+        self._tracker = tracker
+        self._labels = {}
+        backend = tracker.backend
+        self.get_logger().info(f"configured: {backend.info.variant}, {backend.name} backend")
+        if tracker.fixed_size and self._settings.frame_deadline_ms is not None:
+            self.get_logger().warning(
+                f"backend {backend.name} has one size only: frame_deadline_ms is watched, and nothing keeps it"
+            )
+
+    def _activate(self) -> None:
+        assert self._tracker is not None
+        self._tracking = TrackingWorker(
+            self._tracker, self._settings, self._first_prompts, self._labels, self, self._now_ns
+        )
+        self._diagnostics.restart()
+        self._images = ImageInput(self, self._settings.image_transport, self._receive)
+        self.get_logger().info(f"active: waiting for images on {self._images.topic}")
+
+    def _halt(self) -> None:
+        """Unsubscribe and end the inference thread.
+
+        Raises:
+            BackendError: its step hangs; model and thread are given up, and only a new configure helps.
+        """
+        images, self._images = self._images, None
+        if images is not None:
+            images.destroy()
+        worker, self._tracking = self._tracking, None
+        if worker is None:
+            return
+        ended = worker.stop()
+        self._first_prompts = worker.first_prompts_pending
+        if not ended:
+            self._release()
+            raise BackendError(
+                "the backend hangs: its step is given up, and the model with it; configure anew"
+            )
+
+    def _release(self) -> None:
+        self._tracker = None
+        outputs, self._outputs = self._outputs, None
+        if outputs is not None:
+            outputs.destroy()
+
+    def close(self) -> None:
+        """End the inference thread and let go of the model; harmless when repeated."""
+        try:
+            self._halt()
+        except BackendError as error:
+            self.get_logger().error(str(error))
+        self._release()
+
+    def _autostart(self) -> None:
+        """Bring the node up once, when asked to; a failure is logged and leaves the node to its managers."""
+        self.destroy_timer(self._autostart_timer)
+        if not self._settings.autostart or self.state_label != "unconfigured":
+            return
+        if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
+            self.trigger_activate()
+
+    # Parameters
+
+    def _on_set_parameters(self, changes: "list[Parameter[Any]]") -> SetParametersResult:
+        """Accept or refuse with a reason; rclpy lets an exception from here escape into the executor."""
+        try:
+            asked = {change.name: change.value for change in changes}
+            values = current_values(self)
+            reason = refusal(values, asked, active=self._tracking is not None)
+            if reason is None:
+                self._take_over({**values, **{name: asked[name] for name in asked if name in SPECIFICATIONS}})
+                return SetParametersResult(successful=True)
+        except Exception as error:
+            reason = f"unexpected {type(error).__name__}: {error}"
+        return SetParametersResult(successful=False, reason=reason)
+
+    def _take_over(self, values: dict[str, Any]) -> None:
+        """Apply live parameters; the others wait for the next configure."""
+        tracker, worker = self._tracker, self._tracking
+        if tracker is None:
+            return
+        settings = self._settings.with_live(TrackerParameters.from_values(values))
+        if worker is None:
+            apply_live(tracker, settings)
+        else:
+            worker.apply(settings, lambda: apply_live(tracker, settings)).add_done_callback(self._log_failure)
+        self._settings = settings
+
+    def _log_failure(self, work: Any) -> None:
+        if work.exception() is not None:
+            self.get_logger().error(f"parameter not applied: {work.exception()}")
+
+    # Frames
+
+    def _now_ns(self) -> int:
+        return int(self.get_clock().now().nanoseconds)
+
+    def _receive(self, messages: Sequence[Image | CompressedImage]) -> None:
+        self._diagnostics.image_arrived()
+        if self._tracking is not None:
+            self._tracking.receive(messages)
+
+    def publish(
+        self,
+        message: Image | CompressedImage,
+        image: NDArray[np.uint8],
+        result: TrackResult,
+        labels: dict[int, str],
+    ) -> None:
+        """Publish a result; called from the inference thread."""
+        if self._outputs is not None:
+            self._outputs.publish(message, image, result, labels)
+
+    def report(self, message: Image | CompressedImage, report: StepReport) -> None:
+        """Publish how a step went; called from the inference thread."""
+        if self._outputs is not None:
+            self._outputs.report(message, report)
+
+    def frame_failed(self, error: Exception) -> None:
+        """Log a frame that could not be used; called from the inference thread."""
+        kind = "" if isinstance(error, Sam2LiteError) else f"unexpected {type(error).__name__}: "
+        text = f"frame not tracked: {kind}{error}"
+        # Each complaint has a throttle of its own: a stream of one kind must not hide another.
+        if monotonic() - self._complained.get(text, -THROTTLE_S) >= THROTTLE_S:
+            if len(self._complained) >= MOST_COMPLAINTS:
+                self._complained.clear()
+            self._complained[text] = monotonic()
+            self.get_logger().error(text)
+
+    def frame_too_old(self, age_ms: float, limit_ms: float) -> None:
+        """Log a frame dropped for its age; called from the inference thread."""
+        self.get_logger().warning(
+            f"frame dropped: {age_ms:.0f} ms old, max_frame_age_ms is {limit_ms:.0f}; replays need use_sim_time",
+            throttle_duration_sec=THROTTLE_S,
+        )
+
+    # Diagnostics
+
+    def _each_second(self) -> None:
+        if self._tracking is not None:
+            self._tracking.refuse_while_hanging()
+        self._diagnostics.publish()
+
+    def _health(self) -> Health:
+        """What diagnostics is told once a second."""
+        topic = "" if self._images is None else self._images.topic
+        counters = FrameCounters() if self._tracking is None else self._tracking.counters
+        return Health(
+            name=self.get_fully_qualified_name(),
+            state=self.state_label,
+            topic=topic,
+            publishers=self.count_publishers(topic) if topic else 0,
+            counts=counters.snapshot(),
+            latencies=counters.latencies(),
+            last_error=counters.last_error,
+            objects=self._object_count(),
+            stalled_s=0.0 if self._tracking is None else self._tracking.watchdog.stalled_s,
+        )
+
+    def _object_count(self) -> int:
+        if self._tracking is not None:
+            return self._tracking.objects
+        return 0 if self._tracker is None else len(self._tracker.object_ids)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the node until it is told to stop.
+
+    Returns:
+        0 after an ordinary stop, 2 when a parameter given at start is wrong.
+    """
+    keep_freed_memory()
+    rclpy.init(args=None if arguments is None else list(arguments))
+    node: TrackerNode | None = None
+    try:
+        node = TrackerNode()
+        spare_what_stays()
+        executor = SingleThreadedExecutor()
+        executor.add_node(node)
+        spin_until_shutdown(executor)
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    except (
+        InvalidParameterTypeException,
+        InvalidParameterValueException,
+        ParameterUninitializedException,
+        Sam2LiteError,
+    ) as error:
+        print(f"tracker: {error}", file=sys.stderr)
+        return 2
+    finally:
+        if node is not None:
+            node.close()
+            node.destroy_node()
+        rclpy.try_shutdown()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

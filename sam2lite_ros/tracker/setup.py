@@ -1,0 +1,70 @@
+"""From the node's parameters to a tracker that is ready for its first frame."""
+
+import numpy as np
+
+from sam2lite_core.tracker import Tracker
+from sam2lite_core.types import Prompt
+from sam2lite_ros.tracker.parameters import TrackerParameters
+
+WARM_UP_SIZE = (480, 640)
+"""(height, width) of the blank frames, pixels: VGA, what most cameras send."""
+
+
+def build_tracker(parameters: TrackerParameters) -> Tracker:
+    """Load the model, and measure the device where the controller asks for it.
+
+    Raises:
+        BackendError: an unknown backend, or a device that it does not have.
+        ModelFileError: weights that are missing or not ours.
+        ConfigurationError: a setting that the core refuses.
+    """
+    tracker = Tracker(
+        variant=parameters.variant,
+        backend=parameters.backend,
+        device=parameters.device,
+        precision=parameters.precision,
+        memory_budget=parameters.memory_budget,
+        memory_policy=parameters.memory_policy,
+        threads=parameters.threads,
+        model_path=parameters.model_path,
+        presence_threshold=parameters.presence_threshold,
+    )
+    # The deadline comes with its controller: given alone, it would have the device measured for one that nobody chose.
+    apply_live(tracker, parameters)
+    if parameters.controller == "predictive" and tracker.deadline_ms is None and not tracker.fixed_size:
+        # A deadline may be set while frames flow, which are not to wait for the measuring then.
+        tracker.measure_latency()
+    return tracker
+
+
+def apply_live(tracker: Tracker, parameters: TrackerParameters) -> None:
+    """Set what may change between two frames.
+
+    Raises:
+        ConfigurationError: a setting that the core refuses.
+        BackendError: measuring for the controller `predictive` failed.
+    """
+    tracker.configure(
+        # Without a deadline there is nothing to control for, and a model with one size has nothing to control.
+        controller="off"
+        if parameters.frame_deadline_ms is None or tracker.fixed_size
+        else parameters.controller,
+        deadline_ms=parameters.frame_deadline_ms,
+        presence_threshold=parameters.presence_threshold,
+        kp=parameters.kp,
+        ki=parameters.ki,
+        kd=parameters.kd,
+        min_scale=parameters.min_scale,
+        max_scale=parameters.max_scale,
+        min_window=parameters.min_window,
+        max_window=parameters.max_window,
+    )
+
+
+def warm_up(tracker: Tracker) -> None:
+    """Run both graphs once on blank frames: the first run of each allocates, which would cost the first deadlines."""
+    blank = np.zeros((*WARM_UP_SIZE, 3), np.uint8)
+    box = np.array([0, 0, WARM_UP_SIZE[1] / 2, WARM_UP_SIZE[0] / 2], np.float32)
+    tracker.step(blank, [Prompt(object_id=1, box=box)])
+    tracker.step(blank)
+    tracker.reset()

@@ -1,0 +1,1 @@
+"""Ablations of the paper: fork a run, score each variation, write the table."""

@@ -1,0 +1,100 @@
+"""Configuration of the losses and of how a clip is unrolled."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class KeepConfig:
+    """What counts as worth keeping.
+
+    Attributes:
+        floor: share of the best tokens' mean attention below which a token is not worth its place.
+        similarity: cosine of keys from which tokens may be duplicates; attention to a duplicate counts for the older
+            one, so that a still scene is worth few tokens.
+        reach: largest distance of duplicates, as a share of the frame.
+    """
+
+    floor: float = 0.1
+    similarity: float = 0.9
+    reach: float = 0.1
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Weights of the loss terms of `training.objective.losses`; 0 leaves a term out.
+
+    Equation 13 is mask = iou = 1, attention = 1, readout = .5, edge = .3, budget = .2; methodology section 1.3 is
+    mask = iou = 1, edge = .5, attention = .3, readout = .2.
+
+    Attributes:
+        mask: cross-entropy of the masks, hard pixels twice.
+        iou: of the masks.
+        edge: gradient matching.
+        attention: KL to the teacher's attention in common bins (equation 4); needs a teacher.
+        readout: distance to the teacher's readout (equation 7); needs a teacher that has one.
+        output: distance to the teacher's masks (equation 1); needs a teacher that has them.
+        features: distance of the encoder's features to an image teacher's; needs one.
+        correspondence: InfoNCE on keys with true correspondence; counts on rendered clips.
+        share: memory's opinion of each object's share.
+        presence: whether an object is in sight.
+        budget: of the gate (equation 10).
+        gate: supervision of the gate by what an unbounded memory reads later.
+    """
+
+    mask: float = 1.0
+    iou: float = 1.0
+    edge: float = 0.15
+    attention: float = 1.0
+    readout: float = 0.5
+    output: float = 0.0
+    features: float = 1.0
+    correspondence: float = 0.5
+    share: float = 0.3
+    presence: float = 0.1
+    budget: float = 0.2
+    gate: float = 0.0
+
+
+@dataclass(frozen=True)
+class UnrollConfig:
+    """How a clip is unrolled in training.
+
+    Attributes:
+        budgets: bank sizes to draw from; rendered frames are small, so budgets bind only when they are small too.
+        pooled: whether memory tokens cover 2x2 patches, as on the robot.
+        own_masks: probability that a later frame's own prediction is remembered rather than the truth.
+        drop_warp: probability that a clip gets no warped previous mask on a frame, so that it is not leaned on; at the
+            start and from 40 % of the run on.
+        corrupt_warp: probability that the warped mask is damaged.
+        joins_late: probability that an object is shown on a later frame than the first.
+        shown_again: probability per frame that a followed object is prompted again.
+        seen_before: probability that an object of frame 0 has a damaged mask from before, for clips of one frame that
+            teach prompts alone.
+        edge_from: share of the run after which the edge loss counts; before, it teaches flat masks.
+        hard_share: share of pixels that the cross-entropy counts as hardest.
+        selection: how it is decided what stays in memory, see `training.objective.selection`: straight_through,
+            log_probability or softmax (the gate learns), fifo, random or unbounded (fixed rules).
+        gated: probability that the gate decides what a batch remembers; otherwise chance does, which prefers patches
+            near objects, so that the other policies stay fair to compare with. Fixed rules always decide.
+        temperature: of the gate's relaxation, at the start and at the end of the run (methodology section 2.4).
+        feature_frames: frames of a clip that an image teacher speaks of, drawn anew for each batch.
+        keep: what the gate is told was worth keeping, where weights.gate is above 0.
+        weights: of the losses.
+    """
+
+    budgets: tuple[int, ...] = (48, 96, 160)
+    pooled: bool = True
+    own_masks: float = 0.75
+    drop_warp: tuple[float, float] = (0.5, 0.3)
+    corrupt_warp: float = 0.15
+    joins_late: float = 0.15
+    shown_again: float = 0.05
+    seen_before: float = 0.0
+    edge_from: float = 0.3
+    hard_share: float = 0.25
+    selection: str = "straight_through"
+    gated: float = 0.75
+    temperature: tuple[float, float] = (1.0, 0.1)
+    feature_frames: int = 2
+    keep: KeepConfig = field(default_factory=KeepConfig)
+    weights: LossWeights = LossWeights()

@@ -1,0 +1,128 @@
+"""Draw clips from several sources by weight."""
+
+from dataclasses import replace
+from typing import Protocol
+
+import cv2
+import numpy as np
+
+from sam2lite_core.errors import SourceError
+from training.config.data import DataConfig, SourceConfig
+from training.config.stages import Phase
+from training.data.clip import Clip, SynthesisConfig
+from training.data.filmed import FilmedClips
+from training.data.layouts import LAYOUTS
+from training.data.pasted import PastedClips
+from training.data.synthesis.compose import compose_scene, render_clip
+from training.data.synthesis.drawn_stills import rendered_stills
+from training.data.synthesis.layers import Scene
+from training.data.synthesis.stills import Stills
+
+TRIES = 20
+"""Bad samples in a row after which skipping them is given up."""
+
+
+class ClipSource(Protocol):
+    """Something that clips can be drawn from."""
+
+    def __len__(self) -> int:
+        """Videos or stills that there are."""
+
+    def clip(self, rng: np.random.Generator, shape: SynthesisConfig) -> Clip:
+        """Draw one; the same state of `rng` gives the same clip.
+
+        Raises:
+            SourceError: naming the file that is bad.
+        """
+
+
+class SynthesisedClips:
+    """Clips rendered from masked stills."""
+
+    def __init__(self, stills: Stills, pasted: int | None = None) -> None:
+        """Keep the stills. `pasted` limits the objects that are pasted; with 0 the photograph alone moves."""
+        self.stills = stills
+        self._pasted = pasted
+
+    def __len__(self) -> int:
+        return len(self.stills)
+
+    def clip(self, rng: np.random.Generator, shape: SynthesisConfig) -> Clip:
+        """Render one."""
+        return render_clip(rng, self.stills, self._shape(shape))
+
+    def scene(self, rng: np.random.Generator, shape: SynthesisConfig) -> Scene:
+        """Compose one, to be rendered elsewhere."""
+        return compose_scene(rng, self.stills, self._shape(shape))
+
+    def _shape(self, shape: SynthesisConfig) -> SynthesisConfig:
+        return shape if self._pasted is None else replace(shape, pasted=self._pasted)
+
+
+def open_source(config: SourceConfig, data: DataConfig, seed: int) -> ClipSource:
+    """Open one source of clips and check that its files are there.
+
+    Raises:
+        SourceError: naming the folder or file.
+    """
+    if config.kind == "rendered":
+        return SynthesisedClips(rendered_stills(config.count, seed))
+    assert config.root is not None  # SourceConfig refuses that
+    if config.kind in LAYOUTS:
+        layout = LAYOUTS[config.kind]
+        videos = layout.list_videos(config.root, config.split)[: config.limit]
+        return FilmedClips(videos, layout, data.augmentation, config.root)
+    if config.kind == "clips":
+        stills = (
+            rendered_stills(config.count, seed)
+            if config.stills is None
+            else Stills(config.stills, skip_bad=data.skip_bad)
+        )
+        return PastedClips(config.root, stills, data.augmentation, config.limit)
+    stills = Stills(config.root, config.limit, data.skip_bad)
+    return SynthesisedClips(stills, pasted=0 if config.kind == "stills" else None)
+
+
+class Mixture:
+    """Sources drawn by weight."""
+
+    def __init__(self, data: DataConfig, seed: int) -> None:
+        """Open all of them.
+
+        Raises:
+            SourceError: naming the folder or file that is missing or bad.
+        """
+        # Workers are forked: OpenCV's thread pool would be copied without its threads, and the first call would hang.
+        cv2.setNumThreads(1)
+        self.data = data
+        self.sources = [open_source(config, data, seed) for config in data.sources]
+        stills = (getattr(source, "stills", None) for source in self.sources)
+        self.skipped = sum(entry.skipped for entry in stills if entry is not None)
+        weights = np.array([config.weight for config in data.sources])
+        self._weights = weights / weights.sum()
+
+    def draw(self, rng: np.random.Generator, shape: SynthesisConfig) -> tuple[Clip | Scene, int]:
+        """A clip, or a scene where the device renders, and how many bad samples were skipped on the way.
+
+        Raises:
+            SourceError: a bad sample that may not be skipped, or too many of them in a row.
+        """
+        for skipped in range(TRIES):
+            source = self.sources[int(rng.choice(len(self.sources), p=self._weights))]
+            try:
+                if self.data.render_on == "device":
+                    assert isinstance(source, SynthesisedClips)  # DataConfig sees to it
+                    return source.scene(rng, shape), skipped
+                return source.clip(rng, shape), skipped
+            except SourceError as error:
+                if not self.data.skip_bad:
+                    raise
+                last = error
+        raise SourceError(f"{TRIES} bad samples in a row; the last one: {last}")
+
+
+def clip_shape(mixture: Mixture, phase: Phase) -> SynthesisConfig:
+    """Shape and difficulty of a phase's clips."""
+    return SynthesisConfig(
+        phase.height, phase.width, phase.frames, mixture.data.objects, smallest=phase.smallest
+    )

@@ -1,0 +1,197 @@
+"""The stream of training samples: a mixture of sources in which sample i is always the same clip.
+
+Sample i of a phase depends on the run's seed, the stage, the phase and i only. So a run that was interrupted goes on
+with the clips that come next, and any number of workers and processes sees the clips that one would see.
+"""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from multiprocessing import parent_process
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate, get_worker_info
+
+from sam2lite_core.errors import SourceError
+from training.config.stages import Phase
+from training.data.clip import SynthesisConfig, to_tensors
+from training.data.mixture import Mixture, clip_shape
+from training.data.synthesis.compose import render_clip
+from training.data.synthesis.layers import Scene
+from training.data.synthesis.render_batch import render_scenes, scene_tensors, stack_scenes
+from training.data.synthesis.stills import Stills
+from training.seeds import seed_of
+
+TRAINING, VALIDATION, CALIBRATION, NOISE, CAMERA = range(5)
+"""What random numbers are for: part of every key, so that no clip of validation is ever trained on."""
+
+PICTURES = "pictures"
+"""A key that scenes have and clips have not."""
+
+ERROR, SKIPPED = "error", "skipped"
+"""Keys of a batch beside the clip's: why there is none, and how many samples were skipped for it."""
+
+
+class SampleStream(Dataset[dict[str, Any]]):
+    """Samples of one phase by number."""
+
+    def __init__(self, mixture: Mixture, phase: Phase, key: tuple[int, ...]) -> None:
+        """Keep what sample i depends on: `key` holds the run's seed and what tells its parts apart."""
+        self._mixture = mixture
+        self._key = key
+        self._shape = clip_shape(mixture, phase)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Sample `index`: tensors of a clip; or `ERROR` and the message, since workers garble exceptions."""
+        distinct = self._mixture.data.distinct
+        rng = np.random.default_rng([*self._key, index if distinct is None else index % distinct])
+        try:
+            drawn, skipped = self._mixture.draw(rng, self._shape)
+        except SourceError as error:
+            return {ERROR: str(error)}
+        tensors = scene_tensors(drawn) if isinstance(drawn, Scene) else to_tensors(drawn)
+        return {**tensors, SKIPPED: torch.tensor(skipped)}
+
+
+class BatchNumbers:
+    """Sample numbers of successive batches, without end, from some batch on."""
+
+    def __init__(self, batch_size: int, first: int) -> None:
+        """Start at batch number `first`."""
+        self.batch_size = batch_size
+        self.drop_last = True
+        self._first = first
+
+    def __iter__(self) -> Iterator[list[int]]:
+        number = self._first
+        while True:
+            yield list(range(number * self.batch_size, (number + 1) * self.batch_size))
+            number += 1
+
+    def __len__(self) -> int:
+        return 2**40  # loaders want to know; nobody gets there
+
+
+def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
+    """Stack samples; one bad sample makes the batch an error."""
+    for sample in samples:
+        if ERROR in sample:
+            return {ERROR: sample[ERROR]}
+    skipped = torch.stack([sample.pop(SKIPPED) for sample in samples]).sum()
+    # Scenes have as many layers as they happen to have.
+    stacked = stack_scenes(samples) if PICTURES in samples[0] else default_collate(samples)
+    return {**stacked, SKIPPED: skipped}
+
+
+def rendered(batch: dict[str, Tensor], shape: SynthesisConfig, *key: int) -> dict[str, Tensor]:
+    """The clips of a batch: rendered here and now where they are scenes, untouched where they are clips.
+
+    Args:
+        batch: on the device that is to render.
+        shape: of the clips.
+        key: what the camera's effects depend on.
+    """
+    if PICTURES not in batch:
+        return batch
+    with torch.no_grad(), torch.autocast(batch[PICTURES].device.type, enabled=False):
+        return render_scenes(batch, shape, torch.Generator().manual_seed(seed_of(*key, CAMERA)))
+
+
+def _start_worker(_: int) -> None:
+    """A worker ends when the training process says so, not at a signal that the whole process group gets.
+
+    Were it to end at once, the training process would take that for a crash before it could stop in order. PyTorch's
+    loader ends workers whose training process is gone.
+    """
+    cv2.setNumThreads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    training = parent_process()
+    if training is None or training.pid is None or not hasattr(signal, "sigwaitinfo"):
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        return
+    # Only a thread that waits for a signal is told who sent it. Threads that start later have it blocked as well.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=_end_when_told, args=(training.pid,), daemon=True).start()
+
+
+def _end_when_told(training: int) -> None:
+    """Wait for the training process's own SIGTERM, which goes to workers that do not end by themselves."""
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != training:
+        continue
+    os._exit(0)
+
+
+def batches(
+    mixture: Mixture, phase: Phase, key: tuple[int, ...], first: int = 0, *, pin: bool = False
+) -> DataLoader[dict[str, Any]]:
+    """Batches of a phase from number `first` on, prepared ahead by the configured workers.
+
+    Args:
+        mixture: what to draw from.
+        phase: shape of clips and batches.
+        key: see `SampleStream`.
+        first: number of the first batch.
+        pin: put batches where a GPU copies them from without waiting.
+    """
+    data = mixture.data
+    return DataLoader(
+        SampleStream(mixture, phase, key),
+        batch_sampler=BatchNumbers(phase.batch, first),
+        num_workers=data.workers,
+        prefetch_factor=data.prefetch if data.workers else None,
+        collate_fn=collate,
+        pin_memory=pin,
+        worker_init_fn=_start_worker,
+    )
+
+
+def checked(batch: dict[str, Any]) -> tuple[dict[str, Any], int]:
+    """The clip of a batch, and how many samples were skipped for it.
+
+    Raises:
+        SourceError: there is no clip, because a sample was bad.
+    """
+    if ERROR in batch:
+        raise SourceError(batch[ERROR])
+    return {name: value for name, value in batch.items() if name != SKIPPED}, int(batch[SKIPPED])
+
+
+class RenderedClips(IterableDataset[dict[str, Tensor]]):
+    """An endless stream of rendered clips; every worker has a seed of its own."""
+
+    def __init__(self, stills: Stills, config: SynthesisConfig, seed: int) -> None:
+        self.stills = stills
+        self.config = config
+        self.seed = seed
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        cv2.setNumThreads(1)
+        info = get_worker_info()
+        rng = np.random.default_rng([self.seed, info.id if info is not None else 0])
+        while True:
+            yield to_tensors(render_clip(rng, self.stills, self.config))
+
+
+def loader(
+    stills: Stills, config: SynthesisConfig, batch: int, seed: int, workers: int
+) -> DataLoader[dict[str, Tensor]]:
+    """Batches of clips, rendered ahead by `workers` processes (0: in this one)."""
+    return DataLoader(
+        RenderedClips(stills, config, seed),
+        batch_size=batch,
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
+    )
+
+
+def load_stills(root: Path) -> Stills:
+    """All stills under root; see `training.data.synthesis.stills`."""
+    # Workers are forked: OpenCV's thread pool would be copied without its threads, and the first remap would hang.
+    cv2.setNumThreads(1)
+    return Stills(root)

@@ -1,0 +1,1 @@
+"""Synthesise clips from masked stills."""

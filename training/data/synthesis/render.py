@@ -1,0 +1,64 @@
+"""Render a composed scene frame by frame."""
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from sam2lite_core.variants import PATCH
+from training.data.clip import FloatArray, SynthesisConfig, unknown_places
+from training.data.synthesis.layers import Scene, _Layer
+
+
+def _render_frame(
+    layers: list[_Layer], t: int, grid: FloatArray, config: SynthesisConfig,
+    filmed: NDArray[np.uint8] | None = None,
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8], FloatArray]:  # fmt: skip
+    """One frame: picture, numbers of every layer's objects, and the places at patch centres."""
+    height, width = config.height, config.width
+    canvas = np.zeros((height, width, 3), np.uint8) if filmed is None else filmed[t]
+    numbers = np.zeros((height, width), np.uint8)
+    half = PATCH // 2
+    places = unknown_places(t, height // PATCH, width // PATCH)
+    for index, layer in enumerate(layers, start=0 if filmed is None else 1):
+        inverse = layer.inverses[t]
+        bend = cv2.resize(layer.bends[t], (width, height), interpolation=cv2.INTER_CUBIC)
+        source = bend
+        source[..., 0] += grid[..., 0] * inverse[0, 0] + grid[..., 1] * inverse[0, 1] + inverse[0, 2]
+        source[..., 1] += grid[..., 0] * inverse[1, 0] + grid[..., 1] * inverse[1, 1] + inverse[1, 2]
+        shown = cv2.remap(layer.picture, source, None, cv2.INTER_LINEAR, borderMode=layer.border)
+        label = cv2.remap(layer.labels, source, None, cv2.INTER_NEAREST, borderMode=layer.border)
+        if index == 0:
+            canvas, numbers = np.ascontiguousarray(shown[..., :3]), label
+            covered = np.ones(places.shape[:2], bool)
+        else:
+            alpha = shown[..., 3:]
+            if not alpha.any():
+                continue
+            weight = alpha.astype(np.uint16)
+            canvas = ((shown[..., :3] * weight + canvas * (255 - weight)) // 255).astype(np.uint8)
+            numbers = np.where(alpha[..., 0] > 127, label, numbers)
+            covered = alpha[half::PATCH, half::PATCH, 0] > 127
+        centres = source[half::PATCH, half::PATCH] * layer.zoom
+        places[covered] = np.concatenate([np.full((*centres.shape[:2], 1), index, np.float32), centres], -1)[
+            covered
+        ]
+    return canvas, numbers, places
+
+
+def render_scene(
+    scene: Scene, config: SynthesisConfig, filmed: NDArray[np.uint8] | None = None
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8], FloatArray]:
+    """Images, labels and places of all frames, before the camera has its effect; see `Clip`."""
+    table = np.zeros(256, np.uint8)
+    table[scene.followed] = np.arange(1, len(scene.followed) + 1)
+    grid = _grid(config)
+    frames = [_render_frame(scene.layers, t, grid, config, filmed) for t in range(config.frames)]
+    images, numbers, places = (np.stack(part) for part in zip(*frames, strict=True))
+    return images, table[numbers], places
+
+
+def _grid(config: SynthesisConfig) -> FloatArray:
+    """(H, W, 2) float32 pixel coordinates (x, y)."""
+    columns = np.arange(config.width, dtype=np.float32)
+    rows = np.arange(config.height, dtype=np.float32)
+    return np.stack(np.meshgrid(columns, rows), axis=-1)

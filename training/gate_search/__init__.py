@@ -1,0 +1,1 @@
+"""Search for a retention rule, and teach it to the gate."""

@@ -1,0 +1,1 @@
+"""Pseudo-labels for films without masks."""

@@ -1,0 +1,197 @@
+"""Looks for objects in film that nobody labelled: where something moves by itself, with boxes and clicks."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from sam2lite_core.errors import ConfigurationError
+from sam2lite_core.evaluation.prompts import prompts_from_masks
+from sam2lite_core.evaluation.region_boundary import region_similarity
+from sam2lite_core.frame.motion import MotionEstimator
+from sam2lite_core.tracker import Tracker
+from sam2lite_core.types import Prompt
+from training.config.checks import at_least, within
+
+MOVES = 0.006
+"""How far something gets from the first to the last of the frames looked at, that is said to move by itself: a share of
+the frame's width."""
+
+SAME = 0.8
+"""IoU from which on two masks are one and the same."""
+
+LIMBS = 0.03
+"""Gaps in what moves that are closed, as a share of the frame's width: limbs that stand still for a moment."""
+
+Mask = NDArray[np.bool_]
+Images = Sequence[NDArray[np.uint8]]
+
+
+@dataclass(frozen=True)
+class Search:
+    """What is looked for.
+
+    Attributes:
+        rows: of the grid of clicks.
+        columns: of the grid of clicks.
+        smallest: least share of the frame that an object covers.
+        largest: most that it covers.
+        again: least IoU of a mask with the one that its own box asks for.
+        apart: most of an object, or of one that was found before, that both may claim.
+        objects: most that are found.
+
+    Raises:
+        ConfigurationError: a count below 1, a share outside 0..1, or `smallest` not between 0 and `largest`.
+    """
+
+    rows: int = 6
+    columns: int = 10
+    smallest: float = 0.008
+    largest: float = 0.4
+    again: float = 0.8
+    apart: float = 0.2
+    objects: int = 3
+
+    def __post_init__(self) -> None:
+        for name in ("rows", "columns", "objects"):
+            at_least(name, getattr(self, name), 1)
+        for name in ("smallest", "largest", "again", "apart"):
+            within(name, getattr(self, name), 0.0, 1.0)
+        if not 0.0 < self.smallest < self.largest:
+            raise ConfigurationError(
+                f"smallest is {self.smallest} and largest {self.largest}; expected 0 < smallest < largest"
+            )
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A mask that might be an object.
+
+    Attributes:
+        mask: (H, W).
+        beyond: how much further it gets than all else does, shares of the frame's width.
+        again: its IoU with the mask that its own box asks for.
+    """
+
+    mask: Mask
+    beyond: float
+    again: float
+
+
+def own_motion(images: Images) -> NDArray[np.float32]:
+    """What moves by itself in the first of a few frames.
+
+    Args:
+        images: at least two frames (H, W, 3) uint8 RGB of one size.
+
+    Returns:
+        (H, W) float32: how far each pixel gets until the last of them, beyond what the camera's motion explains (the
+        affine map that more of the picture agrees with than with any other); shares of the frame's width.
+    """
+    estimator = MotionEstimator()
+    estimator.update(images[-1])
+    motion = estimator.update(images[0])
+    assert motion is not None  # which it is for frames of one size
+    height, width = images[0].shape[:2]
+    flow = motion.flow * np.array([1.0, height / width], np.float32)
+    rows, columns = flow.shape[:2]
+    y, x = np.mgrid[0:rows, 0:columns].astype(np.float32)
+    places = np.stack([(x + 0.5) / columns, (y + 0.5) / rows * height / width], axis=-1)
+    some = (slice(None, None, 4), slice(None, None, 4))
+    start, end = places[some].reshape(-1, 2), (places + flow)[some].reshape(-1, 2)
+    camera, _ = cv2.estimateAffine2D(start, end, method=cv2.RANSAC, ransacReprojThreshold=MOVES / 2)
+    explained = places @ camera[:, :2].T + camera[:, 2] if camera is not None else places
+    own = np.linalg.norm(places + flow - explained, axis=-1).astype(np.float32)
+    return np.asarray(cv2.resize(own, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
+
+
+def suggest(moves: NDArray[np.float32], search: Search) -> list[Prompt]:
+    """Ask for what moves: a box around each region, and clicks on a grid wherever something moves.
+
+    Args:
+        moves: (H, W) from `own_motion`.
+        search: the sizes of regions, and the grid.
+    """
+    height, width = moves.shape
+    side = max(3, round(LIMBS * width)) | 1
+    moving = cv2.morphologyEx(
+        (moves > MOVES).astype(np.uint8), cv2.MORPH_CLOSE, np.ones((side, side), np.uint8)
+    )
+    _, _, regions, _ = cv2.connectedComponentsWithStats(moving)
+    prompts = [
+        Prompt(object_id=1, box=np.array([x, y, x + w, y + h], np.float32))
+        for x, y, w, h, area in regions[1:]
+        if search.smallest <= area / moves.size <= search.largest
+    ]
+    for row in range(search.rows):
+        for column in range(search.columns):
+            x, y = (column + 0.5) / search.columns * width, (row + 0.5) / search.rows * height
+            if moving[int(y), int(x)]:
+                prompts.append(Prompt(object_id=1, points=np.array([[x, y]], np.float32)))
+    return prompts
+
+
+def choose(candidates: Sequence[Candidate], search: Search) -> list[Mask]:
+    """The objects among the candidates.
+
+    Returns:
+        (H, W) masks that share no pixel, at most `search.objects`; first what is large, in one piece and moves most.
+    """
+    found: list[Mask] = []
+    good = [entry for entry in candidates if entry.beyond > MOVES / 2 and entry.again >= search.again]
+    for entry in sorted(good, key=_rank, reverse=True):
+        if len(found) == search.objects:
+            break
+        if all(_shared(entry.mask, other) <= search.apart for other in found):
+            # The little that two objects both claim is the first one's.
+            rest = entry.mask & ~np.any(found, axis=0) if found else entry.mask
+            if rest.mean() >= search.smallest:
+                found.append(rest)
+    return found
+
+
+def _rank(candidate: Candidate) -> float:
+    """The more, the sooner a candidate is taken."""
+    _, _, pieces, _ = cv2.connectedComponentsWithStats(candidate.mask.astype(np.uint8))
+    # Two objects that one click asks for are in two pieces.
+    whole = float(pieces[1:, cv2.CC_STAT_AREA].max() / candidate.mask.sum())
+    return candidate.beyond * float(np.sqrt(candidate.mask.mean())) * whole
+
+
+def _shared(one: Mask, other: Mask) -> float:
+    """The share of the smaller mask that the other covers."""
+    return float((one & other).sum() / min(one.sum(), other.sum()))
+
+
+def find_objects(tracker: Tracker, images: Images, search: Search) -> list[Mask]:
+    """Look for objects that move by themselves.
+
+    Args:
+        tracker: reads the prompts; forgets what it followed.
+        images: the first few frames (H, W, 3) uint8 RGB of one size; objects are those of the first.
+        search: see there.
+
+    Returns:
+        As `choose` does.
+    """
+    moves = own_motion(images)
+    seen: list[Mask] = []
+    candidates: list[Candidate] = []
+    for prompt in suggest(moves, search):
+        mask = _read(tracker, images[0], prompt)
+        if not search.smallest <= mask.mean() <= search.largest:
+            continue
+        if any(region_similarity(mask, other) >= SAME for other in seen):
+            continue
+        seen.append(mask)
+        (box,) = prompts_from_masks(mask.astype(np.uint8), "box")
+        again = region_similarity(_read(tracker, images[0], box), mask)
+        candidates.append(Candidate(mask, float(moves[mask].mean() - moves[~mask].mean()), again))
+    return choose(candidates, search)
+
+
+def _read(tracker: Tracker, image: NDArray[np.uint8], prompt: Prompt) -> Mask:
+    tracker.reset()
+    return np.asarray(tracker.step(image, [prompt]).label_map == prompt.object_id)

@@ -1,0 +1,252 @@
+"""Masks for films that nobody labelled: what a student finds in them, and finds again on the way back.
+
+Objects that move by themselves (`training.labelling.moving_objects`) are followed to the end of a stretch of film,
+and from their last masks alone back to its start; who comes back to where it began is written down, in MOSE's layout, for
+`training.data` to read. Cycle consistency as a measure of trust: Wang et al., "Learning Correspondence from the
+Cycle-Consistency of Time", CVPR 2019.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from sam2lite_core.errors import ConfigurationError, SourceError
+from sam2lite_core.evaluation.prompts import prompts_from_masks
+from sam2lite_core.evaluation.region_boundary import region_similarity
+from sam2lite_core.files import output_folder, write_json
+from sam2lite_core.media.label_map import write_label_map
+from sam2lite_core.tracker import Tracker
+from sam2lite_core.types import Prompt
+from training.config.checks import at_least, within
+from training.data.pasted import Video, open_videos
+from training.labelling.moving_objects import Images, Mask, Search, find_objects
+
+MARKER = "pseudo_labels.json"
+"""What was labelled and how; lies in every folder that `label_films` filled."""
+
+SPLIT = "train"
+
+AHEAD = 3
+"""Frames of a stretch, from its first on, that are searched for what moves."""
+
+UNSURE_END = 2
+"""Frames at a film's end that are left alone: many a header promises one or two more than there are."""
+
+
+@dataclass(frozen=True)
+class Trust:
+    """What is labelled, and what is believed.
+
+    Attributes:
+        frames: of a stretch of film.
+        stretches: of each film, evenly spread over it; fewer where they would overlap.
+        agreement: least IoU of an object's masks there with those on the way back: in frame 0, and on average over the
+            frames in which either sees it.
+        least: least IoU in any of those frames.
+        seen: least share of the frames in which both see it.
+        search: what is looked for.
+
+    Raises:
+        ConfigurationError: too few frames, no stretch, or a share outside 0..1.
+    """
+
+    frames: int = 24
+    stretches: int = 6
+    agreement: float = 0.75
+    least: float = 0.4
+    seen: float = 0.5
+    search: Search = field(default_factory=Search)
+
+    def __post_init__(self) -> None:
+        at_least("frames", self.frames, AHEAD)
+        at_least("stretches", self.stretches, 1)
+        for name in ("agreement", "least", "seen"):
+            within(name, getattr(self, name), 0.0, 1.0)
+
+
+def follow(tracker: Tracker, images: Images, shown: Mapping[int, Sequence[Prompt]]) -> NDArray[np.uint8]:
+    """Follow objects through a stretch of film.
+
+    Args:
+        tracker: forgets what it followed.
+        images: T frames (H, W, 3) uint8 RGB.
+        shown: masks of objects by the frame that shows them.
+
+    Returns:
+        (T, H, W) uint8 label maps; where a mask is shown, it is the mask.
+    """
+    tracker.reset()
+    out = []
+    for t, image in enumerate(images):
+        prompts = shown.get(t, ())
+        label_map = tracker.step(image, prompts).label_map.astype(np.uint8)
+        for prompt in prompts:
+            label_map[label_map == prompt.object_id] = 0
+            label_map[prompt.mask] = prompt.object_id
+        out.append(label_map)
+    return np.stack(out)
+
+
+def there_and_back(
+    tracker: Tracker, images: Images, masks: Sequence[Mask], smallest: float
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Follow objects through a stretch of film, and from where each was last seen back to its start.
+
+    Args:
+        tracker: forgets what it followed.
+        images: T frames (H, W, 3) uint8 RGB of one size.
+        masks: (H, W) of the objects in the first one; they share no pixel.
+        smallest: share of the frame from which on an object counts as seen.
+
+    Returns:
+        (T, H, W) uint8 label maps on the way there, numbered from 1 on, and those on the way back in the same order of
+        frames.
+    """
+    first = np.zeros(images[0].shape[:2], np.uint8)
+    for number, mask in enumerate(masks, start=1):
+        first[mask] = number
+    there = follow(tracker, images, {0: prompts_from_masks(first)})
+    last = len(images) - 1
+    shown: dict[int, list[Prompt]] = {}
+    for number in range(1, len(masks) + 1):
+        # Who left before the end has to be there on the way back as well, or others take its place.
+        seen = np.flatnonzero((there == number).mean(axis=(1, 2)) >= smallest)
+        when = int(seen[-1]) if len(seen) else 0
+        shown.setdefault(last - when, []).append(Prompt(object_id=number, mask=there[when] == number))
+    return there, follow(tracker, images[::-1], shown)[::-1]
+
+
+def trusted(
+    there: NDArray[np.uint8], back: NDArray[np.uint8], trust: Trust
+) -> tuple[NDArray[np.uint8], list[float]]:
+    """Who came back.
+
+    Args:
+        there: (T, H, W) label maps on the way there.
+        back: those on the way back, same order of frames.
+        trust: how much they have to agree.
+
+    Returns:
+        (T, H, W) uint8 label maps of the objects that can be trusted, numbered from 1 on; and how much the masks of
+        each agree: IoU, mean over the frames in which either way sees it.
+    """
+    kept, agreements = np.zeros_like(there), []
+    for number in np.unique(there[0][there[0] > 0]):
+        one, other = there == number, back == number
+        sees, seen = one.any(axis=(1, 2)), other.any(axis=(1, 2))
+        if not sees[-1] or np.mean(sees & seen) < trust.seen:
+            continue
+        # In the last frame both are the same mask, with which the way back began: that says nothing.
+        pairs = zip(one[:-1], other[:-1], strict=True)
+        same = [region_similarity(a, b) for a, b in pairs if a.any() or b.any()]
+        agreement = float(np.mean(same))
+        if min(agreement, same[0]) >= trust.agreement and min(same) >= trust.least:
+            agreements.append(agreement)
+            kept[one] = len(agreements)
+    return kept, agreements
+
+
+def label_films(
+    root: Path,
+    out: Path,
+    tracker: Tracker,
+    trust: Trust,
+    tell: Callable[[str], None],
+    *,
+    skip_bad: bool = False,
+    overwrite: bool = False,
+    labelled_by: Mapping[str, object] | None = None,
+) -> int:
+    """Label what can be trusted of all films of a folder.
+
+    Args:
+        root: folder of video files, or of folders of images.
+        out: folder to make, MOSE's layout: `train/JPEGImages/FILM-FRAME/*.jpg` and `train/Annotations/...`.
+        tracker: labels; the larger its student and its scale, the better.
+        trust: what is believed.
+        tell: is told a line per stretch.
+        skip_bad: leave out a stretch that cannot be read, rather than stop.
+        overwrite: replace an earlier result.
+        labelled_by: what is to be said of the tracker in `MARKER`.
+
+    Returns:
+        Objects that were labelled.
+
+    Raises:
+        ConfigurationError: more objects are looked for than the tracker can follow.
+        SourceError: a film cannot be read, `out` cannot be written, or no object came back in any film.
+    """
+    if trust.search.objects > tracker.max_objects:
+        raise ConfigurationError(
+            f"objects is {trust.search.objects}; the model follows {tracker.max_objects}"
+        )
+    stretches = [(video, start) for video in open_videos(root) for start in starts(video.length, trust)]
+    agreement: dict[str, list[float]] = {}
+    with output_folder(out, marker=MARKER, overwrite=overwrite) as folder:
+        for video, start in stretches:
+            name = f"{video.path.name}-{start:05d}"
+            try:
+                images = read_stretch(video, start, trust.frames)
+            except SourceError as error:
+                if not skip_bad:
+                    raise
+                tell(f"{name}: left out: {error}")
+                continue
+            masks = find_objects(tracker, images[:AHEAD], trust.search)
+            agreements: list[float] = []
+            if masks:
+                labels, agreements = trusted(
+                    *there_and_back(tracker, images, masks, trust.search.smallest), trust
+                )
+            tell(f"{name}: {len(masks)} found, {len(agreements)} came back")
+            if agreements:
+                _write(folder / SPLIT, name, images, labels)
+                agreement[name] = [round(value, 3) for value in agreements]
+        if not agreement:
+            raise SourceError(
+                f"{root}: no object of any film came back to where it began; nothing is written"
+            )
+        document = {"labelled_by": dict(labelled_by or {}), "trust": asdict(trust), "agreement": agreement}
+        write_json(folder / MARKER, document)
+    return sum(map(len, agreement.values()))
+
+
+def starts(length: int, trust: Trust) -> list[int]:
+    """First frames of the stretches of a film of `length` frames."""
+    room = max(0, length - UNSURE_END - trust.frames)
+    count = max(1, min(trust.stretches, (length - UNSURE_END) // trust.frames))
+    return [round(i * room / max(1, count - 1)) for i in range(count)]
+
+
+def read_stretch(video: Video, start: int, frames: int) -> list[NDArray[np.uint8]]:
+    """A stretch of film, (H, W, 3) uint8 RGB; shorter where the film is.
+
+    Raises:
+        SourceError: it cannot be read, is too short to look for motion in, or its frames differ in size.
+    """
+    end = min(start + frames, max(AHEAD, video.length - UNSURE_END))
+    if end > video.length:
+        raise SourceError(
+            f"{video.path}: {video.length} frames; at least {AHEAD} are needed to see what moves"
+        )
+    images = video.read(list(range(start, end)))
+    for number, image in enumerate(images, start=start):
+        if image.shape != images[0].shape:
+            sizes = " to ".join(f"{entry.shape[1]}x{entry.shape[0]}" for entry in (images[0], image))
+            raise SourceError(f"{video.path}: frame size changes from {sizes} at frame {number}")
+    return images
+
+
+def _write(folder: Path, name: str, images: Images, labels: NDArray[np.uint8]) -> None:
+    for kind in ("JPEGImages", "Annotations"):
+        (folder / kind / name).mkdir(parents=True)
+    for t, (image, label_map) in enumerate(zip(images, labels, strict=True)):
+        path = folder / "JPEGImages" / name / f"{t:05d}.jpg"
+        # A full disk is a False here.
+        if not cv2.imwrite(str(path), cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 95]):
+            raise SourceError(f"{path}: cannot be written")
+        write_label_map(folder / "Annotations" / name / f"{t:05d}.png", label_map, indexed=True)

@@ -1,0 +1,1 @@
+"""Trainer, optimizer, learning rate, log and progress."""

@@ -1,0 +1,75 @@
+"""What the optimiser sees: the student with its loss as one module, its parameter groups, and its moving average."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sam2lite_core.errors import ConfigurationError
+from sam2lite_core.model.student import Student
+from training.objective.module import ClipLoss
+
+
+def freeze(student: Student, names: tuple[str, ...]) -> list[nn.Module]:
+    """Take parts of a student out of training.
+
+    Args:
+        student: its parameters are changed.
+        names: of its parts and theirs, as `key` or `encoder.trunk`.
+
+    Returns:
+        The parts, which are to be kept in evaluation mode as well.
+
+    Raises:
+        ConfigurationError: it has no such part.
+    """
+    parts = {name: part for name, part in student.named_modules() if name}
+    for name in names:
+        if name not in parts:
+            largest = ", ".join(known for known, _ in student.named_children())
+            raise ConfigurationError(f"frozen names {name!r}; a student's parts are {largest}, and theirs")
+        parts[name].requires_grad_(False)
+    return [parts[name] for name in names]
+
+
+def parameter_groups(model: nn.Module, decay: float) -> list[dict[str, Any]]:
+    """Weight decay for matrices and kernels only."""
+    matrices = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
+    others = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
+    return [{"params": matrices, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}]
+
+
+def clip_gradients(model: ClipLoss, largest: float) -> tuple[Tensor, Tensor]:
+    """Clip the gate's gradients and all others, each to a norm of `largest`; returns both norms before that.
+
+    The gate's, estimated from what it dropped, are tens of times the others: clipped together, they would leave
+    nothing of those.
+    """
+    gate = list(model.student.gate.parameters())
+    # In a fixed order: sums of floats depend on it, and runs are to be repeatable.
+    mine = {id(parameter) for parameter in gate}
+    rest = [parameter for parameter in model.parameters() if id(parameter) not in mine]
+    return nn.utils.clip_grad_norm_(rest, largest), nn.utils.clip_grad_norm_(gate, largest)
+
+
+class Average:
+    """Exponential moving average of parameters and buffers; what gets validated and exported."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.state = {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Take over the values of a checkpoint."""
+        for name, value in state.items():
+            self.state[name].copy_(value)
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        """Fold the model in; early steps weigh more, so that the start is forgotten."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        for name, value in model.state_dict().items():
+            if value.is_floating_point():
+                self.state[name].lerp_(value.detach().to(self.state[name].dtype), 1.0 - decay)
+            else:
+                self.state[name].copy_(value)

@@ -1,0 +1,74 @@
+"""Where a run stands: what a checkpoint must say so that the next step is the one that would have come anyway."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from training.config.stages import StageConfig
+
+
+@dataclass
+class Position:
+    """Progress of a run.
+
+    Attributes:
+        stage: its number, 1..3.
+        step: optimiser steps done in the stage.
+        total_step: optimiser steps done in all stages.
+        spent: seconds spent in the stage, interruptions left out.
+        phase: number within the stage, over all rounds.
+        next_batch: number of the phase's next batch, over all processes.
+        clips: clips trained on.
+        skipped: bad samples left out.
+        best: lowest validation loss of the stage so far; None before the first.
+    """
+
+    stage: int
+    step: int = 0
+    total_step: int = 0
+    spent: float = 0.0
+    phase: int = 0
+    next_batch: int = 0
+    clips: int = 0
+    skipped: int = 0
+    best: float | None = None
+
+    def state(self) -> dict[str, Any]:
+        """Plain values by name."""
+        return asdict(self)
+
+    def progress(self, stage: StageConfig, total: int | None) -> float:
+        """Share of the stage that is done, 0..1. total: its steps, None where the clock ends it."""
+        if total is not None:
+            return min(1.0, self.step / total)
+        assert stage.minutes is not None  # StageConfig sees to it
+        return min(1.0, self.spent / (60.0 * stage.minutes))
+
+
+def phase_at(stage: StageConfig, progress: float) -> int:
+    """Number of the phase that a share of the stage falls into, counted over all rounds."""
+    done = min(stage.rounds - 1, int(progress * stage.rounds))
+    within = progress * stage.rounds - done
+    for index, phase in enumerate(stage.phases):
+        if within < phase.until:
+            return done * len(stage.phases) + index
+    return stage.rounds * len(stage.phases) - 1
+
+
+def stage_steps(stage: StageConfig, clips_per_epoch: int, batches_per_step: int) -> int | None:
+    """Optimiser steps of a stage; None where the clock ends it.
+
+    Args:
+        stage: whose length is wanted.
+        clips_per_epoch: what an epoch is.
+        batches_per_step: batches of all processes and accumulations together.
+    """
+    if stage.steps is not None:
+        return stage.steps
+    if stage.epochs is None:
+        return None
+    # Phases may have batches of their own: each phase takes its share of the steps.
+    start, per_clip = 0.0, 0.0
+    for phase in stage.phases:
+        per_clip += (phase.until - start) * phase.batch * batches_per_step
+        start = phase.until
+    return max(1, round(stage.epochs * clips_per_epoch / per_clip))

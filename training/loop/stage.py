@@ -1,0 +1,318 @@
+"""One stage of a training: the student, its optimiser and its data, and what a step does with them."""
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from sam2lite_core.model.student import Student
+from training.config.objective import UnrollConfig
+from training.config.run import RunConfig
+from training.config.stages import Phase, StageConfig
+from training.data.mixture import Mixture, clip_shape
+from training.data.stream import CALIBRATION, NOISE, TRAINING, VALIDATION, batches, checked, collate, rendered
+from training.loop.build import build_student, open_image_teacher, open_teacher, phase_unroll
+from training.loop.device_rate import count_operations
+from training.loop.learning_rate import learning_rate
+from training.loop.log import Throughput
+from training.loop.optimizer import Average, clip_gradients, freeze, parameter_groups
+from training.loop.progress import Position, phase_at
+from training.objective.module import ClipLoss
+from training.seeds import seed_of
+from training.teachers.cache import cached_batches
+from training.teachers.image_features import ImageTeacher, fit
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a step did.
+
+    Attributes:
+        row: numbers for the log.
+        clips: that all processes trained on.
+        bad_batch: this process's part of the batch that went wrong; nothing was learned from it.
+        wrong: what went wrong.
+    """
+
+    row: dict[str, float]
+    clips: int
+    bad_batch: dict[str, Any] | None = None
+    wrong: str = ""
+
+
+class StageTraining:
+    """Everything that lives as long as a stage."""
+
+    def __init__(
+        self, config: RunConfig, stage: StageConfig, accelerator: Accelerator, mixture: Mixture,
+        start: Path | None, state: dict[str, Any] | None,
+    ) -> None:  # fmt: skip
+        """Build or restore.
+
+        Args:
+            config: the run.
+            stage: this part of it.
+            accelerator: places tensors and joins processes.
+            mixture: where clips come from.
+            start: checkpoint whose averaged weights to start from.
+            state: what `state` returned, to go on from; then `start` does not count.
+
+        Raises:
+            ModelFileError: `start` does not fit the variant.
+            TeacherError: the teacher cannot be opened.
+        """
+        self.config, self.stage, self.accelerator, self.mixture = config, stage, accelerator, mixture
+        student = build_student(config, stage, start if state is None else None, restored=state is not None)
+        self._frozen = freeze(student, stage.frozen)
+        teacher, projection = open_teacher(config, student, accelerator.device)
+        images, image_projection = open_image_teacher(config, student, accelerator.device)
+        # Matrices and images lie channels last: convolutions on a CPU take half the time.
+        # torch annotates no overload of Module.to that takes a memory format alone.
+        student = student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # no such overload
+        self.loss = ClipLoss(student, teacher, projection, images, image_projection)
+        self.loss.to(accelerator.device)
+        if stage.int8 and state is None:
+            self._calibrate()
+        if images is not None and state is None:
+            self._fit_projection(images)
+        self.average = Average(student, config.optimizer.average)
+        optimizer = torch.optim.AdamW(
+            parameter_groups(self.loss, config.optimizer.decay), lr=stage.rate, betas=config.optimizer.betas
+        )
+        if state is not None:
+            self._restore(state)
+        self._model, self._optimizer = accelerator.prepare(self.loss, optimizer)
+        if state is not None:
+            self._optimizer.load_state_dict(state["optimizer"])
+            torch.set_rng_state(state["random"])
+        self._batches: Iterator[dict[str, Any]] | None = None
+        self._opened: int | None = None
+        self._operations: int | None = None
+
+    @property
+    def student(self) -> Student:
+        """The student that is trained."""
+        return self.loss.student
+
+    def step(
+        self, position: Position, total: int | None, stop: bool, throughput: Throughput
+    ) -> Outcome | None:
+        """One optimiser step.
+
+        Args:
+            position: moved on.
+            total: steps of the stage, None where the clock ends it.
+            stop: whether this process wants to end the run.
+            throughput: told of the time spent waiting for data.
+
+        Returns:
+            None when any process wants to end the run: then nothing happened.
+        """
+        if self.agree(stop):
+            return None
+        progress = position.progress(self.stage, total)
+        self._enter_phase(position, phase_at(self.stage, progress))
+        rate = learning_rate(self.stage, progress, position.step)
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        self._model.train()
+        for part in self._frozen:
+            part.eval()  # batch statistics are weights too
+        rows: list[dict[str, float]] = []
+        for _ in range(self.config.accumulate):
+            with throughput.waiting():
+                clip, skipped = self._next_batch(position)
+            with self.accelerator.accumulate(self._model):
+                row = self._learn(clip, skipped, progress, position, throughput)
+            if isinstance(row, str):
+                return Outcome({}, 0, clip, row)
+            rows.append(row)
+            position.skipped += int(row.pop("skipped"))
+            position.clips += len(clip["count"]) * self.accelerator.num_processes
+            position.next_batch += self.accelerator.num_processes
+        self.average.update(self.student, position.step)
+        position.step, position.total_step = position.step + 1, position.total_step + 1
+        clips = self.config.accumulate * len(clip["count"]) * self.accelerator.num_processes
+        return Outcome({**_means(rows), "rate": rate}, clips)
+
+    def agree(self, flag: bool) -> bool:
+        """Whether the flag is up on any process."""
+        return self.largest(float(flag)) > 0.0
+
+    def largest(self, value: float) -> float:
+        """The largest of all processes' values."""
+        values = torch.tensor([value], dtype=torch.float32, device=self.accelerator.device)
+        return float(self.accelerator.gather(values).max())
+
+    @torch.no_grad()
+    def validate(self) -> float | None:
+        """Mean loss of the averaged weights on clips that are never trained on; None where none are wanted.
+
+        What a teacher says does not count: it shows where to look, and here it counts how well the student tracks.
+        """
+        wanted = self.config.checkpoints.validation_batches
+        if not wanted:
+            return None
+        student = copy.deepcopy(self.student)
+        student.load_state_dict(self.average.state)
+        model = ClipLoss(student.eval())
+        phase = self.stage.phases[-1]
+        losses = []
+        for clip, generator in self._held_out(VALIDATION, phase, wanted):
+            with self.accelerator.autocast():
+                loss, _ = model(clip, self._unroll(phase), 1.0, generator)
+            losses.append(float(loss))
+        return sum(losses) / len(losses)
+
+    def state(self, position: Position) -> dict[str, Any]:
+        """Everything that `__init__` needs to go on; `average` is what gets exported."""
+        scaler = self.accelerator.scaler
+        return {
+            "variant": self.config.variant,
+            "int8": self.stage.int8,
+            "student": self.student.state_dict(),
+            "average": dict(self.average.state),
+            **{name: None if part is None else part.state_dict() for name, part in self._projections()},
+            "optimizer": self._optimizer.state_dict(),
+            "scaler": None if scaler is None else scaler.state_dict(),
+            "random": torch.get_rng_state(),
+            "position": position.state(),
+        }
+
+    def close(self) -> None:
+        """Let workers and prepared parts go, before another stage builds its own."""
+        self._batches = None
+        self.accelerator.free_memory()
+
+    @torch.no_grad()
+    def _calibrate(self) -> None:
+        """Let the layers that simulate INT8 see what they will have to hold; every process sees the same."""
+        from training.students.quantization import calibrating
+
+        phase, count = self.stage.phases[0], self.stage.calibration_batches
+        with calibrating(self.student), self.accelerator.autocast():
+            for clip, generator in self._held_out(CALIBRATION, phase, count):
+                self.loss(clip, self._unroll(phase), 1.0, generator)
+
+    def _fit_projection(self, teacher: ImageTeacher) -> None:
+        """Begin with what the encoder knows of the teacher's features; every process sees the same."""
+        self.student.eval()
+        phase, count = self.stage.phases[0], self.stage.calibration_batches
+        with self.accelerator.autocast():
+            seen = (
+                clip["images"].flatten(0, 1).permute(0, 3, 1, 2).float()
+                for clip, _ in self._held_out(CALIBRATION, phase, count)
+            )
+            fit(self.loss.image_projection, self.student, teacher, seen)
+
+    def _held_out(
+        self, purpose: int, phase: Phase, count: int
+    ) -> Iterator[tuple[dict[str, Tensor], torch.Generator]]:
+        """Batches that are never trained on, always the same ones, each with its random numbers."""
+        key = (self.config.seed, purpose)
+        stream = batches(self.mixture, phase, key).dataset
+        for number in range(count):
+            clip, _ = checked(collate([stream[number * phase.batch + index] for index in range(phase.batch)]))
+            moved = {name: value.to(self.accelerator.device) for name, value in clip.items()}
+            moved = rendered(moved, clip_shape(self.mixture, phase), *key, number)
+            yield moved, torch.Generator().manual_seed(seed_of(*key, NOISE, number))
+
+    # ---- parts of a step --------------------------------------------------------------------------------------------
+
+    def _learn(
+        self, clip: dict[str, Any], skipped: int, progress: float, position: Position, throughput: Throughput
+    ) -> dict[str, float] | str:
+        """Forward and backward of one batch, and the optimiser where enough batches came together.
+
+        Returns:
+            Its numbers; or what went wrong, such as a loss or gradient that is not finite on any process.
+        """
+        number = position.next_batch + self.accelerator.process_index
+        key = (self.config.seed, TRAINING, position.stage, position.phase, NOISE, number)
+        unroll = self._unroll(self.stage.phase(position.phase))
+
+        def forward() -> tuple[Tensor, dict[str, float]]:
+            generator = torch.Generator().manual_seed(seed_of(*key))
+            loss, parts = self._model(clip, unroll, progress, generator)
+            return loss, parts
+
+        if self._operations is None:
+            self._operations = self._count(forward)
+        throughput.operations += self._operations
+        try:
+            loss, parts = forward()
+        except RuntimeError as error:
+            # Some operations refuse a NaN before it reaches the loss.
+            return str(error)
+        told = torch.stack([loss.detach().float(), torch.tensor(float(skipped), device=loss.device)])
+        told = self.accelerator.gather(told.unsqueeze(0))
+        if not torch.isfinite(told).all():
+            return f"the loss is {float(told[:, 0].sum())}"
+        self.accelerator.backward(loss)
+        row = {"loss": float(told[:, 0].mean()), "skipped": float(told[:, 1].sum()), **parts}
+        if self.accelerator.sync_gradients:
+            self.accelerator.unscale_gradients()
+            norm, gate_norm = clip_gradients(self.loss, self.config.optimizer.clip)
+            # A scaler expects this now and then, and leaves such a step out.
+            if self.accelerator.scaler is None and not torch.isfinite(norm + gate_norm):
+                return f"the gradient's norm is {float(norm + gate_norm)}"
+            row |= {"norm": float(norm), "gate_norm": float(gate_norm)}
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        return row
+
+    def _count(self, forward: Any) -> int:
+        """Operations of a batch on this process, backward included; counted where there is a card to compare with."""
+        if self.accelerator.device.type == "cpu":
+            return 0
+        # A backward pass takes twice what the forward pass takes: one product for each factor's gradient.
+        return 3 * count_operations(forward)
+
+    def _next_batch(self, position: Position) -> tuple[dict[str, Any], int]:
+        assert self._batches is not None, "a phase is entered first"
+        batch, skipped = checked(next(self._batches))
+        shape = clip_shape(self.mixture, self.stage.phase(position.phase))
+        number = position.next_batch + self.accelerator.process_index
+        return rendered(batch, shape, self.config.seed, position.stage, position.phase, number), skipped
+
+    def _enter_phase(self, position: Position, phase: int) -> None:
+        """Open the data of a phase where it is not open yet."""
+        if phase != position.phase:
+            position.phase, position.next_batch = phase, 0
+        if self._opened == phase:
+            return
+        self._opened, self._operations = phase, None
+        if self.config.teacher.cache is not None:
+            loader = cached_batches(self.config.teacher.cache, position.stage, phase, position.next_batch)
+        else:
+            key = (self.config.seed, TRAINING, position.stage, phase)
+            pin = self.accelerator.device.type == "cuda"
+            loader = batches(self.mixture, self.stage.phase(phase), key, position.next_batch, pin=pin)
+        self._batches = iter(self.accelerator.prepare_data_loader(loader))
+
+    def _unroll(self, phase: Phase) -> UnrollConfig:
+        return phase_unroll(self.config, self.stage, phase)
+
+    def _projections(self) -> list[tuple[str, nn.Module | None]]:
+        return [("projection", self.loss.projection), ("image_projection", self.loss.image_projection)]
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        self.student.load_state_dict(state["student"])
+        self.average.load(state["average"])
+        for name, part in self._projections():
+            if part is not None and state.get(name) is not None:
+                part.load_state_dict(state[name])
+        if self.accelerator.scaler is not None and state["scaler"] is not None:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+
+
+def _means(rows: list[dict[str, float]]) -> dict[str, float]:
+    """The mean of every number over the rows that have it."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    found = {name: [row[name] for row in rows if name in row] for name in names}
+    return {name: sum(values) / len(values) for name, values in found.items()}

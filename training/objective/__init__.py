@@ -1,0 +1,1 @@
+"""Unroll clips through the student and compute the losses."""

@@ -1,0 +1,128 @@
+"""Ways to decide which memory tokens are kept in training (design section 4, "differentiable top-B")."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sam2lite_core.errors import ConfigurationError
+from sam2lite_core.model import bank as memory
+from sam2lite_core.model import retention
+from sam2lite_core.model.bank import Bank
+from sam2lite_core.model.student import Student
+
+LEARNED = ("straight_through", "log_probability", "softmax")
+"""What the gate learns by: straight-through top-B with logistic noise; the same with log p in the attention logits;
+the paper's softmax over tokens with Gumbel noise (equation 9)."""
+
+FIXED = ("fifo", "random", "unbounded")
+"""Rules to compare with: the newest tokens; tokens at random; all tokens, whatever the budget."""
+
+SELECTIONS = (*LEARNED, *FIXED)
+
+
+class Ranking(NamedTuple):
+    """What a decision on S tokens rests on.
+
+    Attributes:
+        score: (N, S) the B best are kept.
+        worthy: (N, S) bool, tokens that may be kept even when there is room.
+        probability: (N, S) keep probability with a gradient to the gate; None for a fixed rule.
+        plain: (N, S) gate scores without noise; None for a fixed rule.
+    """
+
+    score: Tensor
+    worthy: Tensor
+    probability: Tensor | None
+    plain: Tensor | None
+
+
+def check(selection: str) -> str:
+    """Return the name of a selection.
+
+    Raises:
+        ConfigurationError: there is none of that name.
+    """
+    if selection not in SELECTIONS:
+        raise ConfigurationError(f"unknown selection {selection!r}; choose one of {', '.join(SELECTIONS)}")
+    return selection
+
+
+def _uniform(bank: Bank, generator: torch.Generator) -> Tensor:
+    # Drawn on the CPU, so that a run is the same on every device.
+    return torch.rand(bank.key.shape[:2], generator=generator).clamp(1e-6, 1.0 - 1e-6).to(bank.key.device)
+
+
+class Chance(NamedTuple):
+    """A rule drawn by chance, so that the student learns to read whatever a policy leaves it.
+
+    Attributes:
+        age: score that a token loses with each frame; large ones keep the newest frame.
+        objects: odds, as a logarithm, by which patches of objects are preferred.
+        offset: (N, 1) by which the tokens' draws are shifted.
+    """
+
+    age: float
+    objects: float
+    offset: Tensor
+
+    @classmethod
+    def drawn(cls, batch: int, generator: torch.Generator) -> "Chance":
+        """Draw one: half of them keep the newest tokens, as the fixed policies do."""
+        ages, objects = (8.0, 8.0, 0.5, 0.0), (0.0, 0.0, 2.0)
+        pick = torch.rand(2, generator=generator)
+        return cls(
+            ages[int(pick[0] * len(ages))],
+            objects[int(pick[1] * len(objects))],
+            torch.rand(batch, 1, generator=generator),
+        )
+
+
+def _spread(bank: Bank, offset: Tensor) -> Tensor:
+    """The logistic noise that the robot's bank adds, see `memory.draw`, shifted so that no cell is always favoured."""
+    shifted = torch.remainder(bank.column("draw").detach() + offset.to(bank.key.device), 1.0)
+    return torch.logit(retention.inside(shifted))
+
+
+def by_chance(bank: Bank, chance: Chance) -> Ranking:
+    """Chance decides."""
+    score = _spread(bank, chance.offset) - chance.age * bank.column("age")
+    score = score + chance.objects * bank.identity.amax(-1).detach()
+    return Ranking(score, torch.ones_like(score, dtype=torch.bool), None, None)
+
+
+def by_rule(bank: Bank, frame: Tensor, selection: str) -> Ranking:
+    """The robot's own fixed policies. frame: (N,) index of the current frame."""
+    policy = "fifo" if selection == "unbounded" else selection
+    one_hot = torch.zeros(len(frame), len(memory.POLICIES), device=frame.device)
+    one_hot[:, memory.POLICIES.index(policy)] = 1.0
+    nothing = torch.zeros_like(bank.column("age"))
+    score = retention.policy_scores(bank, nothing, frame, one_hot, nothing)
+    return Ranking(score, torch.ones_like(score, dtype=torch.bool), None, None)
+
+
+def by_gate(
+    student: Student, bank: Bank, alive: Tensor, temperature: float, generator: torch.Generator, selection: str,
+    offset: Tensor,
+) -> Ranking:  # fmt: skip
+    """The gate decides.
+
+    Args:
+        student: whose gate.
+        bank: S tokens; the gate judges them, it does not reshape them.
+        alive: (N, S) bool, tokens to choose among; the softmax runs over these.
+        temperature: of the relaxation; small values make keep probabilities sharp.
+        generator: source of the softmax's noise.
+        selection: one of `LEARNED`.
+        offset: (N, 1) by which the tokens' draws are shifted; they are the noise of the others.
+    """
+    detached = Bank(*(tensor.detach() for tensor in bank))
+    plain = student.gate_scores(detached).float()
+    if selection == "softmax":
+        uniform = _uniform(bank, generator)
+        noisy = plain - torch.log(-torch.log(uniform))
+        masked = torch.where(alive, noisy / temperature, torch.full_like(noisy, memory.REJECTED))
+        # A softmax sums to 1 over all tokens: it ranks them, and says of none that it is not worth its place.
+        return Ranking(noisy, torch.ones_like(alive), torch.softmax(masked, dim=1), plain)
+    noisy = plain + _spread(bank, offset)
+    return Ranking(noisy, noisy > 0.0, torch.sigmoid(noisy / temperature), plain)

@@ -1,0 +1,1 @@
+"""Load, transplant, quantise, export and evaluate students."""
