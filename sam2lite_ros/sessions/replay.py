@@ -1,8 +1,8 @@
 """Plays a bag to the tracker over DDS for `sam2lite eval bag`, which starts this as a process of its own.
 
 `python -m sam2lite_ros.sessions.replay FOLDER` reads FOLDER/request.json, the parameters of both nodes, and leaves in
-FOLDER what was seen: `masks/STAMP.png`, `frames.jsonl` (what the player sent), `statuses.jsonl` (what the tracker said of
-each frame) and `TrackerStatus.msg`, the definition that goes with it.
+FOLDER what was seen: `masks/STAMP.png`, `frames.jsonl` (what the player sent), `statuses.jsonl` (what the tracker
+said of each frame) and `TrackerStatus.msg`, the definition that goes with it.
 """
 
 import json

@@ -1,8 +1,9 @@
 """Runs the tracker on the player's frames for `sam2lite bench node`, which starts this as a process of its own.
 
 `python -m sam2lite_ros.sessions.soak FOLDER` reads FOLDER/request.json, the parameters of both nodes and how often to
-look at the tracker's process, and leaves in FOLDER: `frames.jsonl` (what the player sent), `statuses.jsonl` (what the tracker
-said of each frame), `samples.jsonl` (its memory, threads, open files over time) and `seen.json` (its last counters).
+look at the tracker's process, and leaves in FOLDER: `frames.jsonl` (what the player sent), `statuses.jsonl` (what the
+tracker said of each frame), `samples.jsonl` (its memory, threads, open files over time) and `seen.json` (its last
+counters).
 """
 
 import json

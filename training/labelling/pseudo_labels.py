@@ -1,8 +1,8 @@
 """Masks for films that nobody labelled: what a student finds in them, and finds again on the way back.
 
 Objects that move by themselves (`training.labelling.moving_objects`) are followed to the end of a stretch of film,
-and from their last masks alone back to its start; who comes back to where it began is written down, in MOSE's layout, for
-`training.data` to read. Cycle consistency as a measure of trust: Wang et al., "Learning Correspondence from the
+and from their last masks alone back to its start; who comes back to where it began is written down, in MOSE's layout,
+for `training.data` to read. Cycle consistency as a measure of trust: Wang et al., "Learning Correspondence from the
 Cycle-Consistency of Time", CVPR 2019.
 """
 

@@ -1,8 +1,8 @@
 """Scenes rendered as batched torch operations, on whatever device their tensors are: a GPU need not wait for workers.
 
 Workers compose scenes (`training.data.synthesis.compose.compose_scene`), which is cheap; layers are sampled, blended
-and filmed here. It is what `render_clip` does, up to rounding, with two differences: frames are not JPEG-coded, and the flow is
-the true one with noise, since DIS runs on CPUs only.
+and filmed here. It is what `render_clip` does, up to rounding, with two differences: frames are not JPEG-coded, and
+the flow is the true one with noise, since DIS runs on CPUs only.
 """
 
 import numpy as np
