@@ -1,1 +1,1 @@
-"""Where datasets keep their frames and masks, one module a layout, all behind `base.Dataset`."""
+"""Datasets of labelled videos, one module a layout, for training and evaluation, all behind `base.Dataset`."""

@@ -1,6 +1,6 @@
-"""What an evaluation needs of a dataset, and what all layouts of folders share."""
+"""Describe videos with known objects, and read those that lie in folders of frames and masks."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,18 +13,16 @@ from sam2lite_core.media.pictures import list_images, read_image
 from sam2lite_core.media.source import NOMINAL_FPS
 from sam2lite_core.types import Frame
 
-MaskReader = Callable[[Path], LabelMap]
-
 
 class VideoSequence(Protocol):
-    """One video with what is known of its objects."""
+    """One video with its annotations."""
 
     @property
     def name(self) -> str:
         """The sequence's name."""
 
     def shown(self) -> Mapping[int, LabelMap]:
-        """Label maps of the objects that appear, by index of the frame that shows them first.
+        """Return label maps of the objects that appear, by index of the frame that shows them first.
 
         A label map holds the ids that are new on its frame and nothing else.
 
@@ -33,21 +31,21 @@ class VideoSequence(Protocol):
         """
 
     def frames(self) -> Iterator[Frame]:
-        """The frames in order.
+        """Yield the frames in order.
 
         Raises:
-            SourceError: while iterating, a file cannot be read.
+            SourceError: a file cannot be read.
         """
 
     def truth(self, frame: Frame) -> LabelMap | None:
-        """The true label map of a frame; None where nobody annotated it.
+        """Return the true label map of a frame; None where nobody annotated it.
 
         Raises:
             SourceError: the file cannot be read, or has another size than the frame.
         """
 
     def mask_file(self, frame: Frame) -> str | None:
-        """Where the dataset's server wants this frame's mask, relative to the submission; None where it wants none."""
+        """Return the path of this frame's mask within a submission; None where the server wants none."""
 
 
 class Dataset(Protocol):
@@ -59,10 +57,10 @@ class Dataset(Protocol):
 
     @property
     def title(self) -> str:
-        """What tables call it."""
+        """The name in tables."""
 
     def names(self) -> list[str]:
-        """Names of the sequences to evaluate.
+        """List the sequences to evaluate.
 
         Raises:
             SourceError: the folder is not in this layout, or holds no sequence.
@@ -76,7 +74,22 @@ class Dataset(Protocol):
         """
 
     def describe(self) -> dict[str, Any]:
-        """What a result says of its data: plain strings and numbers."""
+        """Describe the data in plain strings and numbers."""
+
+
+@dataclass(frozen=True)
+class LabelledVideo:
+    """The annotated frames of a video, in order.
+
+    Attributes:
+        name: of its folder.
+        images: one file per frame.
+        masks: the label map of each.
+    """
+
+    name: str
+    images: tuple[Path, ...]
+    masks: tuple[Path, ...]
 
 
 @dataclass(frozen=True)
@@ -90,14 +103,14 @@ class FolderSequence:
         read: reads one of them.
         late: objects may appear after the first frame.
         scored: the masks are the truth of their frames; False where they only show what appears.
-        pattern: where the server wants a mask, with {sequence} and {frame}.
+        pattern: path of a mask in a submission, with {sequence} and {frame}.
         wanted: names of the frames that the server scores; None for all.
     """
 
     name: str
     images: tuple[Path, ...]
     masks: Mapping[str, Path]
-    read: MaskReader = read_label_map
+    read: Callable[[Path], LabelMap] = read_label_map
     late: bool = False
     scored: bool = True
     pattern: str = "{sequence}/{frame}.png"
@@ -133,9 +146,8 @@ class FolderSequence:
             return None
         label_map, (height, width) = self.read(path), frame.image.shape[:2]
         if label_map.shape != (height, width):
-            raise SourceError(
-                f"{path}: mask is {label_map.shape[1]}x{label_map.shape[0]}, its frame {width}x{height}"
-            )
+            rows, columns = label_map.shape
+            raise SourceError(f"{path}: mask is {columns}x{rows}, its frame {width}x{height}")
         return label_map if self.scored else None
 
     def mask_file(self, frame: Frame) -> str | None:
@@ -145,20 +157,113 @@ class FolderSequence:
         return self.pattern.format(sequence=self.name, frame=frame.name)
 
 
-def find_folder(root: Path, *candidates: str, hint: str) -> Path:
-    """The first of the candidate folders below `root` that exists.
+class FolderDataset:
+    """A `Dataset` with a folder of frames and a folder of masks for each video; subclasses say where.
+
+    Evaluation opens whole sequences, training takes the labelled frames of each.
+
+    Attributes:
+        root: the dataset's folder.
+        sequences: names; None for all.
+        complete: every frame has its mask.
+        late: objects may appear after the first frame.
+        hint: ends the message where a folder is missing.
+    """
+
+    root: Path
+    sequences: tuple[str, ...] | None
+    key = title = ""
+    complete = False
+    late = True
+    hint = "give the folder of one split, which holds JPEGImages and Annotations"
+
+    def image_folders(self) -> tuple[str, ...]:
+        """Return the places of the frames below the root; the first that exists counts."""
+        return ("JPEGImages",)
+
+    def mask_folders(self) -> tuple[str, ...]:
+        """Return the places of the masks below the root; the first that exists counts."""
+        return ("Annotations",)
+
+    def read_mask(self, path: Path) -> LabelMap:
+        """Read one of the dataset's mask files.
+
+        Raises:
+            SourceError: the file is missing or damaged.
+        """
+        return read_label_map(path)
+
+    def names(self) -> list[str]:
+        """See `Dataset.names`."""
+        folder = self._find(self.mask_folders())
+        return choose(list_folders(folder), self.sequences, folder)
+
+    def files(self, name: str) -> tuple[tuple[Path, ...], dict[str, Path]]:
+        """Find a video's frames in order, and its masks by frame name.
+
+        Raises:
+            SourceError: no frame, no mask, or a mask without its frame.
+        """
+        frames, folder = (self._find(places()) / name for places in (self.image_folders, self.mask_folders))
+        if not frames.is_dir():
+            raise SourceError(f"{frames}: no such folder; the annotations name this video")
+        images = tuple(list_images(frames))
+        if not images:
+            raise SourceError(f"{frames}: no image in this folder")
+        masks = {path.stem: path for path in sorted(folder.glob("*.png"))}
+        if not masks:
+            raise SourceError(f"{folder}: no mask in this folder; nothing shows what to follow")
+        for frame in sorted(masks.keys() - {image.stem for image in images}):
+            raise SourceError(
+                f"{frames / frame}{images[0].suffix}: missing; {folder / frame}.png is its mask"
+            )
+        return images, masks
+
+    def open(self, name: str) -> FolderSequence:
+        """See `Dataset.open`."""
+        images, masks = self.files(name)
+        if self.complete:
+            check_complete(images, masks)
+        return FolderSequence(name, images, masks, self.read_mask, late=self.late)
+
+    def labelled(self, name: str) -> LabelledVideo:
+        """Pair the labelled frames of a video with their masks; most datasets label every fifth.
+
+        Raises:
+            SourceError: a file is missing, or there are fewer than two masks.
+        """
+        images, masks = self.files(name)
+        kept = [image for image in images if image.stem in masks]
+        if len(kept) < 2:
+            folder = next(iter(masks.values())).parent
+            raise SourceError(f"{folder}: {len(kept)} masks; a clip needs at least two")
+        return LabelledVideo(name, tuple(kept), tuple(masks[image.stem] for image in kept))
+
+    def describe(self) -> dict[str, Any]:
+        """See `Dataset.describe`."""
+        return {"layout": self.key, "root": str(self.root.absolute())}
+
+    def _find(self, places: Sequence[str]) -> Path:
+        for place in places:
+            if (self.root / place).is_dir():
+                return self.root / place
+        raise SourceError(f"{self.root / places[-1]}: no such folder; {self.hint}")
+
+
+def check_complete(images: Sequence[Path], masks: Mapping[str, Path]) -> None:
+    """Check that every frame has its mask.
 
     Raises:
-        SourceError: none does; the message names the last and gives the hint.
+        SourceError: one has none.
     """
-    for candidate in candidates:
-        if (root / candidate).is_dir():
-            return root / candidate
-    raise SourceError(f"{root / candidates[-1]}: no such folder; {hint}")
+    for image in images:
+        if image.stem not in masks:
+            path = next(iter(masks.values())).with_name(f"{image.stem}.png")
+            raise SourceError(f"{path}: missing; every frame needs its mask")
 
 
 def list_folders(folder: Path) -> list[str]:
-    """Names of the sequences in a folder, sorted.
+    """List the names of the sequences in a folder, sorted.
 
     Raises:
         SourceError: there is none.
@@ -169,35 +274,8 @@ def list_folders(folder: Path) -> list[str]:
     return present
 
 
-def list_frames(folder: Path, reason: str) -> tuple[Path, ...]:
-    """The images of a sequence.
-
-    Raises:
-        SourceError: no such folder (the message goes on with the reason), or no image in it.
-    """
-    if not folder.is_dir():
-        raise SourceError(f"{folder}: no such folder; {reason}")
-    images = tuple(list_images(folder))
-    if not images:
-        raise SourceError(f"{folder}: no image in this folder")
-    return images
-
-
-def check_frames(images: Sequence[Path], masks: Iterable[Path]) -> None:
-    """Check that no mask lacks its frame.
-
-    Raises:
-        SourceError: one does; the message names the frame that is missing.
-    """
-    present = {path.stem for path in images}
-    for mask in masks:
-        if mask.stem not in present:
-            frame = images[0].with_name(mask.stem + images[0].suffix)
-            raise SourceError(f"{frame}: missing; {mask} is its mask")
-
-
 def choose(names: Sequence[str], wanted: Sequence[str] | None, where: object) -> list[str]:
-    """The names that were asked for, all when None.
+    """Return the names that were asked for, all when None.
 
     Raises:
         SourceError: one is not there, or the choice is empty.

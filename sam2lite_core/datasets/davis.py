@@ -6,25 +6,17 @@ from typing import Any
 
 import numpy as np
 
-from sam2lite_core.datasets.base import (
-    FolderSequence,
-    check_frames,
-    choose,
-    find_folder,
-    list_folders,
-    list_frames,
-)
+from sam2lite_core.datasets.base import FolderDataset, choose, list_folders
 from sam2lite_core.errors import ConfigurationError, SourceError
 from sam2lite_core.media.label_map import LabelMap, read_label_map
 
 YEARS = (2016, 2017)
 
-_HINT = "give the folder that holds JPEGImages and Annotations"
-_VALIDATION_FOLDERS = {2016: ("2016", "480p"), 2017: ("2017",)}
+_LIST_FOLDERS = {2016: ("2016", "480p"), 2017: ("2017",)}
 
 
 @dataclass(frozen=True)
-class Davis:
+class Davis(FolderDataset):
     """DAVIS in its published layout, or without its `480p` folders.
 
     Attributes:
@@ -40,59 +32,73 @@ class Davis:
     year: int = 2016
     sequences: tuple[str, ...] | None = None
 
+    key = "davis"
+    complete = True
+    late = False
+    hint = "give the folder that holds JPEGImages and Annotations"
+
     def __post_init__(self) -> None:
         if self.year not in YEARS:
             raise ConfigurationError(
                 f"unknown DAVIS year {self.year}; choose one of {', '.join(map(str, YEARS))}"
             )
 
-    @property
-    def key(self) -> str:
-        """See `Dataset.key`."""
-        return "davis"
+    @classmethod
+    def of_split(cls, root: Path, split: str) -> "Davis":
+        """Take the sequences of `ImageSets/2017/SPLIT.txt`, so that nobody trains on the validation set.
+
+        Raises:
+            SourceError: there is no such list.
+        """
+        names = read_split(root, 2017, split)
+        if names is None:
+            listing = root / "ImageSets" / "2017" / f"{split}.txt"
+            raise SourceError(f"{listing}: missing; it says which sequences belong to split {split!r}")
+        return cls(root, 2017, tuple(names))
 
     @property
-    def title(self) -> str:
+    def title(self) -> str:  # type: ignore[override]  # the base has no year to name
         """See `Dataset.title`."""
         return f"DAVIS {self.year}"
 
+    def image_folders(self) -> tuple[str, ...]:
+        """See `FolderDataset.image_folders`."""
+        return "JPEGImages/480p", "JPEGImages"
+
+    def mask_folders(self) -> tuple[str, ...]:
+        """See `FolderDataset.mask_folders`."""
+        return "Annotations/480p", "Annotations"
+
+    def read_mask(self, path: Path) -> LabelMap:
+        """Read a mask; all its objects are object 1 in 2016.
+
+        Raises:
+            SourceError: the file is missing or damaged.
+        """
+        label_map = read_label_map(path)
+        return np.asarray(label_map != 0, dtype=np.uint8) if self.year == 2016 else label_map
+
     def names(self) -> list[str]:
         """See `Dataset.names`."""
-        folder = find_folder(self.root, "Annotations/480p", "Annotations", hint=_HINT)
-        present = list_folders(folder)
-        listed = validation_set(self.root, self.year) or None
-        return choose(present, self.sequences if self.sequences is not None else listed, folder)
-
-    def open(self, name: str) -> FolderSequence:
-        """See `Dataset.open`."""
-        images = find_folder(self.root, "JPEGImages/480p", "JPEGImages", hint=_HINT) / name
-        masks = find_folder(self.root, "Annotations/480p", "Annotations", hint=_HINT) / name
-        frames = list_frames(images, "the annotations name this sequence")
-        files = {frame.stem: masks / f"{frame.stem}.png" for frame in frames}
-        for path in files.values():
-            if not path.is_file():
-                raise SourceError(f"{path}: missing; every frame needs its mask")
-        check_frames(frames, sorted(masks.glob("*.png")))
-        return FolderSequence(name, frames, files, _read_as_one if self.year == 2016 else read_label_map)
+        folder = self._find(self.mask_folders())
+        wanted = self.sequences
+        if wanted is None:
+            wanted = tuple(read_split(self.root, self.year, "val") or ()) or None
+        return choose(list_folders(folder), wanted, folder)
 
     def describe(self) -> dict[str, Any]:
         """See `Dataset.describe`."""
-        return {"layout": self.key, "root": str(self.root.absolute()), "year": self.year}
+        return {**super().describe(), "year": self.year}
 
 
-def validation_set(root: Path, year: int) -> list[str]:
-    """Names in the published list of the year, or none where it is not there.
+def read_split(root: Path, year: int, split: str) -> list[str] | None:
+    """Read the published list of a split; None where it is not there.
 
     The 2017 list holds names; the 2016 list holds a line per frame, `/JPEGImages/480p/NAME/00000.jpg …`.
     """
-    listings = [root / "ImageSets" / folder / "val.txt" for folder in _VALIDATION_FOLDERS[year]]
+    listings = [root / "ImageSets" / folder / f"{split}.txt" for folder in _LIST_FOLDERS[year]]
     listing = next((path for path in listings if path.is_file()), None)
     if listing is None:
-        return []
+        return None
     entries = [line.split()[0] for line in listing.read_text(encoding="utf-8").splitlines() if line.strip()]
     return list(dict.fromkeys(Path(entry).parent.name if "/" in entry else entry for entry in entries))
-
-
-def _read_as_one(path: Path) -> LabelMap:
-    """A mask file with all its objects as object 1."""
-    return np.asarray(read_label_map(path) != 0, dtype=np.uint8)

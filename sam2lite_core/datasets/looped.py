@@ -1,7 +1,6 @@
 """Short sequences as long ones: played forward and backward, so that no cut appears."""
 
-import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +24,11 @@ class Looped:
     dataset: Davis
     count: int
 
+    key = "long"
+
     def __post_init__(self) -> None:
-        """Check the count."""
         if self.count < 2:
             raise ConfigurationError(f"{self.count} frames of each sequence; give at least 2")
-
-    @property
-    def key(self) -> str:
-        """See `Dataset.key`."""
-        return "long"
 
     @property
     def title(self) -> str:
@@ -47,7 +42,7 @@ class Looped:
     def open(self, name: str) -> FolderSequence:
         """See `Dataset.open`."""
         once = self.dataset.open(name)
-        return dataclasses.replace(once, images=forward_and_backward(once.images, self.count))
+        return replace(once, images=forward_and_backward(once.images, self.count))
 
     def describe(self) -> dict[str, Any]:
         """See `Dataset.describe`."""
@@ -55,6 +50,6 @@ class Looped:
 
 
 def forward_and_backward(images: tuple[Path, ...], count: int) -> tuple[Path, ...]:
-    """So many frames: 0 1 2 3 2 1 0 1 …; the frames at either end come once each time."""
+    """Return `count` frames: 0 1 2 3 2 1 0 1 …; the frames at either end come once each time."""
     loop = images + images[-2:0:-1]
     return tuple(loop[index % len(loop)] for index in range(count))

@@ -1,4 +1,4 @@
-"""The stress sets as a dataset: clips that are drawn when they are needed, with truth to the pixel."""
+"""The stress sets as a dataset: videos that are drawn on demand, with ground truth to the pixel."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ from sam2lite_core.types import Frame
 
 @dataclass(frozen=True)
 class Stress:
-    """Rendered clips, some of each set; the same settings give the same clips everywhere.
+    """Rendered videos, some of each set; the same settings give the same videos everywhere.
 
     Attributes:
-        sets: names, as in `stress_scenes.SETS`; None for all.
+        sets: names, as in `scenes.stress.SETS`; None for all.
         clips: of each set.
 
     Raises:
@@ -27,6 +27,9 @@ class Stress:
     sets: tuple[str, ...] | None = None
     clips: int = 3
 
+    key = "stress"
+    title = "rendered stress sets"
+
     def __post_init__(self) -> None:
         unknown = [name for name in self.sets or () if name not in SETS]
         if unknown or self.sets == ():
@@ -34,16 +37,6 @@ class Stress:
             raise ConfigurationError(f"no stress set {which}; choose from {', '.join(SETS)}")
         if self.clips < 1:
             raise ConfigurationError(f"{self.clips} clips of each set; give at least 1")
-
-    @property
-    def key(self) -> str:
-        """See `Dataset.key`."""
-        return "stress"
-
-    @property
-    def title(self) -> str:
-        """See `Dataset.title`."""
-        return "rendered stress sets"
 
     def names(self) -> list[str]:
         """See `Dataset.names`."""

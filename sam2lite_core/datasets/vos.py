@@ -5,36 +5,29 @@ first time. Such a sequence is followed, and its masks are written as the datase
 has its mask (as in the training sets), it is scored here. Scores follow DAVIS; the YouTube-VOS server goes on to
 average over categories that it keeps to itself.
 
-What the servers want was read from the evaluation code of XMem (`eval.py`: frames by `meta.json`) and of Cutie
+The servers' formats were read from the evaluation code of XMem (`eval.py`: frames by `meta.json`) and of Cutie
 (`results_utils.make_zip`: `Annotations/` on top for YouTube-VOS, none for MOSE), and from MOSE's own `tools/score.py`,
 which refuses a video with a frame missing and reads every mask as an indexed PNG.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sam2lite_core.datasets.base import (
-    FolderSequence,
-    check_frames,
-    choose,
-    find_folder,
-    list_folders,
-    list_frames,
-)
+from sam2lite_core.datasets.base import FolderDataset, FolderSequence, LabelledVideo, check_complete
 from sam2lite_core.errors import SourceError
 from sam2lite_core.media.label_map import read_label_map
 
 META_FILE = "meta.json"
-_HINT = "give the folder of one split, which holds JPEGImages and Annotations"
 
 
 @dataclass(frozen=True)
-class YouTubeVos:
-    """YouTube-VOS, one split.
+class YouTubeVos(FolderDataset):
+    """YouTube-VOS 2018 and 2019, one split.
 
     `meta.json` beside the two folders says on which frames the server scores an object. Every published split has one;
     without it every frame counts, see `assumption`. Masks may be sparser than frames: the training set has every fifth.
@@ -47,63 +40,56 @@ class YouTubeVos:
     root: Path
     sequences: tuple[str, ...] | None = None
 
-    @property
-    def key(self) -> str:
-        """See `Dataset.key`."""
-        return "ytvos"
-
-    @property
-    def title(self) -> str:
-        """See `Dataset.title`."""
-        return "YouTube-VOS"
-
-    def names(self) -> list[str]:
-        """See `Dataset.names`."""
-        return _names(self.root, self.sequences)
+    key = "ytvos"
+    title = "YouTube-VOS"
 
     def open(self, name: str) -> FolderSequence:
         """See `Dataset.open`."""
-        images, masks = _files(self.root, name)
-        wanted = self._wanted(name)
-        present = {path.stem for path in images}
-        for frame in sorted((wanted or set()) - present):
-            raise SourceError(f"{images[0].parent / frame}.jpg: missing; {META_FILE} names this frame")
-        return FolderSequence(
-            name,
-            images,
-            masks,
-            late=True,
-            scored=not _only_shows(images, masks),
-            pattern="Annotations/{sequence}/{frame}.png",
-            wanted=None if wanted is None else frozenset(wanted),
+        found, wanted = super().open(name), self._listed(name)
+        present = {path.stem for path in found.images}
+        for frame in sorted((wanted or frozenset()) - present):
+            raise SourceError(f"{found.images[0].parent / frame}.jpg: missing; {META_FILE} names this frame")
+        scored = not _only_shows(found.images, dict(found.masks))
+        return replace(found, scored=scored, pattern="Annotations/{sequence}/{frame}.png", wanted=wanted)
+
+    def labelled(self, name: str) -> LabelledVideo:
+        """Pair the frames that `meta.json` lists with their masks.
+
+        Raises:
+            SourceError: a file is missing, `meta.json` too, or there are fewer than two masks.
+        """
+        video, listed = super().labelled(name), self._listed(name)
+        if listed is None:
+            raise SourceError(f"{self.root / META_FILE}: missing; it lists the labelled frames")
+        for frame in sorted(listed - {path.stem for path in video.masks}):
+            raise SourceError(f"{video.masks[0].with_name(frame)}.png: missing; {META_FILE} names this frame")
+        images, masks = (
+            tuple(path for path in paths if path.stem in listed) for paths in (video.images, video.masks)
         )
+        return LabelledVideo(name, images, masks)
 
     @property
     def assumption(self) -> str | None:
-        """What is taken for granted because the split has no `meta.json`; None where it has one."""
+        """The assumption that stands in for a missing `meta.json`; None where there is one."""
         path = self.root / META_FILE
         if path.is_file():
             return None
         return f"{path}: missing, as no published split is; taking every frame for one that the server scores"
 
-    def _wanted(self, name: str) -> set[str] | None:
-        """Names of the frames on which the server scores any object; None where no list says."""
+    def _listed(self, name: str) -> frozenset[str] | None:
+        """Return the frames that `meta.json` lists for any object of a video; None without the file."""
         path = self.root / META_FILE
         if not path.is_file():
             return None
         try:
-            objects = json.loads(path.read_text(encoding="utf-8"))["videos"][name]["objects"]
-            return {frame for entry in objects.values() for frame in entry["frames"]}
+            objects = _read_meta(path, path.stat().st_mtime_ns)["videos"][name]["objects"]
+            return frozenset(frame for entry in objects.values() for frame in entry["frames"])
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise SourceError(f"{path}: says nothing usable of video {name!r} ({error!r})") from None
 
-    def describe(self) -> dict[str, Any]:
-        """See `Dataset.describe`."""
-        return {"layout": self.key, "root": str(self.root.absolute())}
-
 
 @dataclass(frozen=True)
-class Mose:
+class Mose(FolderDataset):
     """MOSE, one split.
 
     Attributes:
@@ -114,59 +100,26 @@ class Mose:
     root: Path
     sequences: tuple[str, ...] | None = None
 
-    @property
-    def key(self) -> str:
-        """See `Dataset.key`."""
-        return "mose"
-
-    @property
-    def title(self) -> str:
-        """See `Dataset.title`."""
-        return "MOSE"
-
-    def names(self) -> list[str]:
-        """See `Dataset.names`."""
-        return _names(self.root, self.sequences)
+    key = "mose"
+    title = "MOSE"
 
     def open(self, name: str) -> FolderSequence:
-        """See `Dataset.open`."""
-        images, masks = _files(self.root, name)
-        scored = not _only_shows(images, masks)
-        missing = [path for path in images if path.stem not in masks]
-        if scored and missing:
-            folder = self.root / "Annotations" / name
-            raise SourceError(
-                f"{folder / missing[0].stem}.png: missing; either every frame has its mask, or only those where an "
-                "object appears"
-            )
-        return FolderSequence(name, images, masks, late=True, scored=scored)
-
-    def describe(self) -> dict[str, Any]:
-        """See `Dataset.describe`."""
-        return {"layout": self.key, "root": str(self.root.absolute())}
+        """See `Dataset.open`: either every frame has its mask, or only those where an object appears."""
+        found = super().open(name)
+        scored = not _only_shows(found.images, dict(found.masks))
+        if scored:
+            check_complete(found.images, found.masks)
+        return replace(found, scored=scored)
 
 
-def _names(root: Path, wanted: tuple[str, ...] | None) -> list[str]:
-    """Names of the videos that have annotations."""
-    folder = find_folder(root, "Annotations", hint=_HINT)
-    return choose(list_folders(folder), wanted, folder)
-
-
-def _files(root: Path, name: str) -> tuple[tuple[Path, ...], dict[str, Path]]:
-    """A video's frames, and its masks by frame name."""
-    folder = find_folder(root, "JPEGImages", hint=_HINT) / name
-    images = list_frames(folder, "the annotations name this video")
-    masks = {path.stem: path for path in sorted((root / "Annotations" / name).glob("*.png"))}
-    if not masks:
-        raise SourceError(
-            f"{root / 'Annotations' / name}: no mask in this folder; nothing shows what to follow"
-        )
-    check_frames(images, masks.values())
-    return images, masks
+@lru_cache(maxsize=1)
+def _read_meta(path: Path, changed_ns: int) -> Any:
+    """Read `meta.json` once for all videos of a split; that of the training set has 20 MB."""
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _only_shows(images: tuple[Path, ...], masks: dict[str, Path]) -> bool:
-    """Whether there are masks only where an object appears: the truth is then kept from us."""
+    """Return whether masks exist only where an object appears: the truth is then kept from us."""
     if len(masks) == len(images):
         return False
     known: set[int] = set()

@@ -179,6 +179,19 @@ def test_bdd100k_ids_span_two_channels_and_crowds_are_background(bdd):
     assert np.array_equal(found, 513 * (square(2, 1) != 0))
 
 
+def test_bdd100k_bitmasks_by_hand(tmp_path):
+    """Truncated and occluded instances count; category 0, crowds and ignored regions are background."""
+    pixels = [  # category, flags, instance
+        (3, 0, 258), (3, 8, 258), (8, 4, 7), (3, 2, 9), (3, 1, 10), (3, 3, 12), (0, 0, 11), (1, 12, 65535),
+    ]  # fmt: skip
+    image = np.array([[[i >> 8, flags, category, i & 255] for category, flags, i in pixels]], np.uint8)
+    assert cv2.imwrite(str(tmp_path / "a.png"), image)
+    assert read_bitmask(tmp_path / "a.png").tolist() == [[258, 258, 7, 0, 0, 0, 0, 65535]]
+    assert cv2.imwrite(str(tmp_path / "b.png"), image[..., :3])
+    with pytest.raises(SourceError, match=r"b\.png: not a bitmask; .* four 8-bit channels"):
+        read_bitmask(tmp_path / "b.png")
+
+
 def test_bdd100k_is_scored_as_published(bdd, tmp_path):
     assert Bdd100k(bdd).names() == ["clip"]
     result, tracker = follow(Bdd100k(bdd), tmp_path / "masks")

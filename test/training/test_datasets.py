@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from sam2lite_core.datasets.registry import LAYOUTS
 from sam2lite_core.errors import SourceError
 from sam2lite_core.media.label_map import write_label_map
 from training.config import loading
@@ -18,7 +19,6 @@ from training.config.data import Augmentation, DataConfig, SourceConfig
 from training.config.stages import Phase
 from training.data.clip import UNKNOWN, SynthesisConfig
 from training.data.filmed import draw_crop, draw_frames
-from training.data.layouts import LAYOUTS, read_bitmask
 from training.data.mixture import Mixture, open_source
 from training.data.stream import ERROR, SKIPPED, BatchNumbers, SampleStream, batches, collate
 from training.data.synthesis.compose import render_clip
@@ -167,7 +167,9 @@ def test_a_corrupted_file_is_named(name: str, what: str, tmp_path: Path) -> None
         data = path.read_bytes()
         path.write_bytes(data[: len(data) // 2])
     source = opened(name, tmp_path)
-    with pytest.raises(SourceError, match=r"\.(jpg|png): (not a readable image|damaged PNG)") as caught:
+    with pytest.raises(
+        SourceError, match=r"\.(jpg|png): (not a readable image|damaged PNG|not a bitmask)"
+    ) as caught:
         source.clip(np.random.default_rng(0), SHAPE)
     assert str(folder) in str(caught.value)
 
@@ -198,8 +200,8 @@ def test_a_mask_of_another_size_is_named(tmp_path: Path) -> None:
 
 def test_davis_never_trains_on_its_validation_set(tmp_path: Path) -> None:
     davis(tmp_path)
-    assert [video.name for video in LAYOUTS["davis"].list_videos(tmp_path, "train")] == ["bear"]
-    assert [video.name for video in LAYOUTS["davis"].list_videos(tmp_path, "val")] == ["swan"]
+    assert LAYOUTS["davis"](tmp_path, "train").names() == ["bear"]
+    assert LAYOUTS["davis"](tmp_path, "val").names() == ["swan"]
     (tmp_path / "ImageSets/2017/train.txt").unlink()
     with pytest.raises(SourceError, match=r"train\.txt: missing"):
         opened("davis", tmp_path)
@@ -209,24 +211,31 @@ def test_youtube_vos_without_its_list_is_refused(tmp_path: Path) -> None:
     youtube_vos(tmp_path)
     meta = tmp_path / "train/meta.json"
     meta.write_text("{")
-    with pytest.raises(SourceError, match=r"meta\.json: not YouTube-VOS's list"):
+    with pytest.raises(SourceError, match=r"meta\.json: says nothing usable of video '003234408d'"):
         opened("youtube_vos", tmp_path)
     meta.unlink()
-    with pytest.raises(SourceError, match=r"meta\.json: cannot be read"):
+    with pytest.raises(SourceError, match=r"meta\.json: missing"):
         opened("youtube_vos", tmp_path)
 
 
-def test_bitmasks_by_hand(tmp_path: Path) -> None:
-    pixels = [  # category, flags, instance
-        (3, 0, 258), (3, 8, 258), (3, 4, 7), (3, 2, 9), (3, 1, 10), (0, 0, 11),
-    ]  # fmt: skip
-    image = np.array([[[i >> 8, flags, category, i & 255] for category, flags, i in pixels]], np.uint8)
-    cv2.imwrite(str(tmp_path / "a.png"), image)
-    # Truncated and occluded instances count; crowds, ignored ones and background do not.
-    assert read_bitmask(tmp_path / "a.png").tolist() == [[258, 258, 7, 0, 0, 0]]
-    cv2.imwrite(str(tmp_path / "b.png"), image[..., :3])
-    with pytest.raises(SourceError, match=r"b\.png: has shape .* four channels"):
-        read_bitmask(tmp_path / "b.png")
+def test_youtube_vos_gives_the_frames_that_its_list_names(tmp_path: Path) -> None:
+    youtube_vos(tmp_path)
+    meta = tmp_path / "train/meta.json"
+    entry = {"category": "penguin", "frames": ["00005", "00015", "00020"]}
+    meta.write_text(json.dumps({"videos": {"003234408d": {"objects": {"5": entry}}}}))
+    video = LAYOUTS["youtube_vos"](tmp_path, "train").labelled("003234408d")
+    assert [path.stem for path in video.images] == [path.stem for path in video.masks] == entry["frames"]
+    (tmp_path / "train/Annotations/003234408d/00015.png").unlink()
+    with pytest.raises(SourceError, match=r"00015\.png: missing; meta\.json names this frame"):
+        opened("youtube_vos", tmp_path)
+
+
+def test_a_video_with_one_mask_is_no_clip(tmp_path: Path) -> None:
+    mose(tmp_path)
+    for path in sorted((tmp_path / "train/Annotations/0a1b2c3d").iterdir())[1:]:
+        path.unlink()
+    with pytest.raises(SourceError, match=r"0a1b2c3d: 1 masks; a clip needs at least two"):
+        opened("mose", tmp_path)
 
 
 def test_augmentation_moves_image_and_mask_together(tmp_path: Path) -> None:

@@ -7,13 +7,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from sam2lite_core.datasets.base import FolderDataset, LabelledVideo
 from sam2lite_core.errors import SourceError
 from sam2lite_core.media.label_map import LabelMap
 from sam2lite_core.media.pictures import read_image
 from sam2lite_core.variants import PATCH
 from training.config.data import Augmentation
 from training.data.clip import Clip, SynthesisConfig, flows, unknown_places
-from training.data.layouts import LabelledVideo, Layout
 from training.data.synthesis.camera import jitter, motion_kernel
 from training.data.synthesis.compose import SMALLEST_SHARE
 
@@ -81,7 +81,7 @@ class FilmedClips:
     """Random clips of one dataset."""
 
     def __init__(
-        self, videos: list[LabelledVideo], layout: Layout, augmentation: Augmentation, root: Path
+        self, videos: list[LabelledVideo], layout: FolderDataset, augmentation: Augmentation, root: Path
     ) -> None:
         """Check that there is something to draw from.
 

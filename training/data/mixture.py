@@ -6,12 +6,12 @@ from typing import Protocol
 import cv2
 import numpy as np
 
+from sam2lite_core.datasets.registry import LAYOUTS
 from sam2lite_core.errors import SourceError
 from training.config.data import DataConfig, SourceConfig
 from training.config.stages import Phase
 from training.data.clip import Clip, SynthesisConfig
 from training.data.filmed import FilmedClips
-from training.data.layouts import LAYOUTS
 from training.data.pasted import PastedClips
 from training.data.synthesis.compose import compose_scene, render_clip
 from training.data.synthesis.drawn_stills import rendered_stills
@@ -69,9 +69,9 @@ def open_source(config: SourceConfig, data: DataConfig, seed: int) -> ClipSource
         return SynthesisedClips(rendered_stills(config.count, seed))
     assert config.root is not None  # SourceConfig refuses that
     if config.kind in LAYOUTS:
-        layout = LAYOUTS[config.kind]
-        videos = layout.list_videos(config.root, config.split)[: config.limit]
-        return FilmedClips(videos, layout, data.augmentation, config.root)
+        dataset = LAYOUTS[config.kind](config.root, config.split)
+        videos = [dataset.labelled(name) for name in dataset.names()[: config.limit]]
+        return FilmedClips(videos, dataset, data.augmentation, config.root)
     if config.kind == "clips":
         stills = (
             rendered_stills(config.count, seed)
