@@ -1,17 +1,13 @@
-"""Region similarity J and boundary accuracy F, and what the DAVIS protocol makes of them over a sequence.
-
-The definitions are those of the DAVIS benchmark (Perazzi et al. 2016, Pont-Tuset et al. 2017), so that
-figures can be put beside published ones.
-"""
+"""Score masks over a sequence by the protocol of the DAVIS benchmark (Perazzi et al. 2016, Pont-Tuset et al. 2017)."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sam2lite_core.errors import SourceError
 from sam2lite_core.evaluation.region_boundary import frame_scores
+from sam2lite_core.media.label_map import LabelMap
 
 RECALL_THRESHOLD = 0.5
 """A frame counts as found when its score is above this."""
@@ -21,8 +17,6 @@ DECAY_PARTS = 4
 
 TOO_SHORT = "no frame to score: the protocol leaves out a sequence's first and last frame; give at least 3"
 
-LabelMap = NDArray[np.uint8] | NDArray[np.uint16]
-
 
 @dataclass(frozen=True)
 class Statistic:
@@ -31,8 +25,7 @@ class Statistic:
     Attributes:
         mean: mean over frames, 0..1.
         recall: share of frames above 0.5.
-        decay: mean of the first quarter of the frames minus mean of the last; positive when tracking gets
-            worse.
+        decay: mean of the first quarter of the frames minus mean of the last; positive when tracking gets worse.
     """
 
     mean: float
@@ -40,17 +33,29 @@ class Statistic:
     decay: float
 
 
+class _JF:
+    """The mean of region similarity and boundary accuracy."""
+
+    j: Statistic
+    f: Statistic
+
+    @property
+    def jf(self) -> float:
+        """J&F: the mean of the two means."""
+        return (self.j.mean + self.f.mean) / 2
+
+
 @dataclass(frozen=True)
-class ObjectScores:
+class ObjectScores(_JF):
     """Scores of one object.
 
     Attributes:
-        object_id: the object's id in the truth.
+        object_id: its id in the truth.
         j: statistic of the region similarity.
         f: statistic of the boundary accuracy.
         frames_j: J of every scored frame, in order.
-        frames_f: F of every scored frame, in order.
-        frames: index in the sequence of every scored frame, in order.
+        frames_f: F of the same frames.
+        frames: index of the same frames in the sequence.
     """
 
     object_id: int
@@ -61,18 +66,13 @@ class ObjectScores:
     frames: tuple[int, ...]
 
     @property
-    def jf(self) -> float:
-        """J&F: the mean of the two means."""
-        return (self.j.mean + self.f.mean) / 2
-
-    @property
     def frames_jf(self) -> tuple[float, ...]:
         """J&F of every scored frame, in order."""
         return tuple((j + f) / 2 for j, f in zip(self.frames_j, self.frames_f, strict=True))
 
 
 @dataclass(frozen=True)
-class SequenceScores:
+class SequenceScores(_JF):
     """Scores of a sequence: the mean over its objects, and each object's own.
 
     Attributes:
@@ -85,20 +85,12 @@ class SequenceScores:
     f: Statistic
     objects: tuple[ObjectScores, ...]
 
-    @property
-    def jf(self) -> float:
-        """J&F: the mean of the two means."""
-        return (self.j.mean + self.f.mean) / 2
-
 
 def statistic(values: Sequence[float]) -> Statistic:
-    """Mean, recall and decay of per-frame scores.
+    """Sum up per-frame scores of 0..1 by mean, recall and decay.
 
-    Decay follows DAVIS: the bin borders are spread evenly over the frames and rounded, and neighbouring bins
-    share the frame at their border.
-
-    Args:
-        values: one score per frame, 0..1.
+    Decay follows DAVIS: the bin borders are spread evenly over the frames and rounded, and neighbouring bins share the
+    frame at their border.
 
     Raises:
         SourceError: there is no frame to score.
@@ -119,13 +111,7 @@ def statistic(values: Sequence[float]) -> Statistic:
 def object_scores(
     object_id: int, frames_j: Sequence[float], frames_f: Sequence[float], frames: Sequence[int]
 ) -> ObjectScores:
-    """Sum up the per-frame scores of one object.
-
-    Args:
-        object_id: its id in the truth.
-        frames_j: J of the frames that count.
-        frames_f: F of the same frames.
-        frames: the index of the same frames in their sequence.
+    """Sum up J and F of an object on the frames that count; `frames` holds their indexes.
 
     Raises:
         SourceError: there is no frame.
@@ -151,27 +137,17 @@ def sequence_scores(objects: Sequence[ObjectScores]) -> SequenceScores:
 
 
 def mean_statistic(statistics: Sequence[Statistic]) -> Statistic:
-    """Average statistics entry by entry.
-
-    Raises:
-        SourceError: there is none.
-    """
-    if not statistics:
-        raise SourceError("nothing to average: no sequence or object was scored")
-    return Statistic(
-        mean=float(np.mean([entry.mean for entry in statistics])),
-        recall=float(np.mean([entry.recall for entry in statistics])),
-        decay=float(np.mean([entry.decay for entry in statistics])),
-    )
+    """Average one or more statistics entry by entry."""
+    mean, recall, decay = np.mean([(entry.mean, entry.recall, entry.decay) for entry in statistics], axis=0)
+    return Statistic(float(mean), float(recall), float(decay))
 
 
 def score_sequence(
     predictions: Iterable[LabelMap], truths: Iterable[LabelMap], object_ids: Sequence[int] | None = None
 ) -> SequenceScores:
-    """Score the label maps of one sequence by the DAVIS protocol.
+    """Score the label maps of one sequence, leaving out its first and last frame.
 
-    The first frame (which shows the object) and the last are left out. Both iterables are read once and in
-    step, so that long sequences need not be held in memory.
+    Both iterables are read once and in step, so that long sequences need not be held in memory.
 
     Args:
         predictions: (H, W) label maps in frame order, first and last frame included.
@@ -179,8 +155,8 @@ def score_sequence(
         object_ids: ids to score; by default those in the truth's first frame.
 
     Raises:
-        SourceError: fewer than 3 frames, another number of predictions than truths, masks of different sizes,
-            or no object in the truth's first frame.
+        SourceError: fewer than 3 frames, another number of predictions than truths, masks of different sizes, or no
+            object in the truth's first frame.
     """
     scorer = SequenceScorer(object_ids)
     try:
@@ -205,16 +181,15 @@ class SequenceScorer:
         self._frames = 0
 
     def show(self, object_ids: Iterable[int]) -> None:
-        """Say which objects the next frame shows for the first time; they are scored from the frame after it on."""
-        shown = dict.fromkeys(object_ids, self._frames)
-        self._since = {**shown, **(self._since or {})}
+        """Score these objects from the frame after the next on, which shows them."""
+        self._since = {**dict.fromkeys(object_ids, self._frames), **(self._since or {})}
 
     def add(self, prediction: LabelMap, truth: LabelMap | None) -> None:
         """Add the next frame; the one that shows an object does not count for it.
 
         Args:
             prediction: (H, W) label map.
-            truth: (H, W) true label map, or None for a frame that nobody annotated: it counts for nobody.
+            truth: (H, W) true label map; None for a frame without annotation, which counts for no object.
 
         Raises:
             SourceError: the two label maps differ in size.
@@ -229,7 +204,7 @@ class SequenceScorer:
         self._frames += 1
 
     def result(self) -> SequenceScores:
-        """Scores of the frames so far, without the last; objects without a frame that counts are left out.
+        """Return scores of the frames so far, without the last; objects without a frame that counts are left out.
 
         Raises:
             SourceError: no object, or no frame that counts for any.

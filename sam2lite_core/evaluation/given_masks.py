@@ -1,4 +1,4 @@
-"""Masks that somebody else made, scored as our own are: `sam2lite eval results PRED GT`."""
+"""Score masks from elsewhere as our own are: `sam2lite eval results PRED GT`."""
 
 from pathlib import Path
 from textwrap import shorten
@@ -53,12 +53,12 @@ def score_results(prediction: Path, truth: Path, *, as_one: bool = False) -> Eva
 
 
 def _masks(folder: Path) -> list[Path]:
-    """The PNG files of a folder in natural order."""
+    """List the PNG files of a folder in natural order."""
     return sorted(folder.glob("*.png"), key=lambda path: natural_key(path.name))
 
 
 def _score(name: str, predicted: Path, true: Path, as_one: bool) -> SequenceResult:
-    """One sequence."""
+    """Score one sequence."""
     files = _masks(true)
     shown: dict[int, list[int]] = {}
     known: set[int] = set()
@@ -92,11 +92,11 @@ def _score(name: str, predicted: Path, true: Path, as_one: bool) -> SequenceResu
 
 
 def _read(path: Path, as_one: bool) -> LabelMap:
-    """A label map, of one object when that is asked for."""
+    """Read a label map, as one object when that is asked for."""
     label_map = read_label_map(path)
     return np.asarray(label_map != 0, dtype=np.uint8) if as_one else label_map
 
 
 def _ids(label_map: LabelMap) -> set[int]:
-    """Object ids of a label map."""
+    """Return the object ids of a label map."""
     return set(np.unique(label_map).tolist()) - {0}

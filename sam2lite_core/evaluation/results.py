@@ -1,4 +1,4 @@
-"""What an evaluation found, in the dataclasses that code reads and the JSON that files hold."""
+"""Results of an evaluation, as the dataclasses of code and the JSON of files."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -12,18 +12,20 @@ from sam2lite_core.evaluation.davis_protocol import (
 )
 from sam2lite_core.evaluation.stability import Stability, mean_drift
 
+_STABILITY = ("drift", "consistency", "flicker", "flicker_of_truth")
+
 
 @dataclass(frozen=True)
 class SequenceResult:
-    """One sequence's outcome.
+    """The result of one sequence.
 
     Attributes:
         name: the sequence's name.
         scores: J and F, by object and averaged; None where the dataset keeps its truth to itself.
-        stability: drift (None on short clips), consistency and flicker; None likewise.
-        timing: frames, mean_ms, p50_ms, p95_ms, max_ms and fps of the tracker's steps, reading files not counted,
-            and peak_resident_mb, the most memory that the process has held so far. Empty when masks from elsewhere
-            were scored.
+        stability: drift (None on short sequences), consistency and flicker; None likewise.
+        timing: frames, mean_ms, p50_ms, p95_ms, max_ms and fps of the tracker's steps, reading files not counted, and
+            peak_resident_mb, the most memory that the process has held so far. Empty when masks from elsewhere were
+            scored.
         frames: by frame, in order: `names`, and from a tracker `step_ms`, `scale`, `memory_tokens`, `lost`, the ids of
             the objects that it called LOST, and `true_area`, the pixels of every object in the truth.
     """
@@ -35,7 +37,7 @@ class SequenceResult:
     frames: dict[str, Any]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain numbers and strings; scores 0..1, times in ms."""
+        """Return plain numbers and strings; scores 0..1, times in ms."""
         scores = self.scores
         return {
             "name": self.name,
@@ -50,15 +52,12 @@ class SequenceResult:
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> "SequenceResult":
-        """The same from what `to_json` made."""
+        """Rebuild a result from the output of `to_json`."""
         objects = [
             ObjectScores(
-                object_id=entry["object_id"],
-                j=Statistic(**entry["j"]),
-                f=Statistic(**entry["f"]),
-                frames_j=tuple(entry["frames_j"]),
-                frames_f=tuple(entry["frames_f"]),
-                frames=tuple(entry["frames"]),
+                entry["object_id"],
+                *(Statistic(**entry[name]) for name in ("j", "f")),
+                *(tuple(entry[name]) for name in ("frames_j", "frames_f", "frames")),
             )
             for entry in document["objects"]
         ]
@@ -66,7 +65,7 @@ class SequenceResult:
         return cls(
             name=document["name"],
             scores=sequence_scores(objects) if objects else None,
-            # Earlier versions wrote a slope of every clip, however short.
+            # Earlier versions wrote a slope of every sequence, however short.
             stability=None if stability is None else Stability(**{**stability, "drift": mean_drift(objects)}),
             timing=document["timing"],
             frames=document["frames"],
@@ -75,13 +74,13 @@ class SequenceResult:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The outcome of an evaluation.
+    """The result of an evaluation.
 
     Attributes:
         protocol: the dataset's title.
-        settings: what was evaluated and how: the data, the prompt, the tracker's options.
+        settings: the data, the prompt and the tracker's options.
         sequences: one entry per sequence.
-        machine: what it ran on; empty when masks from elsewhere were scored.
+        machine: as `describe_machine` gives it; empty when masks from elsewhere were scored.
     """
 
     protocol: str
@@ -111,19 +110,14 @@ class Evaluation:
         return None if self.j is None or self.f is None else (self.j.mean + self.f.mean) / 2
 
     def mean_stability(self, name: str) -> float | None:
-        """Mean over sequences of a field of `Stability`; None where nothing is known of it."""
-        steady = [getattr(entry.stability, name) for entry in self.sequences if entry.stability is not None]
-        known = [value for value in steady if value is not None]
-        return sum(known) / len(known) if known else None
+        """Average a field of `Stability` over sequences; None where nothing is known of it."""
+        values = [getattr(entry.stability, name, None) for entry in self.sequences]
+        return mean_known(values)
 
     def set_jf(self, name: str) -> float | None:
-        """Mean J&F over the sequences of a set, which are called `NAME-NN`; None where nothing could be scored."""
-        found = [
-            entry.scores.jf
-            for entry in self.sequences
-            if entry.scores is not None and entry.name.rsplit("-", 1)[0] == name
-        ]
-        return sum(found) / len(found) if found else None
+        """Average J&F over the sequences `NAME-NN` of a set; None where nothing could be scored."""
+        found = (entry.scores for entry in self.sequences if entry.name.rsplit("-", 1)[0] == name)
+        return mean_known([None if scores is None else scores.jf for scores in found])
 
     @property
     def mean_ms(self) -> float | None:
@@ -138,17 +132,14 @@ class Evaluation:
         return 1000 / self.mean_ms if self.mean_ms else None
 
     def to_json(self) -> dict[str, Any]:
-        """Plain numbers and strings, ready for `json.dumps`; scores 0..1, times in ms."""
+        """Return plain numbers and strings, ready for `json.dumps`; scores 0..1, times in ms."""
         return {
             "protocol": self.protocol,
             "settings": self.settings,
             "jf": self.jf,
             "j": None if self.j is None else asdict(self.j),
             "f": None if self.f is None else asdict(self.f),
-            "stability": {
-                name: self.mean_stability(name)
-                for name in ("drift", "consistency", "flicker", "flicker_of_truth")
-            },
+            "stability": {name: self.mean_stability(name) for name in _STABILITY},
             "mean_ms": self.mean_ms,
             "fps": self.fps,
             "machine": self.machine,
@@ -157,10 +148,12 @@ class Evaluation:
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> "Evaluation":
-        """The same from what `to_json` made."""
-        return cls(
-            protocol=document["protocol"],
-            settings=document["settings"],
-            sequences=tuple(SequenceResult.from_json(entry) for entry in document["sequences"]),
-            machine=document["machine"],
-        )
+        """Rebuild an evaluation from the output of `to_json`."""
+        sequences = tuple(SequenceResult.from_json(entry) for entry in document["sequences"])
+        return cls(document["protocol"], document["settings"], sequences, document["machine"])
+
+
+def mean_known(values: list[float | None]) -> float | None:
+    """Average the values that are not None; None without any."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None

@@ -1,18 +1,17 @@
-"""Everything that is measured of one sequence's masks, while its frames arrive."""
+"""Measure all figures of one sequence's masks while its frames arrive."""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sam2lite_core.evaluation.davis_protocol import LabelMap, SequenceScorer, SequenceScores
+from sam2lite_core.evaluation.davis_protocol import SequenceScorer, SequenceScores
 from sam2lite_core.evaluation.stability import FlickerMeter, Stability, summarise_stability
-
-PREDICTION, TRUTH = "prediction", "truth"
+from sam2lite_core.media.label_map import LabelMap
 
 
 class SequenceScoring:
-    """J and F and how steady they are, for one sequence."""
+    """J, F and stability of one sequence."""
 
     def __init__(self, shown: Mapping[int, Sequence[int]]) -> None:
         """Start a sequence.
@@ -32,8 +31,8 @@ class SequenceScoring:
 
         Args:
             prediction: (H, W) label map.
-            truth: (H, W) true label map; None where nobody annotated the frame.
-            image: (H, W, 3) uint8 RGB; None where it is not at hand: nothing is then known of flicker.
+            truth: (H, W) true label map; None without annotation.
+            image: (H, W, 3) uint8 RGB; None where it is not at hand: flicker is then unknown.
 
         Raises:
             SourceError: the two label maps differ in size.
@@ -45,14 +44,14 @@ class SequenceScoring:
         self._true_frames += truth is not None
         if image is not None:
             self._flicker.look(image)
-            self._flicker.add(PREDICTION, prediction, self._ids)
+            self._flicker.add("prediction", prediction, self._ids)
             if truth is not None:
-                self._flicker.add(TRUTH, truth, self._ids)
-        # What was shown is an answer that the tracker was given: steadiness counts from the next frame on.
+                self._flicker.add("truth", truth, self._ids)
+        # A prompt is an answer that the tracker was given: flicker counts from the next frame on.
         self._ids += fresh
 
     def result(self) -> tuple[SequenceScores, Stability] | tuple[None, None]:
-        """The scores; None where no frame has a truth.
+        """Return the scores; None where no frame has a truth.
 
         Raises:
             SourceError: no frame counts for any object.
@@ -60,5 +59,5 @@ class SequenceScoring:
         if self._true_frames == 0:
             return None, None
         scores = self._scorer.result()
-        flicker = self._flicker.result(PREDICTION)
-        return scores, summarise_stability(scores.objects, flicker, self._flicker.result(TRUTH))
+        flicker = self._flicker.result("prediction")
+        return scores, summarise_stability(scores.objects, flicker, self._flicker.result("truth"))

@@ -1,4 +1,4 @@
-"""The size that a JPEG or PNG file announces, read from its header alone.
+"""Check the size that a JPEG or PNG file announces, from its header alone.
 
 A few kilobytes of PNG can announce gigabytes of pixels; a decoder allocates them before it has seen the data. OpenCV's
 own limit is a gigapixel, and only an environment variable that is read when it is loaded can change that.
@@ -9,7 +9,7 @@ import struct
 from sam2lite_core.errors import InvalidFrameError
 
 MAX_PIXELS = 1 << 26
-"""Most pixels of a compressed image, 67 million: 200 MB when decoded, more than any robot's camera has."""
+"""Most pixels of a compressed image, 67 million: 200 MB when decoded, more than a robot's camera has."""
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8"
@@ -21,7 +21,7 @@ _BARE = frozenset(range(0xD0, 0xD9)) | {0x01}
 
 
 def check_encoded_size(data: bytes | memoryview, described: str) -> None:
-    """Make sure that an image is a JPEG or PNG which decodes to no more than `MAX_PIXELS`.
+    """Check that an image is a JPEG or PNG which decodes to at most `MAX_PIXELS`.
 
     Args:
         data: the file.
@@ -43,7 +43,7 @@ def check_encoded_size(data: bytes | memoryview, described: str) -> None:
 
 
 def _png_size(data: bytes | memoryview) -> tuple[int, int]:
-    """Height and width in the IHDR chunk, which comes first."""
+    """Read height and width from the IHDR chunk, which comes first."""
     if data[12:16] != b"IHDR":
         raise ValueError("no IHDR")
     width, height = struct.unpack_from(">II", data, 16)
@@ -51,7 +51,7 @@ def _png_size(data: bytes | memoryview) -> tuple[int, int]:
 
 
 def _jpeg_size(data: bytes | memoryview) -> tuple[int, int]:
-    """Height and width in the first start-of-frame segment."""
+    """Read height and width from the first start-of-frame segment."""
     if data[:2] != _JPEG:
         raise ValueError("no JPEG")
     at = 2

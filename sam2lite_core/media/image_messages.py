@@ -1,11 +1,9 @@
-"""Image messages to RGB frames, whatever library read them.
+"""Turn image messages of rclpy or `rosbags` into RGB frames.
 
-The 8-bit encodings that cameras publish are converted here, without cv_bridge, which is not available
-everywhere. Sizes are checked before anything is allocated. rclpy's messages and those of `rosbags` have the same
-fields, and only those count.
+The 8-bit encodings that cameras publish need no cv_bridge, which is not available everywhere. Sizes are checked before
+anything is allocated.
 """
 
-from collections.abc import Callable
 from typing import Any, Protocol
 
 import cv2
@@ -16,23 +14,22 @@ from sam2lite_core.errors import InvalidFrameError
 from sam2lite_core.media.encoded_size import check_encoded_size
 
 Pixels = NDArray[np.uint8]
-_Converter = Callable[[Pixels], Any]
 
-_PACKED: dict[str, tuple[int, _Converter | None]] = {
+_PACKED: dict[str, tuple[int, int | None]] = {
     "rgb8": (3, None),
-    "bgr8": (3, lambda pixels: cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)),
-    "rgba8": (4, lambda pixels: cv2.cvtColor(pixels, cv2.COLOR_RGBA2RGB)),
-    "bgra8": (4, lambda pixels: cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGB)),
-    "mono8": (1, lambda pixels: cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB)),
-    "8UC1": (1, lambda pixels: cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB)),
-    "8UC3": (3, lambda pixels: cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)),
-    "8UC4": (4, lambda pixels: cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGB)),
-    "yuv422": (2, lambda pixels: cv2.cvtColor(pixels, cv2.COLOR_YUV2RGB_UYVY)),
-    "uyvy": (2, lambda pixels: cv2.cvtColor(pixels, cv2.COLOR_YUV2RGB_UYVY)),
-    "yuv422_yuy2": (2, lambda pixels: cv2.cvtColor(pixels, cv2.COLOR_YUV2RGB_YUY2)),
-    "yuyv": (2, lambda pixels: cv2.cvtColor(pixels, cv2.COLOR_YUV2RGB_YUY2)),
+    "bgr8": (3, cv2.COLOR_BGR2RGB),
+    "rgba8": (4, cv2.COLOR_RGBA2RGB),
+    "bgra8": (4, cv2.COLOR_BGRA2RGB),
+    "mono8": (1, cv2.COLOR_GRAY2RGB),
+    "8UC1": (1, cv2.COLOR_GRAY2RGB),
+    "8UC3": (3, cv2.COLOR_BGR2RGB),
+    "8UC4": (4, cv2.COLOR_BGRA2RGB),
+    "yuv422": (2, cv2.COLOR_YUV2RGB_UYVY),
+    "uyvy": (2, cv2.COLOR_YUV2RGB_UYVY),
+    "yuv422_yuy2": (2, cv2.COLOR_YUV2RGB_YUY2),
+    "yuyv": (2, cv2.COLOR_YUV2RGB_YUY2),
 }
-"""Encoding to (bytes per pixel, conversion to RGB); 8UC3 and 8UC4 have OpenCV's channel order."""
+"""Encoding to (bytes per pixel, OpenCV's conversion to RGB); 8UC3 and 8UC4 have OpenCV's channel order."""
 
 SUPPORTED_ENCODINGS = tuple(_PACKED)
 """Encodings of sensor_msgs/Image that need no cv_bridge."""
@@ -76,7 +73,7 @@ def raw_to_rgb(message: RawImage) -> Pixels:
     if bytes_per_pixel == 2 and message.width % 2:
         raise InvalidFrameError(f"{encoding} image is {message.width} px wide; 4:2:2 needs an even width")
     pixels = packed_view(message, bytes_per_pixel)
-    return pixels if convert is None else np.asarray(convert(pixels), dtype=np.uint8)
+    return pixels if convert is None else np.asarray(cv2.cvtColor(pixels, convert), dtype=np.uint8)
 
 
 def packed_view(message: RawImage, bytes_per_pixel: int) -> Pixels:

@@ -1,7 +1,7 @@
-"""Label maps as PNG files.
+"""Read and write label maps as PNG files.
 
-A label map is an (H, W) array that holds an object's id at each of its pixels and 0 elsewhere. PNG keeps the
-ids; JPEG would blur them into others.
+A label map is an (H, W) array that holds an object's id at each of its pixels and 0 elsewhere. PNG keeps the ids; JPEG
+would blur them into others.
 """
 
 import struct
@@ -116,15 +116,15 @@ def write_label_map(path: str | Path, label_map: NDArray[np.generic], *, indexed
 
 
 def _chunk(kind: bytes, body: bytes) -> bytes:
-    """One PNG chunk: length, type, body, checksum."""
+    """Build a PNG chunk: length, type, body, checksum."""
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
 def _with_colour_type(data: bytes, colour_type: int) -> bytes:
-    """The same PNG with another colour type in its header; pixels stay as they are.
+    """Return the same PNG with another colour type in its header.
 
-    OpenCV turns an indexed PNG into colours and drops the indices. Greyscale and indexed files lay their
-    pixels out alike, so a relabelled header makes it hand out the indices themselves.
+    OpenCV turns an indexed PNG into colours and drops the indices. Greyscale and indexed files lay out their pixels
+    alike, so the indices can be read as greys.
     """
     start = len(_SIGNATURE)
     header = bytearray(data[start + 8 : start + 8 + 13])
@@ -138,7 +138,7 @@ def _with_colour_type(data: bytes, colour_type: int) -> bytes:
 
 
 def _with_palette(data: bytes) -> bytes:
-    """An 8-bit greyscale PNG as an indexed one, coloured like the overlay."""
+    """Turn an 8-bit greyscale PNG into an indexed one, coloured like the overlay."""
     palette = bytes(3) + b"".join(bytes(object_colour(object_id)) for object_id in range(1, 256))
     indexed = _with_colour_type(data, _INDEXED)
     return indexed[:_HEADER_END] + _chunk(b"PLTE", palette) + indexed[_HEADER_END:]

@@ -1,10 +1,10 @@
-"""Open a source of frames by what it names."""
+"""Open a source of frames by its path or number."""
 
 from pathlib import Path
 
 from sam2lite_core.errors import SourceError
 from sam2lite_core.media.bags.store import is_bag
-from sam2lite_core.media.readers import _Camera, _Folder, _Video
+from sam2lite_core.media.readers import CameraFrames, FolderFrames, VideoFrames
 from sam2lite_core.media.source import FrameSource
 
 
@@ -42,9 +42,9 @@ def open_source(
     if topic is not None:
         raise SourceError(f"{source}: no bag, so it has no topic {topic!r}; leave the topic out")
     if path.is_dir():
-        return _Folder(path, fps, limit)
+        return FolderFrames(path, fps, limit)
     if path.is_file():
-        return _Video(path, fps, limit)
+        return VideoFrames(path, fps, limit)
     if str(source).isdecimal():
-        return _Camera(int(str(source)), fps, limit)
+        return CameraFrames(int(str(source)), fps, limit)
     raise SourceError(f"{source}: no such folder, video file, bag or camera index")

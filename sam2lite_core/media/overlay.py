@@ -1,4 +1,4 @@
-"""Pictures of what the tracker did: masks drawn over frames, and sheets of many pictures."""
+"""Draw masks over frames, and lay pictures out on sheets."""
 
 import colorsys
 import math
@@ -21,9 +21,9 @@ _WHITE, _BLACK = (255, 255, 255), (0, 0, 0)
 
 @lru_cache(maxsize=65536)
 def object_colour(object_id: int) -> tuple[int, int, int]:
-    """The colour of an object: always the same for an id, and far from those of its neighbours.
+    """Return the colour of an object, always the same for an id.
 
-    Hues advance by the golden ratio, which keeps any run of consecutive ids spread around the colour circle.
+    Hues advance by the golden ratio, which spreads any run of consecutive ids around the colour circle.
 
     Args:
         object_id: the object's id.
@@ -50,8 +50,7 @@ def draw_overlay(
     Args:
         image: (H, W, 3) uint8 RGB.
         label_map: (H, W) ids, 0 = background.
-        objects: what the tracker says of them; tags then show scores, and lost objects are listed in the
-            corner.
+        objects: the tracker's report; tags then show scores, and lost objects are listed in the corner.
         opacity: of the fill, 0..1.
         names: names to show in place of ids.
 
@@ -154,7 +153,7 @@ def fit_image(image: Image, height: int, width: int) -> Image:
 
 
 def _tag(object_id: int, names: Mapping[int, str] | None) -> str:
-    """What to call an object."""
+    """Return the name of an object, its id without one."""
     return (names or {}).get(object_id, str(object_id))
 
 
@@ -167,13 +166,13 @@ def _blend(canvas: Image, mask: NDArray[np.uint8], colour: tuple[int, int, int],
 
 
 def _text_scale(image: Image) -> float:
-    """Font scale that reads alike at any image size; 0.5 at 480 px."""
+    """Return a font scale that reads alike at any image size; 0.5 at 480 px."""
     height, width = check_image(image)
     return max(0.35, 0.5 * min(height, width) / 480)
 
 
 def _pen(scale: float) -> int:
-    """Stroke width in pixels that suits a font scale."""
+    """Return the stroke width of a font scale, pixels."""
     return max(1, round(2 * scale))
 
 

@@ -14,7 +14,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 def list_images(folder: Path) -> list[Path]:
-    """The images of a folder in natural order (`2.jpg` before `10.jpg`); hidden files are left out."""
+    """List the images of a folder in natural order (`2.jpg` before `10.jpg`); hidden files are left out."""
     images = (entry for entry in folder.iterdir() if entry.suffix.lower() in IMAGE_SUFFIXES)
     return sorted(
         (entry for entry in images if not entry.name.startswith(".")),
@@ -40,15 +40,14 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
     decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data and not cut else None
     if decoded is None:
         raise SourceError(f"{path}: not a readable image; it is empty, cut short or of another format")
-    return _to_rgb(decoded)
+    return to_rgb(decoded)
 
 
 def natural_key(name: str) -> tuple[tuple[int, str], ...]:
-    """Sort key that orders numbers inside names by their value."""
+    """Return a sort key that orders numbers inside names by their value."""
     return tuple((int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name))
 
 
-def _to_rgb(bgr: NDArray[Any]) -> NDArray[np.uint8]:
-    """OpenCV's (H, W, 3) BGR as RGB."""
-    rgb: NDArray[np.uint8] = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
-    return rgb
+def to_rgb(bgr: NDArray[Any]) -> NDArray[np.uint8]:
+    """Turn OpenCV's (H, W, 3) BGR into RGB."""
+    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""Where frames come from: folders of images, video files, bags, cameras."""
+"""Read frames from folders of images, video files and cameras."""
 
 import time
 from collections.abc import Iterator
@@ -9,17 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam2lite_core.errors import SourceError
-from sam2lite_core.media.pictures import IMAGE_SUFFIXES, _to_rgb, list_images, read_image
+from sam2lite_core.media.pictures import IMAGE_SUFFIXES, list_images, read_image, to_rgb
 from sam2lite_core.media.source import NOMINAL_FPS, FrameSource
 from sam2lite_core.types import Frame
 
 _TRUNCATION_SHARE = 0.05
 
 
-class _Folder(FrameSource):
+class FolderFrames(FrameSource):
     """Images of a folder."""
 
     def __init__(self, path: Path, fps: float | None, limit: int | None) -> None:
+        """Open a folder; see `open_source`."""
         self._paths = list_images(path)[:limit]
         if not self._paths:
             raise SourceError(f"{path}: no image in this folder; expected {', '.join(IMAGE_SUFFIXES)}")
@@ -33,32 +34,41 @@ class _Folder(FrameSource):
             yield Frame(image, index / (self.fps or NOMINAL_FPS), index, path.stem)
 
 
-class _Video(FrameSource):
-    """Frames of a video file."""
+class _Capture(FrameSource):
+    """What OpenCV's `VideoCapture` opens; the first frame is read at once."""
 
-    def __init__(self, path: Path, fps: float | None, limit: int | None) -> None:
-        if path.suffix.lower() in IMAGE_SUFFIXES:
-            raise SourceError(f"{path}: a single image; give the folder that holds the frames")
-        self._path, self._limit = path, limit
-        self._capture = cv2.VideoCapture(str(path))
-        read, first = self._capture.read() if self._capture.isOpened() else (False, None)
-        if not read or first is None:
+    def __init__(self, source: str | int, fps: float | None, refusal: str) -> None:
+        self._capture = cv2.VideoCapture(source)
+        first = self._read() if self._capture.isOpened() else None
+        if first is None:
             self._capture.release()
-            raise SourceError(
-                f"{path}: not a video that can be opened; it is damaged, empty or of an unknown codec"
-            )
-        self._first = _to_rgb(first)
-        self.size = self._first.shape[0], self._first.shape[1]
+            raise SourceError(refusal)
+        self._first = first
+        self.size = first.shape[0], first.shape[1]
         reported = self._capture.get(cv2.CAP_PROP_FPS)
         self.fps = fps or (reported if reported > 0 else None)
-        count = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
-        self._promised = count if count > 0 else None
-        self.length = (
-            self._promised if limit is None or self._promised is None else min(limit, self._promised)
-        )
+
+    def _read(self) -> NDArray[np.uint8] | None:
+        read, bgr = self._capture.read()
+        return to_rgb(bgr) if read and bgr is not None else None
 
     def close(self) -> None:
         self._capture.release()
+
+
+class VideoFrames(_Capture):
+    """Frames of a video file."""
+
+    def __init__(self, path: Path, fps: float | None, limit: int | None) -> None:
+        """Open a file; see `open_source`."""
+        if path.suffix.lower() in IMAGE_SUFFIXES:
+            raise SourceError(f"{path}: a single image; give the folder that holds the frames")
+        self._path, self._limit = path, limit
+        refusal = f"{path}: not a video that can be opened; it is damaged, empty or of an unknown codec"
+        super().__init__(str(path), fps, refusal)
+        self._promised = max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))
+        counts = [count for count in (self._promised, limit) if count]
+        self.length = min(counts) if self._promised else None
 
     def __iter__(self) -> Iterator[Frame]:
         image: NDArray[np.uint8] | None = self._first
@@ -67,43 +77,32 @@ class _Video(FrameSource):
             yield Frame(image, index / (self.fps or NOMINAL_FPS), index, f"{index:05d}")
             index += 1
             if index != self._limit:
-                read, bgr = self._capture.read()
-                image = _to_rgb(bgr) if read else None
+                image = self._read()
         if image is None:
             self._check_end(index)
 
     def _check_end(self, frames: int) -> None:
         """Refuse a file that was cut; a header that is off by a frame or two, as many are, is let pass."""
-        promised = self._promised or 0
+        promised = self._promised
         if promised - frames > max(2, _TRUNCATION_SHARE * promised):
             raise SourceError(
                 f"{self._path}: ends after {frames} of {promised} frames; the file is cut short or damaged"
             )
 
 
-class _Camera(FrameSource):
+class CameraFrames(_Capture):
     """Frames of a camera, stamped when they arrive."""
 
     def __init__(self, index: int, fps: float | None, limit: int | None) -> None:
-        self._index, self._limit = index, limit
-        self._capture = cv2.VideoCapture(index)
-        read, first = self._capture.read() if self._capture.isOpened() else (False, None)
-        if not read or first is None:
-            self._capture.release()
-            raise SourceError(f"camera {index}: not there, in use, or not permitted")
-        self.size = first.shape[0], first.shape[1]
-        reported = self._capture.get(cv2.CAP_PROP_FPS)
-        self.fps = fps or (reported if reported > 0 else None)
-        self.length = limit
-
-    def close(self) -> None:
-        self._capture.release()
+        """Open a camera; see `open_source`."""
+        super().__init__(index, fps, f"camera {index}: not there, in use, or not permitted")
+        self._index, self.length = index, limit
 
     def __iter__(self) -> Iterator[Frame]:
         started, index = time.monotonic(), 0
-        while index != self._limit:
-            read, bgr = self._capture.read()
-            if not read:
+        while index != self.length:
+            image = self._read()
+            if image is None:
                 raise SourceError(f"camera {self._index}: stopped delivering after {index} frames")
-            yield Frame(_to_rgb(bgr), time.monotonic() - started, index, f"{index:05d}")
+            yield Frame(image, time.monotonic() - started, index, f"{index:05d}")
             index += 1

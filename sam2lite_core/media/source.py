@@ -7,7 +7,7 @@ from types import TracebackType
 from sam2lite_core.types import Frame
 
 NOMINAL_FPS = 30.0
-"""Rate at which frames are stamped where a source does not know its own."""
+"""Frames per second to stamp with where a source does not know its own."""
 
 
 class FrameSource(ABC):

@@ -1,4 +1,4 @@
-"""Writing video files."""
+"""Write video files."""
 
 import contextlib
 from pathlib import Path
@@ -17,8 +17,7 @@ from sam2lite_core.media.source import NOMINAL_FPS
 class VideoWriter:
     """Writes an MP4 file; it appears under its name only once it is complete.
 
-    MPEG-4 part 2 is the codec that every OpenCV wheel can encode. It drops the last row or column of odd
-    sizes.
+    MPEG-4 part 2 is the codec that every OpenCV wheel can encode. It drops the last row or column of odd sizes.
     """
 
     def __init__(self, path: str | Path, fps: float | None = None) -> None:

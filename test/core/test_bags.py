@@ -17,7 +17,7 @@ from rosbags.rosbag2 import Writer
 from sam2lite_core.cli import app
 from sam2lite_core.errors import ConfigurationError, SourceError
 from sam2lite_core.media.bags import store, writer
-from sam2lite_core.media.bags.reader import BagFrames, ImageTopic, image_topics
+from sam2lite_core.media.bags.reader import BagFrames, ImageTopic
 from sam2lite_core.media.bags.store import COMPRESSED_TYPE, RAW_TYPE, message_types
 from sam2lite_core.media.bags.writer import image_message, jpeg_message, make_bag, new_bag
 from sam2lite_core.media.open import open_source
@@ -72,11 +72,10 @@ def test_frames_come_back_with_their_pixels_and_times(folder, tmp_path, small_cl
     assert [entry.suffix for entry in sorted(path.iterdir())] == [STORAGES[storage], ".yaml"]
     assert [entry.name for entry in path.parent.iterdir()] == ["bag"]
     name = "/left/compressed" if compressed else "/left"
-    assert image_topics(path) == (ImageTopic(name, compressed, 6),)
     for source in (path, storage_file(path)):
         with open_source(source) as bag:
             read = list(bag)
-            assert (bag.topic.name, bag.length, bag.size) == (name, 6, (96, 128))
+            assert (bag.topic, bag.length, bag.size) == (ImageTopic(name, compressed, 6), 6, (96, 128))
             assert bag.fps == pytest.approx(20)
             assert bag.recorded_ns == bag.stamps_ns == tuple(START + i * 50_000_000 for i in range(6))
         assert [frame.name for frame in read] == [f"{index:05d}" for index in range(6)]
@@ -223,10 +222,9 @@ def test_of_several_topics_one_is_chosen(tmp_path, small_clip):
         "/t": [text()],
     }
     path = write(tmp_path / "bag", topics)
-    assert [str(topic) for topic in image_topics(path)] == [
-        "/a/compressed (compressed, 2 messages)",
-        "/b (raw, 1 messages)",
-    ]
+    listed = r"choose one: /a/compressed \(compressed, 2 messages\), /b \(raw, 1 messages\)$"
+    with pytest.raises(SourceError, match=listed):
+        open_source(path)
     with open_source(path, topic="/b") as bag:
         assert (bag.topic.name, bag.length) == ("/b", 1)
 
@@ -238,7 +236,8 @@ def test_each_kind_of_image_on_a_topic_is_one_of_its_own(tmp_path, small_clip):
         for kind, message, recorded in (jpeg(small_clip.frames[0]), raw(small_clip.frames[1])):
             connection = bag.add_connection("/a", kind, typestore=types)
             bag.write(connection, recorded, types.serialize_cdr(message, kind))
-    assert [topic.compressed for topic in image_topics(path)] == [True, False]
+    with pytest.raises(SourceError, match=r": /a \(compressed, 1 messages\), /a \(raw, 1 messages\)$"):
+        open_source(path)
     with open_source(path, topic="/a") as frames:
         assert (frames.topic.compressed, len(list(frames))) == (True, 1)
 

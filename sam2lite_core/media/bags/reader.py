@@ -1,4 +1,4 @@
-"""Frames of a rosbag2 recording, in sqlite3 or mcap, from a topic of raw or compressed images."""
+"""Read frames from a rosbag2 recording, in sqlite3 or mcap, from a topic of raw or compressed images."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -33,8 +33,8 @@ class ImageTopic:
 
     Attributes:
         name: as recorded.
-        compressed: whether it holds CompressedImage rather than Image.
-        messages: how many the bag says that it holds.
+        compressed: it holds CompressedImage rather than Image.
+        messages: their number, as the bag says.
     """
 
     name: str
@@ -46,35 +46,18 @@ class ImageTopic:
         return f"{self.name} ({kind}, {self.messages} messages)"
 
 
-def image_topics(path: str | Path) -> tuple[ImageTopic, ...]:
-    """List a bag's topics of images, in order of their names.
-
-    Raises:
-        SourceError: there is no bag, or it is damaged.
-        ConfigurationError: `rosbags` is not installed.
-    """
-    path = Path(path)
-    reader = _open(path)
-    with bag_errors(path):
-        try:
-            return _topics(reader)
-        finally:
-            reader.close()
-
-
 class BagFrames(FrameSource):
     """Images of one topic, in the order in which they were recorded.
 
-    Opening reads the bag once from end to end, without decoding a picture: a bag that is cut short is refused
-    before anything is done with its first half.
+    Opening reads the bag once from end to end without decoding a picture: a bag that is cut short is refused at once.
 
     Attributes:
-        topic: where the frames come from.
-        recorded_ns: when each message was recorded, nanoseconds.
+        topic: the source of the frames.
+        recorded_ns: time of recording of each message, nanoseconds.
         stamps_ns: the stamp in each image's header, nanoseconds; these may fall, repeat, or be zero.
-        stamps_back: how many headers have an earlier stamp than the one before.
+        stamps_back: number of headers with an earlier stamp than the one before.
         frame_id: that of the first image's header.
-        recorded: how many images the topic holds, a limit not counted.
+        recorded: number of images in the topic, regardless of a limit.
     """
 
     def __init__(
@@ -134,7 +117,7 @@ class BagFrames(FrameSource):
             yield Frame(image, since, index, f"{index:05d}")
 
     def _messages(self) -> Iterator[tuple[int, Any]]:
-        """Time of recording and message, from the first to the limit."""
+        """Yield time of recording and message, from the first to the limit."""
         messages = self._reader.messages(self._connections)
         index = 0
         while index != self._limit:
@@ -148,7 +131,7 @@ class BagFrames(FrameSource):
             index += 1
 
     def _times(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Times of recording and header stamps, nanoseconds."""
+        """Read times of recording and header stamps, nanoseconds."""
         recorded: list[int] = []
         stamps: list[int] = []
         for time, message in self._messages():
@@ -166,7 +149,7 @@ class BagFrames(FrameSource):
         return tuple(recorded), tuple(stamps)
 
     def _decode(self, message: Any, index: int) -> NDArray[np.uint8]:
-        """Pixels of a message."""
+        """Decode the pixels of a message."""
         try:
             return compressed_to_rgb(message) if self.topic.compressed else raw_to_rgb(message)
         except InvalidFrameError as error:
@@ -174,7 +157,7 @@ class BagFrames(FrameSource):
 
 
 def _open(path: Path) -> "Reader":
-    """An open reader.
+    """Open a reader.
 
     Raises:
         SourceError: there is no bag, or it is damaged.
@@ -199,7 +182,7 @@ def _open(path: Path) -> "Reader":
 
 
 def _topics(reader: "Reader") -> tuple[ImageTopic, ...]:
-    """Every topic of images, in order of their names."""
+    """List the topics of images, in order of their names."""
     counts: dict[tuple[str, str], int] = {}
     for connection in reader.connections:
         if connection.msgtype in (RAW_TYPE, COMPRESSED_TYPE):
@@ -209,7 +192,7 @@ def _topics(reader: "Reader") -> tuple[ImageTopic, ...]:
 
 
 def _choose(path: Path, reader: "Reader", wanted: str | None) -> ImageTopic:
-    """The topic to read.
+    """Choose the topic to read.
 
     Raises:
         SourceError: it is not there, or cannot be told; the message lists the topics that hold images, or all there are
@@ -237,7 +220,7 @@ def _choose(path: Path, reader: "Reader", wanted: str | None) -> ImageTopic:
 
 
 def _connections(reader: "Reader", topic: ImageTopic) -> list["Connection"]:
-    """The reader's connections of a topic; it may have one for each kind of image, and for each publisher."""
+    """List the reader's connections of a topic and kind of image, one for each publisher."""
     kind = COMPRESSED_TYPE if topic.compressed else RAW_TYPE
     return [
         connection

@@ -1,4 +1,4 @@
-"""What reading and writing bags share: the library, the message types, and the errors that a bag can cause."""
+"""Shared parts of reading and writing bags: the library, its message types, and its errors."""
 
 import contextlib
 from collections.abc import Iterator
@@ -15,19 +15,18 @@ RAW_TYPE = "sensor_msgs/msg/Image"
 COMPRESSED_TYPE = "sensor_msgs/msg/CompressedImage"
 
 METADATA_FILE = "metadata.yaml"
-"""What makes a folder a bag."""
+"""The file that makes a folder a bag."""
 
 STORAGE_FILES = {".db3": "sqlite3", ".mcap": "mcap"}
 """Suffix of a bag's files to the name of its storage, as `ros2 bag --storage` has it."""
-
 
 ROS1_SUFFIX = ".bag"
 
 
 def is_bag(path: Path) -> bool:
-    """Say whether a path is a bag: a folder with metadata or with a storage file, or such a file by itself.
+    """Return whether a path is a bag: a folder with metadata or a storage file, or such a file by itself.
 
-    One of ROS 1 counts too: what reads bags says what to do about it.
+    One of ROS 1 counts too; `BagFrames` refuses it with advice.
     """
     if path.is_dir():
         return (path / METADATA_FILE).is_file() or any(
@@ -38,7 +37,7 @@ def is_bag(path: Path) -> bool:
 
 @cache
 def message_types() -> "Typestore":
-    """The types of ROS's own messages; those of images are the same from Humble to Kilted.
+    """Return the types of ROS's own messages; those of images are the same from Humble to Kilted.
 
     Raises:
         ConfigurationError: `rosbags` is not installed.
@@ -55,9 +54,9 @@ def message_types() -> "Typestore":
 
 @contextlib.contextmanager
 def bag_errors(path: Path) -> Iterator[None]:
-    """Turn whatever the library raises over a damaged bag into a `SourceError` that names the bag.
+    """Turn the library's errors over a damaged bag into a `SourceError` that names the bag.
 
-    Damaged bytes reach every part of the library and the database below it, and each has errors of its own.
+    Every part of the library, and the database below it, has errors of its own.
     """
     try:
         yield

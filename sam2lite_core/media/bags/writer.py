@@ -1,4 +1,4 @@
-"""Bags that appear whole or not at all."""
+"""Write bags that appear whole or not at all."""
 
 import contextlib
 import shutil
@@ -41,10 +41,10 @@ class BagWriter:
         """Write one message; its type's definition is stored in the bag.
 
         Args:
-            topic: where it was published.
+            topic: its name.
             kind: its type, such as sensor_msgs/msg/Image; `message_types` must know it.
             message: made of `message_types().types[kind]`.
-            recorded_ns: when it was recorded, nanoseconds.
+            recorded_ns: time of recording, nanoseconds.
         """
         types = message_types()
         connection = self._connections.get(topic)
@@ -77,7 +77,7 @@ def new_bag(path: str | Path, storage: str = "sqlite3") -> Iterator[BagWriter]:
         storage: sqlite3 or mcap.
 
     Yields:
-        What takes the messages.
+        The writer to add messages to.
 
     Raises:
         SourceError: something is there already, or the place cannot be written.
@@ -117,7 +117,7 @@ def make_bag(
     Args:
         frames: an open source with an end.
         path: the bag's folder, which must not exist.
-        topic: where the images are; `/compressed` is added for compressed ones, as image_transport names them.
+        topic: of the images; `/compressed` is added for compressed ones, as image_transport names them.
         compressed: JPEG of quality 95 instead of raw bgr8.
         storage: sqlite3 or mcap.
         start_ns: stamp of the first frame, nanoseconds; now by default.
@@ -152,18 +152,13 @@ def check_topic(name: str) -> str:
         ConfigurationError: ROS would not take it.
     """
     parts = name.split("/")
-    valid = parts[0] == "" and len(parts) > 1 and all(_is_token(part) for part in parts[1:])
-    if not valid:
+    if parts[0] or len(parts) < 2 or not all(part.isascii() and part.isidentifier() for part in parts[1:]):
         raise ConfigurationError(f"topic {name!r} is not a full name such as /camera/image_raw")
     return name
 
 
-def _is_token(part: str) -> bool:
-    return part.isascii() and part.isidentifier()
-
-
 def header(stamp_ns: int, frame_id: str = FRAME_ID) -> Any:
-    """A std_msgs/Header."""
+    """Make a std_msgs/Header."""
     types = message_types().types
     seconds, rest = divmod(stamp_ns, 1_000_000_000)
     stamp = types["builtin_interfaces/msg/Time"](sec=seconds, nanosec=rest)
@@ -171,16 +166,16 @@ def header(stamp_ns: int, frame_id: str = FRAME_ID) -> Any:
 
 
 def image_message(image: NDArray[np.uint8], stamp_ns: int) -> Any:
-    """A sensor_msgs/Image, bgr8, of an (H, W, 3) uint8 RGB frame."""
+    """Make a sensor_msgs/Image, bgr8, of an (H, W, 3) uint8 RGB frame."""
     return packed_message(np.ascontiguousarray(image[..., ::-1]), "bgr8", stamp_ns)
 
 
 def packed_message(pixels: NDArray[Any], encoding: str, stamp_ns: int, frame_id: str = FRAME_ID) -> Any:
-    """A sensor_msgs/Image that holds an array as it is.
+    """Make a sensor_msgs/Image that holds an array as it is.
 
     Args:
         pixels: (H, W) or (H, W, channels), contiguous, little endian.
-        encoding: what the array holds, as ROS names it.
+        encoding: of the array, as ROS names it.
         stamp_ns: the header's stamp, nanoseconds.
         frame_id: the header's frame.
     """
@@ -198,7 +193,7 @@ def packed_message(pixels: NDArray[Any], encoding: str, stamp_ns: int, frame_id:
 
 
 def jpeg_message(image: NDArray[np.uint8], stamp_ns: int) -> Any:
-    """A sensor_msgs/CompressedImage, JPEG, of an (H, W, 3) uint8 RGB frame."""
+    """Make a sensor_msgs/CompressedImage, JPEG, of an (H, W, 3) uint8 RGB frame."""
     bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     _, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     return message_types().types[COMPRESSED_TYPE](
