@@ -112,7 +112,7 @@ def eval_bag(
     """
     from sam2lite_core.control.registry import DEFAULT_CONTROLLER
     from sam2lite_core.evaluation.bag.evaluate import evaluate_bag
-    from sam2lite_core.evaluation.bag.plan import Request
+    from sam2lite_core.evaluation.bag.request import Request
     from sam2lite_core.evaluation.bag.result import result_table
     from sam2lite_core.evaluation.bag.session import ReplayError
 

@@ -55,9 +55,9 @@ class _ObjectHistory:
         start = self.shown
         for index, area in enumerate([*self.area, 1]):
             if area:
-                if index - start >= MIN_ABSENCE and index > self.shown:
+                if index - start >= MIN_ABSENCE:
                     yield start, index
-                start = max(self.shown, index + 1)
+                start = index + 1
 
 
 def summarise_absences(sequences: Sequence[SequenceResult]) -> AbsenceSummary:

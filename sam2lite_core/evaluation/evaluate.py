@@ -1,7 +1,7 @@
-"""Follow the objects of a dataset and score every sequence: one path for all layouts.
+"""Follow the objects of a dataset and score every sequence, whatever its layout.
 
-The work of a sequence is independent of all others, so it may run in any process and in any order, and a run that was
-killed goes on where it stopped, with the same numbers.
+Sequences are independent, so each may run in any process and in any order. A run that was killed goes on where it
+stopped, with the same scores.
 """
 
 import contextlib
@@ -17,7 +17,6 @@ import numpy as np
 from sam2lite_core.datasets.base import Dataset, VideoSequence
 from sam2lite_core.errors import ConfigurationError, Sam2LiteError
 from sam2lite_core.evaluation.absence import summarise_absences
-from sam2lite_core.evaluation.davis_protocol import LabelMap
 from sam2lite_core.evaluation.prompts import check_prompt_kind, prompts_from_masks
 from sam2lite_core.evaluation.results import Evaluation, SequenceResult
 from sam2lite_core.evaluation.runs.machine import describe_machines
@@ -26,7 +25,7 @@ from sam2lite_core.evaluation.runs.team import ALONE, Team
 from sam2lite_core.evaluation.runs.workers import TrackerFactory, run_jobs
 from sam2lite_core.evaluation.scoring import SequenceScoring
 from sam2lite_core.files import write_json
-from sam2lite_core.media.label_map import write_label_map
+from sam2lite_core.media.label_map import LabelMap, write_label_map
 from sam2lite_core.types import ObjectState
 from sam2lite_core.video import VideoTracker, frame_record, summarise
 
@@ -34,57 +33,36 @@ MASKS = "masks"
 """Folder of the masks in a result."""
 
 Progress = Callable[[str, int, int], None]
-"""Called after each sequence with its name, the sequences done and the sequences there are."""
+"""Called after each sequence with its name, the sequences done and the number of all."""
 
 
 @dataclass(frozen=True)
 class SequenceJob:
-    """One sequence to follow and score, in whatever process.
-
-    Attributes:
-        dataset: where the sequence is.
-        name: its name.
-        options: how to build the tracker.
-        prompt: how objects are shown: mask, box or point.
-        masks: folder to write masks to; None writes none.
-    """
+    """One sequence to follow and score, in whatever process; see `evaluate_sequence`."""
 
     dataset: Dataset
     name: str
-    options: TrackerFactory
     prompt: str
     masks: Path | None
 
     def run(self, tracker: VideoTracker) -> SequenceResult:
-        """Follow and score the sequence; the tracker is reset first.
-
-        Raises:
-            SourceError: a file is missing or unreadable, a mask has another size than its frame, or a mask cannot be
-                written.
-        """
+        """Follow and score the sequence; the tracker is reset first."""
         return evaluate_sequence(tracker, self.dataset.open(self.name), self.prompt, self.masks)
 
 
 def evaluate(
-    dataset: Dataset,
-    options: TrackerFactory,
-    prompt: str = "mask",
-    out: str | Path | None = None,
-    *,
-    workers: int = 1,
-    masks: bool = True,
-    overwrite: bool = False,
-    progress: Progress | None = None,
+    dataset: Dataset, options: TrackerFactory, prompt: str = "mask", out: str | Path | None = None, *,
+    workers: int = 1, masks: bool = True, overwrite: bool = False, progress: Progress | None = None,
     team: Team = ALONE,
-) -> Evaluation:
+) -> Evaluation:  # fmt: skip
     """Evaluate a tracker on a dataset.
 
     The processes of a team all call this with the same arguments, and all get the whole evaluation.
 
     Args:
-        dataset: which sequences, and where they are.
-        options: how to build the tracker.
-        prompt: how objects are shown on the frame where they appear: their mask, the mask's bounding box, or the point
+        dataset: the sequences.
+        options: builds the tracker.
+        prompt: kind of the prompt on the frame where an object appears: its mask, the mask's bounding box, or the point
             deepest inside it.
         out: folder for `masks/`, laid out as the dataset's server wants it, and `KEY.json`; nothing is written when
             None. A run that was interrupted goes on from `OUT.unfinished`.
@@ -97,8 +75,8 @@ def evaluate(
     Raises:
         ConfigurationError: an unknown prompt, or no worker.
         BackendError: another process of the team ended.
-        SourceError: a folder or file is missing or unreadable, a mask has another size than its frame, or
-            `out` cannot be written.
+        SourceError: a folder or file is missing or unreadable, a mask has another size than its frame, or `out` cannot
+            be written.
     """
     check_prompt_kind(prompt)
     if workers < 1:
@@ -111,15 +89,14 @@ def evaluate(
     with contextlib.ExitStack() as stack:
         work = None
         if out is not None:
-            asked = {**what_matters(settings), "sequences": names, "masks": masks}
-            work = stack.enter_context(
-                resumable_folder(out, marker=marker, settings=asked, overwrite=overwrite, team=team)
-            )
+            asked = {**scored_settings(settings), "sequences": names, "masks": masks}
+            resumed = resumable_folder(out, marker=marker, settings=asked, overwrite=overwrite, team=team)
+            work = stack.enter_context(resumed)
         folder = work.folder / MASKS if work is not None and masks else None
-        jobs = [SequenceJob(dataset, name, options, prompt, folder) for name in names]
+        jobs = [SequenceJob(dataset, name, prompt, folder) for name in names]
         results = _run(jobs, options, work, workers, progress, team)
-        machine = describe_machines(team)
-        evaluation = Evaluation(dataset.title, settings, tuple(results[name] for name in names), machine)
+        sequences = tuple(results[name] for name in names)
+        evaluation = Evaluation(dataset.title, settings, sequences, describe_machines(team))
         if work is not None:
             target = work.folder / marker
             team.main_does(lambda: write_json(target, result_document(evaluation)))
@@ -127,7 +104,7 @@ def evaluate(
 
 
 def result_document(evaluation: Evaluation) -> dict[str, Any]:
-    """What `KEY.json` holds: the evaluation, what became of absences, and J&F by set where the data has sets."""
+    """Return the content of `KEY.json`: the evaluation, absences, and J&F by set where the data has sets."""
     document = evaluation.to_json()
     sequences = document.pop("sequences")
     document["absence"] = asdict(summarise_absences(evaluation.sequences))
@@ -138,12 +115,12 @@ def result_document(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def describe_settings(dataset: Dataset, options: TrackerFactory, prompt: str) -> dict[str, Any]:
-    """What a result says of how it came about, in plain JSON."""
+    """Describe the settings of an evaluation in plain JSON."""
     return {"data": dataset.describe(), "prompt": prompt, "tracker": options.describe()}
 
 
-def what_matters(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that scores depend on: a run may go on with another number of threads."""
+def scored_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that scores depend on: a run may go on with another number of threads."""
     tracker = {name: value for name, value in settings["tracker"].items() if name != "threads"}
     return {**settings, "tracker": tracker}
 
@@ -152,7 +129,7 @@ def _run(
     jobs: list[SequenceJob], options: TrackerFactory, work: Unfinished | None, workers: int,
     progress: Progress | None, team: Team,
 ) -> dict[str, SequenceResult]:  # fmt: skip
-    """Results by name; what an earlier run finished is read, not done again."""
+    """Return results by name; those of an earlier run are read."""
     # Asked once: processes that looked one after the other would not share out the same.
     done = [] if work is None else team.main_does(lambda: _take_up(work))
     results = {name: SequenceResult.from_json(work.load(name)) for name in done if work is not None}
@@ -177,7 +154,7 @@ def _run(
 
 
 def _take_up(work: Unfinished) -> list[str]:
-    """Clear away the masks that a run was killed over; what it finished."""
+    """Remove half-written masks of a killed run; return the names of its finished sequences."""
     for left in (work.folder / MASKS).rglob(".*.partial.png"):
         left.unlink()
     return work.finished()
@@ -190,8 +167,8 @@ def evaluate_sequence(
 
     Args:
         tracker: the tracker; it is reset first.
-        sequence: the frames and what is known of them.
-        prompt: how objects are shown.
+        sequence: the frames and annotations.
+        prompt: kind of the prompts.
         masks: folder to write the masks to, where the dataset wants them.
 
     Raises:
@@ -219,7 +196,7 @@ def evaluate_sequence(
 
 
 def _areas(truth: LabelMap | None) -> dict[str, int]:
-    """Pixels of every object of a label map, by id as JSON writes it."""
+    """Count the pixels of every object of a label map, by id as JSON writes it."""
     counts = np.bincount(truth.ravel()) if truth is not None else np.zeros(0, np.int64)
     return {str(object_id): int(counts[object_id]) for object_id in np.flatnonzero(counts) if object_id}
 
@@ -231,7 +208,7 @@ def _write_mask(path: Path, label_map: LabelMap) -> None:
 
 
 def _timing(records: list[dict[str, Any]]) -> dict[str, Any]:
-    """Times of the steps, and the most memory that this process has held."""
+    """Sum up times of the steps, and the most memory that this process has held."""
     # Linux counts in KiB, macOS in bytes.
     unit = 1 if sys.platform == "darwin" else 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
@@ -239,7 +216,7 @@ def _timing(records: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _frames(records: list[dict[str, Any]]) -> dict[str, Any]:
-    """What is worth keeping of every frame, a list each."""
+    """Return the facts of every frame that a result keeps, a list each."""
     lost = ObjectState.LOST.name
     return {
         "names": [record["name"] for record in records],

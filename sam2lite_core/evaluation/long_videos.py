@@ -1,9 +1,5 @@
-"""Whether tracking lasts: J&F minute by minute of short sequences, played forward and backward.
+"""Measure J&F minute by minute of short sequences that are played forward and backward."""
 
-The picture needs `pip install 'sam2lite[figures]'`.
-"""
-
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,12 +10,12 @@ import numpy as np
 from sam2lite_core.datasets.looped import Looped
 from sam2lite_core.errors import ConfigurationError
 from sam2lite_core.evaluation.davis_protocol import ObjectScores
-from sam2lite_core.evaluation.policies import cell_folder
+from sam2lite_core.evaluation.policies import cell_folder, markdown_table, read_cell
 from sam2lite_core.evaluation.results import Evaluation, SequenceResult
 
 
 def frames_of(minutes: int, fps: float) -> int:
-    """Frames of so many minutes.
+    """Return the number of frames of so many minutes.
 
     Raises:
         ConfigurationError: less than two minutes, which leave nothing to compare, or minutes without a frame or end.
@@ -32,7 +28,7 @@ def frames_of(minutes: int, fps: float) -> int:
 
 
 def by_minute(result: SequenceResult, fps: float) -> list[float]:
-    """Mean J&F of a sequence in each minute, averaged over its objects, 0..1."""
+    """Average J&F of a sequence in each minute over its objects, 0..1."""
     means = []
     for entry in _objects(result):
         minutes = (np.asarray(entry.frames) / (60.0 * fps)).astype(int)
@@ -42,12 +38,7 @@ def by_minute(result: SequenceResult, fps: float) -> list[float]:
 
 
 def first_pass(result: SequenceResult, length: int) -> float:
-    """Mean J&F of the frames that a sequence has once, 0..1, averaged over its objects.
-
-    Args:
-        result: of the looped sequence.
-        length: frames of the sequence as it is.
-    """
+    """Average J&F over the first `length` frames, those of the sequence as it is, and over its objects, 0..1."""
     parts = [
         np.mean([score for frame, score in zip(entry.frames, entry.frames_jf, strict=True) if frame < length])
         for entry in _objects(result)
@@ -56,15 +47,15 @@ def first_pass(result: SequenceResult, length: int) -> float:
 
 
 def _objects(result: SequenceResult) -> tuple[ObjectScores, ...]:
-    """The objects' scores; every frame of DAVIS has a truth."""
+    """Return the objects' scores; every frame of DAVIS has a truth."""
     assert result.scores is not None
-    return tuple(result.scores.objects)
+    return result.scores.objects
 
 
 def summarise(
     dataset: Looped, evaluations: Mapping[str, Evaluation], fps: float
 ) -> dict[str, dict[str, Any]]:
-    """Figures by policy.
+    """Sum up evaluations by policy.
 
     Returns:
         For each policy `jf` (all frames), `first_pass`, `minutes` (J&F of each), `drop` (first pass minus last minute),
@@ -84,48 +75,51 @@ def summarise(
                 "drop": start - minutes[-1],
             }
         means: dict[str, Any] = {
-            name: float(np.mean([row[name] for row in rows.values()]))
-            for name in ("jf", "first_pass", "drop")
+            name: np.mean([row[name] for row in rows.values()], axis=0).tolist()
+            for name in ("jf", "first_pass", "drop", "minutes")
         }
-        means["minutes"] = [
-            float(value) for value in np.mean([row["minutes"] for row in rows.values()], axis=0)
-        ]
         summary[policy] = {**means, "sequences": rows}
     return summary
 
 
 def read_cells(dataset: Looped, out: Path, policies: Sequence[str], budget: int) -> dict[str, Evaluation]:
-    """The evaluations that `evaluate_policies` left in `out`."""
-    found = {}
-    for policy in policies:
-        path = cell_folder(out, policy, budget) / f"{dataset.key}.json"
-        found[policy] = Evaluation.from_json(json.loads(path.read_text(encoding="utf-8")))
-    return found
+    """Read the evaluations that `evaluate_policies` left in `out`.
+
+    Raises:
+        SourceError: one is damaged.
+    """
+    return {policy: read_cell(cell_folder(out, policy, budget), dataset.key) for policy in policies}
 
 
 def markdown(content: dict[str, Any]) -> str:
-    """The figures as a Markdown table, per cent."""
+    """Lay the figures out as Markdown tables, per cent."""
     summary = content["policies"]
     count = len(next(iter(summary.values()))["minutes"])
     scale = "the controller's scale" if content["scale"] is None else f"scale {content['scale']:g}"
-    lines = [
+    text = (
         f"{content['title']} at {content['fps']:g} frames/s; J&F, per cent, means over "
         f"{', '.join(content['sequences'])}; {content['variant']}, {scale}, "
-        f"{content['budget']} tokens, shown by {content['prompt']}. Drop: first pass minus last minute.",
-        "",
-        "| policy | first pass | " + " | ".join(f"minute {n + 1}" for n in range(count)) + " | all | drop |",
-        "|---" * (count + 4) + "|",
+        f"{content['budget']} tokens, shown by {content['prompt']}. Drop: first pass minus last minute."
+    )
+    header = ["policy", "first pass", *(f"minute {n + 1}" for n in range(count)), "all", "drop"]
+    rows = [
+        [policy, *map(_per_cent, (row["first_pass"], *row["minutes"], row["jf"], row["drop"]))]
+        for policy, row in summary.items()
     ]
-    for policy, row in summary.items():
-        cells = [row["first_pass"], *row["minutes"], row["jf"], row["drop"]]
-        lines.append(f"| {policy} | " + " | ".join(f"{100 * value:.1f}" for value in cells) + " |")
-    lines += ["", "| sequence | " + " | ".join(f"{policy}: all, drop" for policy in summary) + " |"]
-    lines.append("|---" * (len(summary) + 1) + "|")
-    for name in content["sequences"]:
-        rows = [row["sequences"][name] for row in summary.values()]
-        lines.append(
-            f"| {name} | "
-            + " | ".join(f"{100 * row['jf']:.1f}, {100 * row['drop']:.1f}" for row in rows)
-            + " |"
-        )
-    return "\n".join(lines) + "\n"
+    by_name = [
+        [name, *(_jf_and_drop(row["sequences"][name]) for row in summary.values())]
+        for name in content["sequences"]
+    ]
+    tables = [
+        markdown_table(header, rows),
+        markdown_table(["sequence", *(f"{policy}: all, drop" for policy in summary)], by_name),
+    ]
+    return "\n".join([text + "\n", *tables])
+
+
+def _jf_and_drop(row: dict[str, Any]) -> str:
+    return f"{_per_cent(row['jf'])}, {_per_cent(row['drop'])}"
+
+
+def _per_cent(value: float) -> str:
+    return f"{100 * value:.1f}"

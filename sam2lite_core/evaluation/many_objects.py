@@ -1,4 +1,4 @@
-"""More objects than a model has slots for, as BDD100K's streets have: several trackers side by side."""
+"""Follow more objects than a model has object slots, as in BDD100K: several trackers side by side."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
@@ -12,7 +12,7 @@ from sam2lite_core.video import VideoTracker
 
 
 class SlottedTracker(VideoTracker, Protocol):
-    """A tracker that follows so many objects at once and no more."""
+    """A tracker with a limited number of object slots."""
 
     @property
     def max_objects(self) -> int:
@@ -20,10 +20,9 @@ class SlottedTracker(VideoTracker, Protocol):
 
 
 class ManyObjects:
-    """Follows any number of objects: new ones go to the first tracker with a free slot, and to a new one when none has.
+    """Follows any number of objects; a new one goes to the first tracker with a free object slot.
 
-    With as many objects as one model holds it is that one tracker. Beyond, a pixel that two trackers claim goes to the
-    earlier one: their objects do not compete, as those of one tracker do.
+    A pixel that two trackers claim goes to the earlier one: their objects do not compete, as those of one tracker do.
     """
 
     def __init__(self, build: Callable[[], SlottedTracker]) -> None:
@@ -52,7 +51,7 @@ class ManyObjects:
         return results[0] if len(results) == 1 else _merge(results)
 
     def _place(self, object_id: int) -> int:
-        """The index of the tracker that follows this object."""
+        """Return the index of the tracker that follows this object; build one when no slot is free."""
         if object_id not in self._owner:
             counts = np.bincount(list(self._owner.values()), minlength=len(self._trackers))
             free = [i for i, tracker in enumerate(self._trackers) if counts[i] < tracker.max_objects]
@@ -64,17 +63,13 @@ class ManyObjects:
 
 
 def _merge(results: Sequence[TrackResult]) -> TrackResult:
-    """One result of several trackers on the same frame."""
+    """Merge the results of several trackers on the same frame."""
     merged = results[0].label_map
     for result in results[1:]:
         merged = np.asarray(np.where(merged == 0, result.label_map, merged))
-    objects = sorted(
-        (entry for result in results for entry in result.objects), key=lambda entry: entry.object_id
-    )
-    timings = StepTimings(
-        **{part.name: sum(getattr(r.timings, part.name) for r in results) for part in fields(StepTimings)}
-    )
+    objects = sorted((entry for r in results for entry in r.objects), key=lambda entry: entry.object_id)
+    names = [part.name for part in fields(StepTimings)]
+    timings = StepTimings(**{name: sum(getattr(r.timings, name) for r in results) for name in names})
     tokens = sum(result.memory_tokens_used for result in results)
-    return replace(
-        results[0], label_map=merged, objects=tuple(objects), timings=timings, memory_tokens_used=tokens
-    )
+    changes = {"label_map": merged, "objects": tuple(objects), "memory_tokens_used": tokens}
+    return replace(results[0], timings=timings, **changes)

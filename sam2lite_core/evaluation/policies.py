@@ -1,14 +1,14 @@
-"""J&F by memory policy and budget: the table that says what the learned gate is worth."""
+"""Compare memory policies at several budgets by J&F."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from sam2lite_core.datasets.base import Dataset
 from sam2lite_core.errors import ConfigurationError, SourceError
-from sam2lite_core.evaluation.evaluate import Progress, describe_settings, evaluate, what_matters
+from sam2lite_core.evaluation.evaluate import Progress, describe_settings, evaluate, scored_settings
 from sam2lite_core.evaluation.results import Evaluation
 from sam2lite_core.evaluation.runs.resume import Unfinished, unfinished_folder
 from sam2lite_core.evaluation.runs.team import ALONE, Team
@@ -35,31 +35,22 @@ class Cell:
 
 
 def evaluate_policies(
-    dataset: Dataset,
-    options: TrackerOptions,
-    out: Path,
-    policies: Sequence[str] = POLICIES,
-    budgets: Sequence[int] = BUDGETS,
-    prompt: str = "mask",
-    *,
-    workers: int = 1,
-    overwrite: bool = False,
-    progress: Progress | None = None,
-    finished: Callable[[Cell], None] | None = None,
-    team: Team = ALONE,
-) -> dict[str, Any]:
+    dataset: Dataset, options: TrackerOptions, out: Path, policies: Sequence[str] = POLICIES,
+    budgets: Sequence[int] = BUDGETS, prompt: str = "mask", *, workers: int = 1, overwrite: bool = False,
+    progress: Progress | None = None, finished: Callable[[Cell], None] | None = None, team: Team = ALONE,
+) -> dict[str, Any]:  # fmt: skip
     """Evaluate every policy at every budget.
 
     Each cell is an evaluation of its own in `OUT/POLICY-BUDGET`, without masks; those that are there are not done
     again, so a run that was killed goes on where it stopped. `OUT/policies.json` and `policies.md` hold the table.
 
     Args:
-        dataset: which sequences, and where they are; its truth must be at hand.
-        options: how to build the tracker; its policy and budget are replaced.
+        dataset: the sequences; their truth must be at hand.
+        options: builds the tracker; its policy and budget are replaced.
         out: folder for the cells and the table.
         policies: learned, fifo, random, uniform, in the table's order.
         budgets: tokens, in the table's order.
-        prompt: how objects are shown.
+        prompt: kind of the prompts.
         workers: processes.
         overwrite: replace cells of other settings.
         progress: told of every sequence of every cell.
@@ -67,7 +58,7 @@ def evaluate_policies(
         team: processes that share the sequences of every cell, and `out` with them.
 
     Returns:
-        What `policies.json` holds.
+        The content of `policies.json`.
 
     Raises:
         ConfigurationError: a policy or budget that does not exist, or none.
@@ -79,10 +70,16 @@ def evaluate_policies(
     for policy in map(check_policy, policies):
         for budget in map(check_budget, budgets):
             chosen = replace(options, memory_policy=policy, memory_budget=budget)
-            evaluation = _cell(
-                dataset, chosen, cell_folder(out, policy, budget), prompt, workers, overwrite, progress, team
+            folder = cell_folder(out, policy, budget)
+            evaluation = team.main_does(
+                lambda chosen=chosen, folder=folder: _earlier_cell(dataset, chosen, folder, prompt, overwrite)
             )
-            cells.append(_summary(policy, budget, evaluation, out))
+            if evaluation is None:
+                evaluation = evaluate(
+                    dataset, chosen, prompt, folder, workers=workers, masks=False, overwrite=overwrite,
+                    progress=progress, team=team,
+                )  # fmt: skip
+            cells.append(_summary(policy, budget, evaluation, folder))
             if finished is not None:
                 finished(cells[-1])
     content = {
@@ -90,54 +87,47 @@ def evaluate_policies(
         "settings": describe_settings(dataset, options, prompt),
         "policies": [asdict(cell) for cell in cells],
     }
-
-    def write() -> None:
-        write_json(out / POLICIES_FILE, content)
-        write_atomically(out / "policies.md", markdown(cells, dataset.title, options, prompt).encode())
-
-    team.main_does(write)
+    table = markdown(cells, dataset.title, options, prompt).encode()
+    team.main_does(lambda: write_json(out / POLICIES_FILE, content))
+    team.main_does(lambda: write_atomically(out / "policies.md", table))
     return content
 
 
 def anything_finished(out: Path, policies: Sequence[str], budgets: Sequence[int]) -> bool:
-    """Whether `out` holds a cell of this table, or a sequence of one: what the same command does not do again."""
+    """Return whether `out` holds a cell of this table, or a sequence of one, which the same command keeps."""
     cells = [cell_folder(out, policy, budget) for policy in policies for budget in budgets]
     return any(Unfinished(folder).finished() for cell in cells for folder in (cell, unfinished_folder(cell)))
 
 
 def cell_folder(out: Path, policy: str, budget: int) -> Path:
-    """Where a cell of the table lies."""
+    """Return the folder of a cell of the table."""
     return out / f"{policy}-{budget}"
 
 
-def _cell(
-    dataset: Dataset, options: TrackerOptions, out: Path, prompt: str, workers: int, overwrite: bool,
-    progress: Progress | None, team: Team,
-) -> Evaluation:  # fmt: skip
-    """One evaluation, read where it is there already."""
-    earlier = team.main_does(lambda: _earlier_cell(dataset, options, out, prompt, overwrite))
-    if earlier is not None:
-        return earlier
-    return evaluate(
-        dataset, options, prompt, out, workers=workers, masks=False, overwrite=overwrite, progress=progress,
-        team=team,
-    )  # fmt: skip
+def read_cell(out: Path, key: str) -> Evaluation:
+    """Read the evaluation of a cell, a dataset's `KEY.json`.
+
+    Raises:
+        SourceError: it is damaged.
+    """
+    path = out / f"{key}.json"
+    try:
+        return Evaluation.from_json(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SourceError(f"{path}: not an evaluation of ours ({error}); remove it") from None
 
 
 def _earlier_cell(
     dataset: Dataset, options: TrackerOptions, out: Path, prompt: str, overwrite: bool
 ) -> Evaluation | None:
-    """The evaluation that an earlier run left; None where there is none, or it may be replaced."""
+    """Read the evaluation of an earlier run; None where there is none, or it may be replaced."""
     path = out / f"{dataset.key}.json"
     if not path.is_file():
         return None
-    try:
-        evaluation = Evaluation.from_json(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise SourceError(f"{path}: not an evaluation of ours ({error}); remove it") from None
-    asked = json.loads(json.dumps(what_matters(describe_settings(dataset, options, prompt))))
+    evaluation = read_cell(out, dataset.key)
+    asked = json.loads(json.dumps(scored_settings(describe_settings(dataset, options, prompt))))
     same = [entry.name for entry in evaluation.sequences] == dataset.names()
-    if what_matters(evaluation.settings) == asked and same:
+    if scored_settings(evaluation.settings) == asked and same:
         return evaluation
     if not overwrite:
         raise SourceError(
@@ -147,34 +137,26 @@ def _earlier_cell(
 
 
 def _summary(policy: str, budget: int, evaluation: Evaluation, out: Path) -> Cell:
-    """A cell's numbers."""
-    if evaluation.j is None or evaluation.f is None or evaluation.jf is None:
+    """Take a cell's figures from its evaluation."""
+    j, f, jf = evaluation.j, evaluation.f, evaluation.jf
+    if j is None or f is None or jf is None:
         raise SourceError(f"{out}: {evaluation.protocol} has no truth here; policies cannot be compared")
     by_name = {entry.name: entry.scores.jf for entry in evaluation.sequences if entry.scores is not None}
-    return Cell(
-        policy,
-        budget,
-        evaluation.jf,
-        evaluation.j.mean,
-        evaluation.f.mean,
-        evaluation.mean_ms or 0.0,
-        by_name,
-    )
+    return Cell(policy, budget, jf, j.mean, f.mean, evaluation.mean_ms or 0.0, by_name)
 
 
 def markdown(cells: Sequence[Cell], title: str, options: TrackerOptions, prompt: str) -> str:
-    """The table: a row a policy, a column a budget, J&F in per cent."""
-    policies = list(dict.fromkeys(cell.policy for cell in cells))
-    budgets = list(dict.fromkeys(cell.budget for cell in cells))
-    values: dict[tuple[str, int], Any] = {(cell.policy, cell.budget): cell.jf for cell in cells}
+    """Lay out the table: a row a policy, a column a budget, J&F in per cent."""
+    policies = dict.fromkeys(cell.policy for cell in cells)
+    budgets = dict.fromkeys(cell.budget for cell in cells)
+    values = {(cell.policy, cell.budget): cell.jf for cell in cells}
     scale = "controller's scale" if options.scale is None else f"scale {options.scale:g}"
-    lines = [
-        f"J&F, {title}, {options.variant}, {scale}, shown by {prompt}",
-        "",
-        "| policy | " + " | ".join(f"B = {budget}" for budget in budgets) + " |",
-        "|---" * (len(budgets) + 1) + "|",
-    ]
-    for policy in policies:
-        row = " | ".join(f"{100 * values[policy, budget]:.1f}" for budget in budgets)
-        lines.append(f"| {policy} | {row} |")
-    return "\n".join(lines) + "\n"
+    rows = [[policy, *(f"{100 * values[policy, budget]:.1f}" for budget in budgets)] for policy in policies]
+    table = markdown_table(["policy", *(f"B = {budget}" for budget in budgets)], rows)
+    return f"J&F, {title}, {options.variant}, {scale}, shown by {prompt}\n\n{table}"
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Lay out a Markdown table."""
+    lines = [f"| {' | '.join(cells)} |" for cells in (header, *rows)]
+    return "\n".join([lines[0], "|---" * len(header) + "|", *lines[1:]]) + "\n"

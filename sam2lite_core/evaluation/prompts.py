@@ -1,4 +1,4 @@
-"""How an evaluation shows objects to a tracker: by their mask, its box, or one click."""
+"""Make prompts from true masks: the mask itself, its box, or one click."""
 
 import cv2
 import numpy as np
@@ -12,10 +12,10 @@ PROMPTS = ("mask", "box", "point")
 
 
 def check_prompt_kind(kind: str) -> str:
-    """Return how objects are shown.
+    """Return the kind of prompt.
 
     Raises:
-        ConfigurationError: an unknown way.
+        ConfigurationError: an unknown kind.
     """
     if kind not in PROMPTS:
         raise ConfigurationError(f"unknown prompt {kind!r}; choose one of {', '.join(PROMPTS)}")
@@ -23,7 +23,7 @@ def check_prompt_kind(kind: str) -> str:
 
 
 def prompts_from_masks(label_map: LabelMap, kind: str = "mask") -> list[Prompt]:
-    """Show every object of a label map.
+    """Make a prompt of every object of a label map.
 
     Args:
         label_map: (H, W) ids, 0 = background.
@@ -36,7 +36,7 @@ def prompts_from_masks(label_map: LabelMap, kind: str = "mask") -> list[Prompt]:
 
 
 def _prompt(mask: NDArray[np.bool_], object_id: int, kind: str) -> Prompt:
-    """One object shown by its (H, W) mask, or by what `kind` makes of it."""
+    """Make the prompt of one object from its (H, W) mask."""
     if kind == "mask":
         return Prompt(object_id=object_id, mask=mask)
     binary = mask.view(np.uint8)

@@ -111,8 +111,8 @@ class Evaluation:
 
     def mean_stability(self, name: str) -> float | None:
         """Average a field of `Stability` over sequences; None where nothing is known of it."""
-        values = [getattr(entry.stability, name, None) for entry in self.sequences]
-        return mean_known(values)
+        steady = [entry.stability for entry in self.sequences if entry.stability is not None]
+        return mean_known([getattr(entry, name) for entry in steady])
 
     def set_jf(self, name: str) -> float | None:
         """Average J&F over the sequences `NAME-NN` of a set; None where nothing could be scored."""

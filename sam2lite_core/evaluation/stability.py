@@ -1,7 +1,6 @@
-"""How steadily an object is followed: what a mean over frames does not show.
+"""Measure how steadily an object is followed.
 
-Drift and consistency are read from the scores of the frames. Flicker looks at the masks themselves and needs no
-truth.
+Drift and consistency are read from the scores of the frames. Flicker compares the masks themselves and needs no truth.
 """
 
 from collections.abc import Sequence
@@ -11,18 +10,20 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from sam2lite_core.evaluation.davis_protocol import LabelMap, ObjectScores
+from sam2lite_core.evaluation.davis_protocol import ObjectScores
 from sam2lite_core.evaluation.region_boundary import boundary_accuracy
 from sam2lite_core.frame.motion import MotionEstimator
+from sam2lite_core.media.label_map import LabelMap
 
 DRIFT_FRAMES = 1000
 """Drift is stated per this many frames."""
 
 DRIFT_LEAST_FRAMES = 300
-"""Objects that were scored on fewer have no drift. Frames whose J&F scatters by 0.05, each by itself, leave a slope
-over 300 of them uncertain by 0.03 per 1,000 frames, over 100 by 0.17: more than any drift worth the name. (The standard
-error of a slope over n scores that spread evenly over s frames is about 3.46 scatter / (s n^0.5) per
-frame. Where every fifth frame is scored, as in YouTube-VOS, 300 frames have 60 scores: uncertain by 0.07.)"""
+"""Objects that were scored on fewer frames have no drift.
+
+The standard error of a slope over n scores, spread evenly over s frames, is about 3.46 scatter / (s n^0.5) per frame.
+With a scatter of 0.05 in J&F that is 0.03 per 1,000 frames over 300 frames, and 0.17 over 100: more than any drift.
+"""
 
 FLICKER_SHORT_SIDE = 240
 """Masks are compared for flicker at most at this short side, px: the tolerance is 4 px there."""
@@ -30,7 +31,7 @@ FLICKER_SHORT_SIDE = 240
 
 @dataclass(frozen=True)
 class Stability:
-    """How steady a sequence was, averaged over its objects.
+    """The stability of a sequence, averaged over its objects.
 
     Attributes:
         drift: slope of J&F by least squares over the frames, per 1,000 frames; negative when tracking gets worse. Of
@@ -47,7 +48,7 @@ class Stability:
 
 
 def drift(frames: Sequence[int], scores: Sequence[float]) -> float:
-    """Slope of the scores over frame indexes by least squares, per 1,000 frames; 0 for a single frame."""
+    """Fit the slope of the scores over frame indexes by least squares, per 1,000 frames; 0 for a single frame."""
     if len(scores) < 2:
         return 0.0
     x, y = np.asarray(frames, np.float64), np.asarray(scores, np.float64)
@@ -56,12 +57,12 @@ def drift(frames: Sequence[int], scores: Sequence[float]) -> float:
 
 
 def consistency(scores: Sequence[float]) -> float:
-    """Standard deviation of the scores across frames."""
+    """Compute the standard deviation of the scores across frames."""
     return float(np.std(np.asarray(scores, np.float64)))
 
 
 def mean_drift(objects: Sequence[ObjectScores]) -> float | None:
-    """Drift averaged over the objects that were scored on `DRIFT_LEAST_FRAMES` or more; None where none was."""
+    """Average drift over the objects that were scored on `DRIFT_LEAST_FRAMES` or more; None where none was."""
     long = [entry for entry in objects if len(entry.frames) >= DRIFT_LEAST_FRAMES]
     return float(np.mean([drift(entry.frames, entry.frames_jf) for entry in long])) if long else None
 
@@ -108,17 +109,15 @@ class FlickerMeter:
         """Compare this frame's label map with the last one of the same series.
 
         Args:
-            series: which masks these are: predictions, truth.
+            series: name of the masks, such as prediction or truth.
             label_map: (H, W) of the frame that was looked at last.
             object_ids: the objects to compare.
         """
         small = cv2.resize(label_map, self._size, interpolation=cv2.INTER_NEAREST)
         previous = self._previous.get(series)
-        # OpenCV's stubs know neither the dtype of a result nor that a second map may be None.
-        self._previous[series] = small  # type: ignore[assignment]  # stubs are wider
+        self._previous[series] = small  # type: ignore[assignment]  # OpenCV's stubs are wider
         if previous is None or self._grid is None:
             return
-        # OpenCV's stubs do not know that the second map may be None.
         carried = cv2.remap(previous, self._grid, None, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]  # None is legal
         for object_id in object_ids:
             before, now = carried == object_id, small == object_id
@@ -126,6 +125,6 @@ class FlickerMeter:
                 self._changes.setdefault(series, []).append(1.0 - boundary_accuracy(before, now))
 
     def result(self, series: str) -> float | None:
-        """Flicker of a series, 0..1; None when nothing could be compared."""
+        """Return the flicker of a series, 0..1; None when nothing could be compared."""
         changes = self._changes.get(series)
         return float(np.mean(changes)) if changes else None

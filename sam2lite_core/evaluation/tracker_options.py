@@ -1,16 +1,19 @@
 """Options of the tracker that an evaluation runs."""
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sam2lite_core.evaluation.many_objects import ManyObjects
 from sam2lite_core.variants import DEFAULT_POLICY
 from sam2lite_core.video import VideoTracker
 
+if TYPE_CHECKING:
+    from sam2lite_core.tracker import Tracker
+
 
 @dataclass(frozen=True)
 class TrackerOptions:
-    """How to build the tracker, as `Tracker` takes it; hashable and picklable, so that every process builds its own."""
+    """Arguments of `Tracker`; hashable and picklable, so that every process builds its own."""
 
     variant: str = "tiny"
     backend: str = "auto"
@@ -21,27 +24,21 @@ class TrackerOptions:
     model_path: str | None = None
 
     def build(self) -> VideoTracker:
-        """Load the model; more objects than it holds are followed by more of it.
+        """Build the tracker, and more of it for more objects than one holds.
 
         Raises:
             Sam2LiteError: an option outside its range, or a model that cannot be loaded.
         """
+        return ManyObjects(self.build_one)
+
+    def build_one(self) -> "Tracker":
+        """Build a single tracker; see `build`."""
         from sam2lite_core.tracker import Tracker
 
-        return ManyObjects(
-            lambda: Tracker(
-                self.variant,
-                self.backend,
-                scale=self.scale,
-                memory_budget=self.memory_budget,
-                memory_policy=self.memory_policy,
-                threads=self.threads,
-                model_path=self.model_path,
-            )
-        )
+        return Tracker(**asdict(self))
 
     def describe(self) -> dict[str, Any]:
-        """What a result says of its tracker: the options, and which weights they stand for."""
+        """Describe the tracker in plain JSON: its options, and the checksums of its weights."""
         from sam2lite_core.backends.model_files import WEIGHTS_FILE, find_model, foreign_weights, sha256
         from sam2lite_core.backends.registry import FRAME_BACKENDS
         from sam2lite_core.variants import get_variant

@@ -20,8 +20,8 @@ from sam2lite_core.control.registry import DEFAULT_CONTROLLER
 from sam2lite_core.errors import ConfigurationError, Sam2LiteError, SourceError
 from sam2lite_core.evaluation.bag import evaluate, session
 from sam2lite_core.evaluation.bag.evaluate import evaluate_bag
-from sam2lite_core.evaluation.bag.plan import Request, make_plan
 from sam2lite_core.evaluation.bag.record import MASK_TOPIC, STATUS_TOPIC, write_bag
+from sam2lite_core.evaluation.bag.request import Request, check_request
 from sam2lite_core.evaluation.bag.result import document, latencies, result_table
 from sam2lite_core.evaluation.bag.scores import run_offline, score_all, score_processed
 from sam2lite_core.evaluation.bag.session import Recording, ReplayError, read_recording, replay
@@ -109,14 +109,23 @@ def recording_of(tmp_path):
 
 
 def test_a_plan_takes_its_numbers_from_the_bag(request_of, small_clip):
-    plan = make_plan(request_of(rate=0.5))
-    assert (plan.topic, plan.frame_id, plan.size, plan.object_ids) == ("/image", "camera", (96, 128), (1, 2))
-    assert plan.recorded_ns == tuple(START + i * STEP for i in range(6))
-    assert plan.stamps_ns == tuple(START + i * STEP - LAG for i in range(6))
-    assert (plan.period_ms, plan.deadline_ms, plan.controller) == (100.0, 100.0, DEFAULT_CONTROLLER)
-    assert np.array_equal(plan.mask, small_clip.label_maps[0])
-    assert sorted(plan.truth) == list(range(6))
-    assert plan.player_parameters()["speed"] == 0.5
+    settings = check_request(request_of(rate=0.5))
+    assert (settings.topic, settings.frame_id, settings.size, settings.object_ids) == (
+        "/image",
+        "camera",
+        (96, 128),
+        (1, 2),
+    )
+    assert settings.recorded_ns == tuple(START + i * STEP for i in range(6))
+    assert settings.stamps_ns == tuple(START + i * STEP - LAG for i in range(6))
+    assert (settings.period_ms, settings.deadline_ms, settings.controller) == (
+        100.0,
+        100.0,
+        DEFAULT_CONTROLLER,
+    )
+    assert np.array_equal(settings.mask, small_clip.label_maps[0])
+    assert sorted(settings.truth) == list(range(6))
+    assert settings.player_parameters()["speed"] == 0.5
 
 
 @pytest.mark.parametrize(
@@ -144,7 +153,7 @@ def test_a_plan_takes_its_numbers_from_the_bag(request_of, small_clip):
     ],
 )
 def test_the_node_gets_the_options_under_its_own_names(request_of, tmp_path, changes, expected):
-    parameters = make_plan(request_of(**changes)).tracker_parameters(tmp_path / "prompt.png")
+    parameters = check_request(request_of(**changes)).tracker_parameters(tmp_path / "prompt.png")
     assert parameters.items() >= expected.items()
     assert parameters["initial_prompt.mask_file"] == str(tmp_path / "prompt.png")
 
@@ -162,27 +171,27 @@ def without_padding(truth):
 @pytest.mark.parametrize("rename", [by_stamp, without_padding])
 def test_true_masks_are_named_by_number_or_stamp(request_of, truth, rename, small_clip):
     rename(truth)
-    plan = make_plan(request_of())
-    assert sorted(plan.truth) == list(range(6))
-    assert np.array_equal(plan.true_label_map(4), small_clip.label_maps[4])
+    settings = check_request(request_of())
+    assert sorted(settings.truth) == list(range(6))
+    assert np.array_equal(settings.true_label_map(4), small_clip.label_maps[4])
 
 
 def test_frames_without_truth_are_named_and_not_scored(request_of, truth, recording_of, small_clip):
     for index in (2, 3):
         (truth / f"{index:05d}.png").unlink()
-    plan = make_plan(request_of())
+    settings = check_request(request_of())
     recording = recording_of({i: (small_clip.label_maps[i], {}) for i in range(6)})
-    scored = score_processed(plan, recording)
+    scored = score_processed(settings, recording)
     assert (scored.frames, scored.jf) == (2, 1.0)
-    result = document(plan, recording, evaluate.score(plan, recording))
+    result = document(settings, recording, evaluate.score(settings, recording))
     assert result["truth"]["missing"] == [2, 3]
     assert result["score"]["processed"]["frames"] == 2
 
 
 def test_a_limit_leaves_the_later_truth_out(request_of):
-    plan = make_plan(request_of(frames=4))
-    assert sorted(plan.truth) == [0, 1, 2, 3]
-    assert plan.player_parameters()["max_frames"] == 4
+    settings = check_request(request_of(frames=4))
+    assert sorted(settings.truth) == [0, 1, 2, 3]
+    assert settings.player_parameters()["max_frames"] == 4
 
 
 def rename_truth(old, new):
@@ -264,16 +273,16 @@ def test_scores_are_those_of_the_frames_that_count(request_of, recording_of, sma
     """Frame 3 was dropped: it counts only where all frames do, and then with the mask of frame 2."""
     true = small_clip.label_maps
     recording = recording_of({i: (shifted(true[i], 2 + i), {}) for i in (0, 1, 2, 4, 5)})
-    plan = make_plan(request_of())
+    settings = check_request(request_of())
 
     def expected(pairs):
         scores = np.array([[frame_scores(p == k, t == k) for p, t in pairs] for k in (1, 2)])
         return scores.mean(axis=1).mean()
 
     processed = [(shifted(true[i], 2 + i), true[i]) for i in (1, 2, 4)]
-    scored = score_processed(plan, recording)
+    scored = score_processed(settings, recording)
     assert (scored.frames, scored.jf) == (3, pytest.approx(expected(processed)))
-    everything = score_all(plan, recording)
+    everything = score_all(settings, recording)
     stale = [*processed, (shifted(true[2], 4), true[3])]
     assert (everything.frames, everything.jf) == (4, pytest.approx(expected(stale)))
 
@@ -295,24 +304,24 @@ def play(clip, recording_of):
 
 @pytest.fixture
 def played(request_of, recording_of, small_clip):
-    return make_plan(request_of()), play(small_clip, recording_of)
+    return check_request(request_of()), play(small_clip, recording_of)
 
 
 def test_the_offline_run_as_played_is_the_replay_to_the_pixel(tmp_path, recording_of):
     """Frames large enough for the scale to matter: none is ever enlarged."""
     clip = render_clip(1, height=352, width=448, frames=6)
     bag, truth = write_clip(clip, tmp_path)
-    plan, recording = (
-        make_plan(Request(bag, truth, tracker=TrackerOptions(threads=1))),
+    settings, recording = (
+        check_request(Request(bag, truth, tracker=TrackerOptions(threads=1))),
         play(clip, recording_of),
     )
-    assert run_offline(plan, recording, as_played=True).identical == 5
-    assert run_offline(plan, recording, as_played=False).identical == 2
+    assert run_offline(settings, recording, as_played=True).identical == 5
+    assert run_offline(settings, recording, as_played=False).identical == 2
 
 
 def test_the_difference_falls_into_its_parts(played):
-    plan, recording = played
-    result = document(plan, recording, evaluate.score(plan, recording))
+    settings, recording = played
+    result = document(settings, recording, evaluate.score(settings, recording))
     score, why = result["score"], result["why"]
     assert (score["processed"]["frames"], score["all_frames"]["frames"]) == (3, 4)
     assert why["node"] == 0.0
@@ -340,11 +349,11 @@ def cells(table):
 @pytest.mark.parametrize("scored", [True, False])
 def test_the_report_reads_what_is_written(played, tmp_path, scored):
     """Both sides of `bag.json`: the names that one writes are those that the other looks for."""
-    plan, recording = played
+    settings, recording = played
     recording.statuses[5].update(frames_received=5)  # so that one got lost
     if not scored:
-        plan = replace(plan, truth={0: plan.truth[0]})
-    result = document(plan, recording, evaluate.score(plan, recording))
+        settings = replace(settings, truth={0: settings.truth[0]})
+    result = document(settings, recording, evaluate.score(settings, recording))
     (tmp_path / "left").mkdir()
     write_json(tmp_path / "left" / "bag.json", result)
     inputs = read_inputs([tmp_path / "left"])
@@ -380,9 +389,9 @@ def test_without_a_choice_one_offline_run_serves(request_of, recording_of, small
         "run_offline",
         lambda *_, as_played, **__: ran.append(as_played) or run_offline(*_, as_played=False),
     )
-    plan = make_plan(request_of(tracker=TrackerOptions(scale=0.6, threads=1)))
+    settings = check_request(request_of(tracker=TrackerOptions(scale=0.6, threads=1)))
     recording = recording_of({i: (small_clip.label_maps[i], {"scale": 0.6}) for i in range(6)})
-    evaluate.score(plan, recording)
+    evaluate.score(settings, recording)
     assert ran == [False]
 
 
@@ -395,17 +404,17 @@ def test_percentiles_are_taken_over_the_processed_frames(recording_of):
 
 @pytest.mark.parametrize("storage", ["sqlite3", "mcap"])
 def test_the_bag_that_is_left_explains_itself_and_keeps_the_stamps(played, tmp_path, storage):
-    plan, recording = played
-    assert write_bag(plan, recording, tmp_path / "seen", storage) == 10
+    settings, recording = played
+    assert write_bag(settings, recording, tmp_path / "seen", storage) == 10
     seen = {MASK_TOPIC: [], STATUS_TOPIC: []}
     with AnyReader([tmp_path / "seen"]) as reader:
         for connection, recorded, data in reader.messages():
             seen[connection.topic].append((recorded, reader.deserialize(data, connection.msgtype)))
     for messages in seen.values():
         stamps = [m.header.stamp.sec * 10**9 + m.header.stamp.nanosec for _, m in messages]
-        assert stamps == [plan.stamps_ns[i] for i in (0, 1, 3, 4, 5)]
+        assert stamps == [settings.stamps_ns[i] for i in (0, 1, 3, 4, 5)]
         assert [recorded for recorded, _ in messages] == [
-            plan.recorded_ns[i] + (30 + i) * 1_000_000 for i in (0, 1, 3, 4, 5)
+            settings.recorded_ns[i] + (30 + i) * 1_000_000 for i in (0, 1, 3, 4, 5)
         ]
         assert {message.header.frame_id for _, message in messages} == {"camera"}
     for (_, mask), index in zip(seen[MASK_TOPIC], (0, 1, 3, 4, 5), strict=True):
@@ -420,8 +429,8 @@ def test_the_bag_that_is_left_explains_itself_and_keeps_the_stamps(played, tmp_p
 
 def test_foxglove_reads_the_bag_that_is_left(played, tmp_path, read_mcap):
     """Our own type too is explained by the file itself."""
-    plan, recording = played
-    write_bag(plan, recording, tmp_path / "seen", "mcap")
+    settings, recording = played
+    write_bag(settings, recording, tmp_path / "seen", "mcap")
     read = read_mcap(tmp_path / "seen")
     masks = [entry for entry in read if entry.topic == MASK_TOPIC]
     statuses = [entry for entry in read if entry.topic == STATUS_TOPIC]
@@ -430,9 +439,9 @@ def test_foxglove_reads_the_bag_that_is_left(played, tmp_path, read_mcap):
     assert "float32 age_ms" in statuses[0].definition
     processed = (0, 1, 3, 4, 5)
     for entries in (masks, statuses):
-        assert [entry.stamp_ns for entry in entries] == [plan.stamps_ns[i] for i in processed]
+        assert [entry.stamp_ns for entry in entries] == [settings.stamps_ns[i] for i in processed]
         assert [entry.recorded_ns for entry in entries] == [
-            plan.recorded_ns[i] + (30 + i) * 1_000_000 for i in processed
+            settings.recorded_ns[i] + (30 + i) * 1_000_000 for i in processed
         ]
     for entry, index in zip(masks, processed, strict=True):
         message = entry.message
@@ -446,11 +455,11 @@ def test_foxglove_reads_the_bag_that_is_left(played, tmp_path, read_mcap):
 
 
 def test_ids_above_255_make_a_wider_mask(played, tmp_path):
-    plan, recording = played
+    settings, recording = played
     labels = np.zeros((96, 128), np.uint16)
     labels[3, 5] = 300
     write_label_map(recording.masks[0], labels)
-    write_bag(replace(plan, object_ids=(1, 300)), recording, tmp_path / "seen", "mcap")
+    write_bag(replace(settings, object_ids=(1, 300)), recording, tmp_path / "seen", "mcap")
     with AnyReader([tmp_path / "seen"]) as reader:
         connections = [c for c in reader.connections if c.topic == MASK_TOPIC]
         _, _, data = next(reader.messages(connections))
@@ -460,11 +469,11 @@ def test_ids_above_255_make_a_wider_mask(played, tmp_path):
 
 
 def test_a_complete_result_is_written_or_nothing(played, tmp_path, monkeypatch):
-    plan, recording = played
+    settings, recording = played
     monkeypatch.setattr(evaluate, "check_ros", lambda: None)
     monkeypatch.setattr(evaluate, "replay", lambda *_: recording)
     out, seen = tmp_path / "out", tmp_path / "seen"
-    result = evaluate_bag(plan.request, out, seen)
+    result = evaluate_bag(settings.request, out, seen)
     assert sorted(path.name for path in out.iterdir()) == ["bag.json", "masks"]
     assert json.loads((out / "bag.json").read_text()) == result
     assert sorted(path.stem for path in (out / "masks").iterdir()) == [
@@ -476,11 +485,11 @@ def test_a_complete_result_is_written_or_nothing(played, tmp_path, monkeypatch):
     ]
     assert sorted(path.name for path in seen.iterdir()) == ["metadata.yaml", "seen.db3"]
     with pytest.raises(SourceError, match="not empty"):
-        evaluate_bag(plan.request, out)
+        evaluate_bag(settings.request, out)
     with pytest.raises(SourceError, match="seen: exists already"):
-        evaluate_bag(plan.request, out, seen, overwrite=True)
+        evaluate_bag(settings.request, out, seen, overwrite=True)
     with pytest.raises(SourceError, match="lies in the folder for the result"):
-        evaluate_bag(plan.request, tmp_path / "new", tmp_path / "new" / "seen")
+        evaluate_bag(settings.request, tmp_path / "new", tmp_path / "new" / "seen")
 
     def another_run(*_):
         (tmp_path / "new").mkdir()
@@ -489,7 +498,7 @@ def test_a_complete_result_is_written_or_nothing(played, tmp_path, monkeypatch):
 
     monkeypatch.setattr(evaluate, "replay", another_run)
     with pytest.raises(SourceError, match="new: not empty: it holds an earlier result"):
-        evaluate_bag(plan.request, tmp_path / "new", tmp_path / "more")
+        evaluate_bag(settings.request, tmp_path / "new", tmp_path / "more")
     assert (tmp_path / "new" / "bag.json").read_text() == "{}"
     shutil.rmtree(tmp_path / "new")
     monkeypatch.setattr(evaluate, "replay", lambda *_: recording)
@@ -500,17 +509,17 @@ def test_a_complete_result_is_written_or_nothing(played, tmp_path, monkeypatch):
     monkeypatch.setattr(evaluate, "write_bag", fail)
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(SourceError, match="the disk is full"):
-        evaluate_bag(plan.request, tmp_path / "new", tmp_path / "more")
+        evaluate_bag(settings.request, tmp_path / "new", tmp_path / "more")
     assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_the_table_says_what_matters(played, monkeypatch):
     from rich.console import Console
 
-    plan, recording = played
-    plan = replace(plan, stamps_back=2, truth={k: v for k, v in plan.truth.items() if k != 4})
+    settings, recording = played
+    settings = replace(settings, stamps_back=2, truth={k: v for k, v in settings.truth.items() if k != 4})
     console = Console(record=True, width=120)
-    console.print(result_table(document(plan, recording, evaluate.score(plan, recording))))
+    console.print(result_table(document(settings, recording, evaluate.score(settings, recording))))
     text = console.export_text()
     for wanted in (
         "6 in the bag",
@@ -566,7 +575,7 @@ def fake_replay(tmp_path, monkeypatch):
 def test_a_replay_that_fails_says_why(request_of, fake_replay, code, error, said):
     work = fake_replay(code)
     with pytest.raises(error, match=said):
-        replay(make_plan(request_of()), work)
+        replay(check_request(request_of()), work)
 
 
 def test_what_is_sent_is_counted_and_an_interrupt_ends_the_nodes(request_of, fake_replay):
@@ -583,7 +592,7 @@ def test_what_is_sent_is_counted_and_an_interrupt_ends_the_nodes(request_of, fak
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        replay(make_plan(request_of()), work, interrupted_at_the_second)
+        replay(check_request(request_of()), work, interrupted_at_the_second)
     assert len(counted) == 2
     pid = int((work / "pid").read_text())
     with pytest.raises(ProcessLookupError):
@@ -632,8 +641,9 @@ def test_a_process_that_fails_is_exit_code_1(bag, truth, monkeypatch, capsys):
 def test_planning_needs_no_ros(bag, truth):
     """The core finds out what is wrong with a bag on a machine without ROS."""
     code = (
-        "import sys; from pathlib import Path; from sam2lite_core.evaluation.bag.plan import Request, make_plan; "
-        f"make_plan(Request(Path({str(bag)!r}), Path({str(truth)!r}))); print('rclpy' in sys.modules)"
+        "import sys; from pathlib import Path\n"
+        "from sam2lite_core.evaluation.bag.request import Request, check_request\n"
+        f"check_request(Request(Path({str(bag)!r}), Path({str(truth)!r}))); print('rclpy' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False"]
@@ -641,4 +651,4 @@ def test_planning_needs_no_ros(bag, truth):
 
 def test_errors_of_settings_name_them(request_of):
     with pytest.raises(ConfigurationError, match="--rate is 101"):
-        make_plan(request_of(rate=101.0))
+        check_request(request_of(rate=101.0))

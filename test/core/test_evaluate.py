@@ -741,7 +741,7 @@ def test_a_killed_pair_is_taken_up_by_accelerate_to_the_same_numbers(unlaunched,
 def test_a_process_whose_other_never_starts_gives_up(unlaunched):
     pytest.importorskip("accelerate", reason="needs Accelerate: pip install 'sam2lite[distributed]'")
     code = (
-        "from sam2lite_core.errors import BackendError; from sam2lite_core.evaluation import team;"
+        "from sam2lite_core.errors import BackendError; from sam2lite_core.evaluation.runs import team;"
         "team.LONGEST_MEETING_S = 0.5\ntry: team.launched_team()\nexcept BackendError as error: print(error)"
     )
     meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": "2", "RANK": "0"}

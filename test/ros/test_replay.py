@@ -20,8 +20,8 @@ from sam2lite_ros.msg import TrackerStatus
 from sensor_msgs.msg import Image
 
 from sam2lite_core.cli import app
-from sam2lite_core.evaluation.bag.plan import Request, make_plan
 from sam2lite_core.evaluation.bag.record import write_bag as write_seen
+from sam2lite_core.evaluation.bag.request import Request, check_request
 from sam2lite_core.evaluation.bag.session import Recording
 from sam2lite_core.evaluation.tracker_options import TrackerOptions
 from sam2lite_core.media.bags.writer import image_message, jpeg_message, new_bag
@@ -170,7 +170,7 @@ def test_ros_reads_the_messages_of_a_bag_made_here(tmp_path, small_clip, compres
 
 def test_ros_reads_the_messages_of_the_bag_that_is_left(tmp_path, small_clip, truth):
     """Statuses that ROS made come back from the bag as they were."""
-    plan = make_plan(
+    plan = check_request(
         Request(write_bag(tmp_path / "bag", small_clip), truth, tracker=TrackerOptions(threads=1))
     )
     made = [

@@ -1,4 +1,4 @@
-"""The whole evaluation of a bag: check, replay, track again offline, score, write."""
+"""Evaluate a bag: check, replay, track again offline, score, write."""
 
 import contextlib
 import shutil
@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from sam2lite_core.errors import SourceError
-from sam2lite_core.evaluation.bag.plan import Plan, Request, make_plan
 from sam2lite_core.evaluation.bag.record import write_bag
+from sam2lite_core.evaluation.bag.request import ReplaySettings, Request, check_request
 from sam2lite_core.evaluation.bag.result import Outcome, document
 from sam2lite_core.evaluation.bag.scores import chose_otherwise, run_offline, score_all, score_processed
 from sam2lite_core.evaluation.bag.session import Recording, check_ros, replay
@@ -18,15 +18,15 @@ from sam2lite_core.media.bags.writer import check_new_bag
 from sam2lite_core.variants import MAX_WINDOW
 
 RESULT_FILE = "bag.json"
-"""What a complete output folder holds; written last."""
+"""The file that a complete output folder holds; written last."""
 
 Progress = Callable[[str, int], contextlib.AbstractContextManager[Callable[[], None]]]
-"""Given what begins and how many frames it has; the function that it yields is called for each of them."""
+"""Given a title and a number of frames; the function that it yields is called for each of them."""
 
 
 @contextlib.contextmanager
 def no_progress(title: str, frames: int) -> Any:
-    """Tell nobody."""
+    """Show no progress."""
     yield lambda: None
 
 
@@ -42,7 +42,7 @@ def evaluate_bag(
     """Evaluate the node on a bag.
 
     Args:
-        request: what to play, to which tracker, against which truth.
+        request: the bag, the tracker and the truth.
         out: folder for `masks/NNNNN.png`, named by the frame's number, and `bag.json`; nothing is written when None.
         out_bag: bag to write with masks and statuses; it must not exist.
         storage: of that bag, sqlite3 or mcap.
@@ -50,7 +50,7 @@ def evaluate_bag(
         progress: told of the replay and the offline runs.
 
     Returns:
-        What `bag.json` holds.
+        The content of `bag.json`.
 
     Raises:
         Sam2LiteError: bad input, naming the file or value; nothing has been written then.
@@ -60,47 +60,43 @@ def evaluate_bag(
         check_output_folder(out, marker=RESULT_FILE, overwrite=overwrite)
     if out_bag is not None:
         check_new_bag(out_bag, storage)
-    if (
-        out is not None
-        and out_bag is not None
-        and out.absolute() in (out_bag.absolute(), *out_bag.absolute().parents)
-    ):
-        raise SourceError(
-            f"{out_bag}: lies in the folder for the result, {out}; name another place for the bag"
-        )
-    plan = make_plan(request)
+        if out is not None and out.absolute() in (out_bag.absolute(), *out_bag.absolute().parents):
+            raise SourceError(
+                f"{out_bag}: lies in the folder for the result, {out}; name another place for the bag"
+            )
+    settings = check_request(request)
     check_ros()
     work = Path(tempfile.mkdtemp(prefix="sam2lite_bag_"))
     try:
-        with progress(f"playing {request.bag}", len(plan.recorded_ns)) as advance:
-            recording = replay(plan, work, advance)
-        result = document(plan, recording, score(plan, recording, progress))
+        with progress(f"playing {request.bag}", len(settings.recorded_ns)) as advance:
+            recording = replay(settings, work, advance)
+        result = document(settings, recording, score(settings, recording, progress))
         with contextlib.ExitStack() as stack:
             if out is not None:
                 folder = stack.enter_context(output_folder(out, marker=RESULT_FILE, overwrite=overwrite))
                 _copy_masks(recording, folder / "masks")
                 write_json(folder / RESULT_FILE, result)
-                # Looked at once more when it is moved; here, so that no bag is left of a run that is refused.
+                # Checked here too, so that a run that is refused leaves no bag.
                 check_output_folder(out, marker=RESULT_FILE, overwrite=overwrite)
             if out_bag is not None:
-                write_bag(plan, recording, out_bag, storage)
+                write_bag(settings, recording, out_bag, storage)
         return result
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def score(plan: Plan, recording: Recording, progress: Progress = no_progress) -> Outcome:
+def score(settings: ReplaySettings, recording: Recording, progress: Progress = no_progress) -> Outcome:
     """Score a replay, and the offline runs that explain it.
 
     Raises:
         SourceError: a frame or mask cannot be read, or a mask has another size than its truth.
     """
     with progress("offline", len(recording.masks)) as advance:
-        offline = as_played = run_offline(plan, recording, as_played=False, on_frame=advance)
-    if chose_otherwise(plan, recording, MAX_WINDOW):
+        offline = as_played = run_offline(settings, recording, as_played=False, on_frame=advance)
+    if chose_otherwise(settings, recording, MAX_WINDOW):
         with progress("offline, as played", len(recording.masks)) as advance:
-            as_played = run_offline(plan, recording, as_played=True, on_frame=advance)
-    return Outcome(score_processed(plan, recording), score_all(plan, recording), offline, as_played)
+            as_played = run_offline(settings, recording, as_played=True, on_frame=advance)
+    return Outcome(score_processed(settings, recording), score_all(settings, recording), offline, as_played)
 
 
 def _copy_masks(recording: Recording, folder: Path) -> None:

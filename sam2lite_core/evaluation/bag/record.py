@@ -1,10 +1,10 @@
-"""The bag that a replay leaves: the masks and what the tracker said, under the stamps of the recorded images."""
+"""Write the masks and statuses of a replay as a bag, under the stamps of the recorded images."""
 
 from pathlib import Path
 
 import numpy as np
 
-from sam2lite_core.evaluation.bag.plan import Plan
+from sam2lite_core.evaluation.bag.request import ReplaySettings
 from sam2lite_core.evaluation.bag.session import Recording
 from sam2lite_core.media.bags.store import RAW_TYPE, message_types
 from sam2lite_core.media.bags.writer import header, new_bag, packed_message
@@ -15,15 +15,14 @@ STATUS_TOPIC = "/tracker/status"
 STATUS_TYPE = "sam2lite_ros/msg/TrackerStatus"
 
 
-def write_bag(plan: Plan, recording: Recording, path: Path, storage: str) -> int:
+def write_bag(settings: ReplaySettings, recording: Recording, path: Path, storage: str) -> int:
     """Write masks and statuses.
 
-    Headers carry the stamps of the recorded images, so that both bags belong together. A message's time of recording is
-    its image's plus the mask's age.
+    A message's time of recording is its image's plus the mask's age.
 
     Args:
-        plan: what was played.
-        recording: what came back.
+        settings: of the replay.
+        recording: the masks and statuses.
         path: the bag's folder, which must not exist.
         storage: sqlite3 or mcap.
 
@@ -37,25 +36,25 @@ def write_bag(plan: Plan, recording: Recording, path: Path, storage: str) -> int
 
     types = message_types()
     types.register(get_types_from_msg(recording.definition, STATUS_TYPE))
-    dtype, encoding = (np.uint16, "mono16") if max(plan.object_ids) > 255 else (np.uint8, "mono8")
+    dtype, encoding = (np.uint16, "mono16") if max(settings.object_ids) > 255 else (np.uint8, "mono8")
     published = {
-        index: plan.recorded_ns[index] + round(1e6 * recording.statuses[index]["age_ms"])
+        index: settings.recorded_ns[index] + round(1e6 * recording.statuses[index]["age_ms"])
         if index in recording.statuses
-        else plan.recorded_ns[index]
+        else settings.recorded_ns[index]
         for index in sorted({*recording.masks, *recording.statuses})
     }
     count = 0
     with new_bag(path, storage) as bag:
         for index, time in sorted(published.items(), key=lambda entry: entry[1]):
-            stamp = plan.stamps_ns[index]
+            stamp = settings.stamps_ns[index]
             if index in recording.masks:
                 labels = read_label_map(recording.masks[index], keep_ids=True)
-                mask = packed_message(np.asarray(labels, dtype), encoding, stamp, plan.frame_id)
+                mask = packed_message(np.asarray(labels, dtype), encoding, stamp, settings.frame_id)
                 bag.add(MASK_TOPIC, RAW_TYPE, mask, time)
                 count += 1
             if index in recording.statuses:
                 fields = {k: v for k, v in recording.statuses[index].items() if k != "stamp_ns"}
-                status = types.types[STATUS_TYPE](header=header(stamp, plan.frame_id), **fields)
+                status = types.types[STATUS_TYPE](header=header(stamp, settings.frame_id), **fields)
                 bag.add(STATUS_TOPIC, STATUS_TYPE, status, time)
                 count += 1
     return count

@@ -1,4 +1,4 @@
-"""From a replay to figures: what `bag.json` holds, and the table for a terminal."""
+"""Sum a replay up as the content of `bag.json` and as a table for a terminal."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -7,27 +7,27 @@ import numpy as np
 from rich import box
 from rich.table import Table
 
-from sam2lite_core.evaluation.bag.plan import Plan
+from sam2lite_core.evaluation.bag.request import ReplaySettings
 from sam2lite_core.evaluation.bag.scores import FULL_SCALE, OfflineRun, Scored, played_scale
 from sam2lite_core.evaluation.bag.session import Recording
 from sam2lite_core.evaluation.runs.machine import describe_machine
 
 PARTS = ("receive", "queue", "preprocess", "inference", "publish", "age")
-"""Times of TrackerStatus that are summed up; the last is a mask's age when it was published."""
+"""Times of TrackerStatus; the last is a mask's age when it was published."""
 
 PERCENTILES = (50, 95, 99)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Everything that was scored.
+    """All scores of an evaluation.
 
     Attributes:
         processed: the node's masks, on the frames that it processed.
         all_frames: the node's masks on every frame; a dropped frame has the last mask before it.
         offline: the tracker on the processed frames without a deadline.
-        as_played: the same at the resolution and window that the node chose for each frame; `offline` where it chose
-            what a run without a deadline has.
+        as_played: the same at the resolution and window that the node chose for each frame; `offline` where these are
+            those of a run without a deadline.
     """
 
     processed: Scored
@@ -36,10 +36,10 @@ class Outcome:
     as_played: OfflineRun
 
 
-def document(plan: Plan, recording: Recording, outcome: Outcome) -> dict[str, Any]:
-    """What `bag.json` holds: plain numbers and strings; scores 0..1, times in ms."""
-    request = plan.request
-    frames = len(plan.recorded_ns)
+def document(settings: ReplaySettings, recording: Recording, outcome: Outcome) -> dict[str, Any]:
+    """Return the content of `bag.json`: plain numbers and strings; scores 0..1, times in ms."""
+    request = settings.request
+    frames = len(settings.recorded_ns)
     scored = {
         "processed": _score(outcome.processed),
         "all_frames": _score(outcome.all_frames),
@@ -48,35 +48,35 @@ def document(plan: Plan, recording: Recording, outcome: Outcome) -> dict[str, An
     }
     return {
         "bag": str(request.bag),
-        "topic": plan.topic,
+        "topic": settings.topic,
         "rate": request.rate,
-        "period_ms": plan.period_ms,
-        "stamps_back": plan.stamps_back,
+        "period_ms": settings.period_ms,
+        "stamps_back": settings.stamps_back,
         "truth": {
             "folder": str(request.truth),
-            "frames": len(plan.truth),
-            "missing": [index for index in range(frames) if index not in plan.truth],
+            "frames": len(settings.truth),
+            "missing": [index for index in range(frames) if index not in settings.truth],
         },
         "prompt": str(request.mask) if request.mask is not None else "true mask of the first frame",
-        "object_ids": list(plan.object_ids),
-        "frames": frame_counts(plan, recording),
-        "deadline": deadline(plan, recording),
+        "object_ids": list(settings.object_ids),
+        "frames": frame_counts(settings, recording),
+        "deadline": deadline(settings, recording),
         "latency_ms": latencies(recording),
         "scale": _range([played_scale(status) for status in recording.statuses.values()]),
         "window": _range([float(status["window"]) for status in recording.statuses.values()]),
         "score": {"protocol": "DAVIS: the bag's first and last frame left out", **scored},
-        "why": why(plan, recording, outcome),
-        "tracker": {**request.tracker.describe(), "controller": plan.controller},
-        "per_frame": per_frame(plan, recording),
+        "why": why(settings, recording, outcome),
+        "tracker": {**request.tracker.describe(), "controller": settings.controller},
+        "per_frame": per_frame(settings, recording),
         "machine": describe_machine(),
     }
 
 
-def frame_counts(plan: Plan, recording: Recording) -> dict[str, int]:
-    """How many frames got how far."""
+def frame_counts(settings: ReplaySettings, recording: Recording) -> dict[str, int]:
+    """Count the frames that reached each stage."""
     last = recording.statuses[max(recording.statuses)] if recording.statuses else {}
     return {
-        "in_bag": len(plan.recorded_ns),
+        "in_bag": len(settings.recorded_ns),
         "sent": len(recording.sent),
         "received": int(last.get("frames_received", 0)),
         "processed": int(last.get("frames_processed", 0)),
@@ -85,15 +85,15 @@ def frame_counts(plan: Plan, recording: Recording) -> dict[str, int]:
     }
 
 
-def deadline(plan: Plan, recording: Recording) -> dict[str, Any]:
-    """The deadline, and how many of the processed frames missed it."""
+def deadline(settings: ReplaySettings, recording: Recording) -> dict[str, Any]:
+    """Return the deadline, and count the processed frames that missed it."""
     missed = sum(bool(status["deadline_missed"]) for status in recording.statuses.values())
     share = missed / len(recording.statuses) if recording.statuses else None
-    return {"ms": plan.deadline_ms or None, "missed": missed, "share": share}
+    return {"ms": settings.deadline_ms or None, "missed": missed, "share": share}
 
 
 def latencies(recording: Recording) -> dict[str, dict[str, float]]:
-    """Percentiles of each part of the time over the processed frames, and the longest, ms."""
+    """Compute percentiles of each part of the time over the processed frames, and the longest, ms."""
     summary = {}
     for part in PARTS:
         values = [float(status[f"{part}_ms"]) for status in recording.statuses.values()]
@@ -104,14 +104,14 @@ def latencies(recording: Recording) -> dict[str, dict[str, float]]:
     return summary
 
 
-def per_frame(plan: Plan, recording: Recording) -> dict[str, list[Any]]:
-    """What became of every frame, a list each, in order; None where it was not processed."""
-    frames = range(len(plan.recorded_ns))
+def per_frame(settings: ReplaySettings, recording: Recording) -> dict[str, list[Any]]:
+    """List the facts of every frame, in order; None where it was not processed."""
+    frames = range(len(settings.recorded_ns))
     statuses = [recording.statuses.get(index) for index in frames]
     return {
-        "stamp_ns": list(plan.stamps_ns),
-        "recorded_ns": list(plan.recorded_ns),
-        "has_truth": [index in plan.truth for index in frames],
+        "stamp_ns": list(settings.stamps_ns),
+        "recorded_ns": list(settings.recorded_ns),
+        "has_truth": [index in settings.truth for index in frames],
         "age_ms": [None if s is None else round(float(s["age_ms"]), 3) for s in statuses],
         "deadline_missed": [None if s is None else bool(s["deadline_missed"]) for s in statuses],
         "scale": [None if s is None else played_scale(s) for s in statuses],
@@ -119,22 +119,22 @@ def per_frame(plan: Plan, recording: Recording) -> dict[str, list[Any]]:
     }
 
 
-def why(plan: Plan, recording: Recording, outcome: Outcome) -> dict[str, Any] | None:
-    """Take the difference between the replay and the offline run apart; None where nothing was scored.
+def why(settings: ReplaySettings, recording: Recording, outcome: Outcome) -> dict[str, Any] | None:
+    """Split the difference between the replay and the offline run; None where nothing was scored.
 
     offline + resolution_and_window + node = processed; processed + dropped_frames = all_frames.
 
     Returns:
-        Differences of J&F, -1..1, how many masks the node and the run at its resolution share to the pixel, and
-        sentences that say the same.
+        Differences of J&F, -1..1, the number of masks that the node and the run at its resolution share to the pixel,
+        and sentences that say the same.
     """
     offline, as_played = outcome.offline.scored.jf, outcome.as_played.scored.jf
     online, everything = outcome.processed.jf, outcome.all_frames.jf
     scales = [played_scale(status) for status in recording.statuses.values()]
     if offline is None or as_played is None or online is None or everything is None or not scales:
         return None
-    counts = frame_counts(plan, recording)
-    wanted = plan.request.tracker.scale or FULL_SCALE
+    counts = frame_counts(settings, recording)
+    wanted = settings.request.tracker.scale or FULL_SCALE
     parts = {
         "resolution_and_window": as_played - offline,
         "node": online - as_played,

@@ -1,17 +1,16 @@
-"""How good the masks of a replay are, and how good they would have been without a clock."""
+"""Score the masks of a replay, and those of the tracker without a deadline."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from sam2lite_core.evaluation.bag.plan import Plan
+from sam2lite_core.evaluation.bag.request import ReplaySettings
 from sam2lite_core.evaluation.bag.session import Recording
 from sam2lite_core.evaluation.davis_protocol import SequenceScorer, SequenceScores
 from sam2lite_core.evaluation.prompts import prompts_from_masks
 from sam2lite_core.media.bags.reader import BagFrames
 from sam2lite_core.media.label_map import LabelMap, read_label_map
-from sam2lite_core.tracker import Tracker
 
 FULL_SCALE = 1.0
 
@@ -22,7 +21,7 @@ class Scored:
 
     Attributes:
         scores: by the DAVIS protocol: the bag's first and last frame do not count. None when no frame counts.
-        frames: how many frames count.
+        frames: number of frames that count.
     """
 
     scores: SequenceScores | None
@@ -36,11 +35,11 @@ class Scored:
 
 @dataclass(frozen=True)
 class OfflineRun:
-    """The tracker led over the frames that the node processed, with all the time it wants.
+    """The tracker on the frames that the node processed, without a deadline.
 
     Attributes:
         scored: its score on those frames.
-        identical: on how many of them its mask is the node's to the pixel.
+        identical: number of them on which its mask is the node's to the pixel.
     """
 
     scored: Scored
@@ -50,10 +49,10 @@ class OfflineRun:
 class _Scoring:
     """Takes the bag's frames one after the other."""
 
-    def __init__(self, plan: Plan) -> None:
-        self._plan = plan
-        self._scorer = SequenceScorer(plan.object_ids)
-        self._blank = np.zeros(plan.size, np.uint8)
+    def __init__(self, settings: ReplaySettings) -> None:
+        self._plan = settings
+        self._scorer = SequenceScorer(settings.object_ids)
+        self._blank = np.zeros(settings.size, np.uint8)
         self._index = 0
         self._counted = 0
 
@@ -68,27 +67,27 @@ class _Scoring:
         return Scored(self._scorer.result() if self._counted else None, self._counted)
 
 
-def score_processed(plan: Plan, recording: Recording) -> Scored:
+def score_processed(settings: ReplaySettings, recording: Recording) -> Scored:
     """Score the frames whose mask the node published.
 
     Raises:
         SourceError: a mask differs in size from its truth, or cannot be read.
     """
-    scoring = _Scoring(plan)
-    for index in range(len(plan.recorded_ns)):
+    scoring = _Scoring(settings)
+    for index in range(len(settings.recorded_ns)):
         scoring.add(_recorded_mask(recording, index))
     return scoring.result()
 
 
-def score_all(plan: Plan, recording: Recording) -> Scored:
+def score_all(settings: ReplaySettings, recording: Recording) -> Scored:
     """Score every frame of the bag: one that was dropped has the last mask before it, as a robot would have.
 
     Raises:
         SourceError: as `score_processed`.
     """
-    scoring = _Scoring(plan)
+    scoring = _Scoring(settings)
     latest: LabelMap | None = None
-    for index in range(len(plan.recorded_ns)):
+    for index in range(len(settings.recorded_ns)):
         mask = _recorded_mask(recording, index)
         latest = latest if mask is None else mask
         scoring.add(latest)
@@ -96,13 +95,17 @@ def score_all(plan: Plan, recording: Recording) -> Scored:
 
 
 def run_offline(
-    plan: Plan, recording: Recording, *, as_played: bool, on_frame: Callable[[], None] | None = None
+    settings: ReplaySettings,
+    recording: Recording,
+    *,
+    as_played: bool,
+    on_frame: Callable[[], None] | None = None,
 ) -> OfflineRun:
     """Track the frames that the node processed, without node and deadline.
 
     Args:
-        plan: what was played.
-        recording: which frames were processed, and how.
+        settings: of the replay.
+        recording: the frames that were processed.
         as_played: take each frame's resolution and window from the node; otherwise they are those of an
             evaluation without a deadline.
         on_frame: told of every frame that was tracked.
@@ -111,18 +114,9 @@ def run_offline(
         SourceError: a frame or mask cannot be read.
         BackendError: the runtime failed.
     """
-    options = plan.request.tracker
-    tracker = Tracker(
-        options.variant,
-        options.backend,
-        scale=options.scale,
-        memory_budget=options.memory_budget,
-        memory_policy=options.memory_policy,
-        threads=options.threads,
-        model_path=options.model_path,
-    )
-    scoring, identical, last = _Scoring(plan), 0, -1
-    with BagFrames(plan.request.bag, plan.topic, limit=len(plan.recorded_ns)) as bag:
+    tracker = settings.request.tracker.build_one()
+    scoring, identical, last = _Scoring(settings), 0, -1
+    with BagFrames(settings.request.bag, settings.topic, limit=len(settings.recorded_ns)) as bag:
         for frame in bag:
             online = _recorded_mask(recording, frame.index)
             if online is None:
@@ -132,7 +126,7 @@ def run_offline(
             if as_played and status is not None:
                 window = int(status["window"])
                 tracker.configure(scale=played_scale(status), min_window=window, max_window=window)
-            prompts = prompts_from_masks(plan.mask) if last < 0 else ()
+            prompts = prompts_from_masks(settings.mask) if last < 0 else ()
             result = tracker.step(frame.image, prompts, elapsed=max(1, frame.index - last))
             last = frame.index
             identical += np.array_equal(online, result.label_map)
@@ -142,14 +136,14 @@ def run_offline(
     return OfflineRun(scoring.result(), int(identical))
 
 
-def chose_otherwise(plan: Plan, recording: Recording, window: int) -> bool:
-    """Say whether the node processed any frame at a resolution or window that a run without a deadline has not."""
-    wanted = plan.request.tracker.scale or FULL_SCALE, window
+def chose_otherwise(settings: ReplaySettings, recording: Recording, window: int) -> bool:
+    """Return whether any frame was processed at another scale or window than without a deadline."""
+    wanted = settings.request.tracker.scale or FULL_SCALE, window
     return any((played_scale(s), int(s["window"])) != wanted for s in recording.statuses.values())
 
 
 def played_scale(status: dict[str, float]) -> float:
-    """The resolution scale of a status, without what float32 adds to it."""
+    """Return the resolution scale of a status, without float32's error."""
     return round(float(status["scale"]), 4)
 
 

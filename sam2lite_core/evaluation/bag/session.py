@@ -1,4 +1,4 @@
-"""The real node in processes of its own, started from here and heard over DDS by `sam2lite_ros.sessions.replay`."""
+"""Run the real node in processes of its own, heard over DDS by `sam2lite_ros.sessions.replay`."""
 
 import contextlib
 import importlib.util
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sam2lite_core.errors import ConfigurationError, Sam2LiteError, SourceError
-from sam2lite_core.evaluation.bag.plan import Plan
+from sam2lite_core.evaluation.bag.request import ReplaySettings
 from sam2lite_core.media.label_map import write_label_map
 
 REPLAY = "sam2lite_ros.sessions.replay"
@@ -25,12 +25,11 @@ class ReplayError(Sam2LiteError):
 
 @dataclass(frozen=True)
 class Recording:
-    """What was seen.
+    """The output of a replay.
 
     Attributes:
         sent: number of each frame that the player sent, in order.
-        statuses: what the tracker said of each frame that it processed, by the frame's number: the fields of
-            TrackerStatus.
+        statuses: the fields of TrackerStatus of each frame that was processed, by the frame's number.
         masks: file of each mask that was received, by the frame's number.
         definition: TrackerStatus.msg, as the node has it.
     """
@@ -42,10 +41,10 @@ class Recording:
 
 
 def check_ros(command: str = "eval bag") -> None:
-    """Say what is missing for the node to run.
+    """Check that the node can run.
 
     Args:
-        command: that wants to run it, for the message.
+        command: that runs it, for the message.
 
     Raises:
         ConfigurationError: ROS 2 or our package cannot be imported.
@@ -58,12 +57,12 @@ def check_ros(command: str = "eval bag") -> None:
             )
 
 
-def replay(plan: Plan, work: Path, on_frame: Callable[[], None] | None = None) -> Recording:
+def replay(settings: ReplaySettings, work: Path, on_frame: Callable[[], None] | None = None) -> Recording:
     """Play the bag to the node.
 
     Args:
-        plan: what to do.
-        work: an existing, empty folder for everything that is passed and recorded.
+        settings: of the replay.
+        work: an existing, empty folder for requests and recordings.
         on_frame: told of every frame that was sent.
 
     Raises:
@@ -73,15 +72,15 @@ def replay(plan: Plan, work: Path, on_frame: Callable[[], None] | None = None) -
     """
     check_ros()
     prompt = work / "prompt.png"
-    write_label_map(prompt, plan.mask)
-    request = {"tracker": plan.tracker_parameters(prompt), "player": plan.player_parameters()}
+    write_label_map(prompt, settings.mask)
+    request = {"tracker": settings.tracker_parameters(prompt), "player": settings.player_parameters()}
     (work / "request.json").write_text(json.dumps(request))
     run_module(REPLAY, work, lambda: None if on_frame is None else on_frame())
     return read_recording(work)
 
 
 def run_module(module: str, work: Path, on_frame: Callable[[], None]) -> None:
-    """Run a module of the ROS package that does what `work/request.json` asks, in a process of its own.
+    """Run a module of the ROS package on `work/request.json`, in a process of its own.
 
     Args:
         module: its full name; it takes the folder as its only argument.
@@ -89,7 +88,7 @@ def run_module(module: str, work: Path, on_frame: Callable[[], None]) -> None:
         on_frame: told of every frame that was sent.
 
     Raises:
-        SourceError: the module says that the input is bad.
+        SourceError: the module refuses the input.
         ReplayError: a process failed.
     """
     name = module.split(".")[-1]
@@ -117,7 +116,7 @@ def run_module(module: str, work: Path, on_frame: Callable[[], None]) -> None:
 
 
 def _wait(process: subprocess.Popen[bytes], sent: Path, on_frame: Callable[[], None]) -> None:
-    """Wait for the end, counting the frames that the player notes down."""
+    """Wait for the end, counting the frames that the player writes down."""
     counted = 0
     while True:
         with contextlib.suppress(subprocess.TimeoutExpired):

@@ -1,5 +1,6 @@
-"""What a figure was measured on: it belongs beside every figure."""
+"""Describe the machine that figures were measured on."""
 
+import contextlib
 import os
 import platform
 from importlib import metadata
@@ -11,23 +12,21 @@ PACKAGES = ("numpy", "opencv-python-headless", "onnxruntime", "torch", "transfor
 
 
 def cpu_model() -> str:
-    """Name of the processor as Linux gives it; the architecture elsewhere."""
-    try:
+    """Return the name of the processor as Linux gives it; the architecture elsewhere."""
+    with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith(("model name", "Model")):
                 return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
     return platform.processor() or platform.machine()
 
 
 def usable_cores() -> int:
-    """Cores that this process may use."""
+    """Count the cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def describe_machine() -> dict[str, str | int]:
-    """Processor, cores, system and versions of what does the work."""
+    """Describe processor, cores, system and versions of the libraries."""
     facts: dict[str, str | int] = {
         "cpu": cpu_model(),
         "cores": usable_cores(),
@@ -35,15 +34,13 @@ def describe_machine() -> dict[str, str | int]:
         "python": platform.python_version(),
     }
     for package in PACKAGES:
-        try:
+        with contextlib.suppress(metadata.PackageNotFoundError):
             facts[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
     return facts
 
 
 def describe_machines(team: Team) -> dict[str, str | int]:
-    """The machine of the main process; with others in the team, how many processes, and every kind of processor."""
+    """Describe the main process's machine; of a team also the number of processes and all kinds of processor."""
     machines = team.gather([describe_machine()])
     if team.count == 1:
         return machines[0]
@@ -52,7 +49,7 @@ def describe_machines(team: Team) -> dict[str, str | int]:
 
 
 def resident_mb() -> float:
-    """Resident memory of this process, MB; Linux only.
+    """Return the resident memory of this process, MB; Linux only.
 
     Raises:
         OSError: there is no /proc here.

@@ -1,4 +1,8 @@
-"""A folder that long work fills piece by piece, that outlives a killed run, and that appears whole or not at all."""
+"""Fill a folder piece by piece so that a killed run can go on, and the result appears whole or not at all.
+
+The lock is `fcntl.flock` itself: `filelock` takes every refusal of the file system for another run, where this one has
+to tell that there are no locks, and this lock must be of the file that still lies at its path.
+"""
 
 import contextlib
 import errno
@@ -12,38 +16,41 @@ from pathlib import Path
 from typing import Any
 
 from sam2lite_core.errors import SourceError
-from sam2lite_core.evaluation.runs.team import ALONE
-from sam2lite_core.evaluation.runs.team import Team
+from sam2lite_core.evaluation.runs.team import ALONE, Team
 from sam2lite_core.files import OVERWRITE, check_output_folder, is_partial, take_place, write_json
 
 SETTINGS_FILE = "settings.json"
 PIECES = "sequences"
-"""Folder of what is finished, a JSON file a piece."""
-UNFINISHED = ".unfinished"
-"""What is added to a result's name while it is worked on."""
-LOCK_FILE = ".lock"
-"""The operating system's lock on this file says that a run is at work; it ends with the run's main process.
+"""Folder of the finished pieces, a JSON file each."""
 
-Only the main process holds it. When that one is killed, its workers and a team's other processes notice a moment later,
-and may write until then: the same as a run of the same settings writes, but wait a moment before one of others."""
+UNFINISHED = ".unfinished"
+"""Suffix of a result's name until it is complete."""
+
+LOCK_FILE = ".lock"
+"""The file that a run's main process keeps locked.
+
+When it is killed, its workers and a team's other processes notice a moment later, and may write until then: wait a
+moment before a run of other settings.
+"""
+
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)
-"""What file systems say that have no locks, as some shared ones are mounted."""
+"""Errors of file systems without locks, as some shared ones are mounted."""
 
 
 class Unfinished:
-    """Work under way: the folder, and the pieces that are finished."""
+    """An unfinished result: its folder and its finished pieces."""
 
     def __init__(self, folder: Path) -> None:
-        """Work in an existing folder."""
+        """Use an existing folder."""
         self.folder = folder
 
     def finished(self) -> list[str]:
-        """Names of the finished pieces, sorted."""
-        # A hidden file is one that a run was killed over.
+        """List the names of the finished pieces, sorted."""
+        # Hidden files are half written: their run was killed.
         return sorted(path.stem for path in (self.folder / PIECES).glob("[!.]*.json"))
 
     def load(self, name: str) -> dict[str, Any]:
-        """What a finished piece found.
+        """Read a finished piece.
 
         Raises:
             SourceError: the file is damaged.
@@ -65,13 +72,13 @@ class Unfinished:
 
 
 def unfinished_folder(path: Path) -> Path:
-    """Where the work for a result at `path` goes on until it is complete."""
+    """Return the folder of the result at `path` until it is complete."""
     path = path.absolute()
     return path.with_name(path.name + UNFINISHED)
 
 
 def is_part(path: Path) -> bool:
-    """Whether a file is one of those that a result keeps of how it came about: its settings, or a piece."""
+    """Return whether a file holds the settings or a piece of a result."""
     result = path.parent.parent if path.parent.name == PIECES else path.parent
     named = path.parent.name == PIECES or path.name == SETTINGS_FILE
     return named and (result / SETTINGS_FILE).is_file() and (result / PIECES).is_dir()
@@ -86,7 +93,7 @@ def resumable_folder(
     overwrite: bool = False,
     team: Team = ALONE,
 ) -> Iterator[Unfinished]:
-    """Fill a folder that takes its place when the block ends; what an interrupted run finished is taken up again.
+    """Fill a folder that takes its place when the block ends; finished pieces of an interrupted run are kept.
 
     Work goes on in `PATH.unfinished`. When the block fails, finished pieces stay there for the next run with the same
     settings; without any, the folder vanishes.
@@ -94,12 +101,12 @@ def resumable_folder(
     Args:
         path: the folder to make; its parents are made as needed.
         marker: a file that every complete result holds, as for `files.output_folder`.
-        settings: what was asked for, plain JSON; an unfinished run with others is not continued.
+        settings: plain JSON; an unfinished run with others is not continued.
         overwrite: replace an earlier result, and drop an unfinished run with other settings.
         team: processes that fill the folder together, all in this block; its main one makes and moves it.
 
     Yields:
-        The work under way.
+        The unfinished result.
 
     Raises:
         SourceError: the place is taken, cannot be written, holds an unfinished run with other settings, or another run
@@ -117,7 +124,7 @@ def resumable_folder(
                 raise SourceError(f"{folder}: cannot be written: {error.strerror}") from None
 
         def finish() -> None:
-            # Something else may have come there meanwhile; what is finished stays for when it is out of the way.
+            # Something else may have come there meanwhile; the finished pieces then stay.
             check_output_folder(path, marker=marker, overwrite=overwrite)
             take_place(folder, path)
             # Not before: a second run could begin in a folder that is about to move.
@@ -139,9 +146,9 @@ def resumable_folder(
 
 
 def _prepare(folder: Path, settings: dict[str, Any], overwrite: bool, held: contextlib.ExitStack) -> None:
-    """Make the folder, or check that what lies there was asked for by the same settings; lock it either way."""
+    """Make the folder, or check that the one there has the same settings; lock it either way."""
     if folder.exists() and not (folder / LOCK_FILE).exists():
-        # Somebody else's folder gets no file of ours.
+        # A folder that is not ours gets no lock file.
         _check_ours(folder, settings, overwrite)
     folder.mkdir(parents=True, exist_ok=True)
     held.enter_context(_locked(folder))
@@ -157,7 +164,7 @@ def _prepare(folder: Path, settings: dict[str, Any], overwrite: bool, held: cont
 
 
 def _check_ours(folder: Path, settings: dict[str, Any], overwrite: bool) -> bool:
-    """Whether a run with these settings goes on in a folder; otherwise what is in there, if anything, may go.
+    """Return whether a run with these settings goes on in a folder; if not, its content may be deleted.
 
     Raises:
         SourceError: it may not.
@@ -184,7 +191,7 @@ def _check_ours(folder: Path, settings: dict[str, Any], overwrite: bool) -> bool
 
 
 def _is_beginning(entry: Path) -> bool:
-    """Whether this is all that a run leaves that was killed before its settings stood: it has finished nothing."""
+    """Return whether this is left of a run that was killed before its settings were written."""
     if entry.is_symlink():
         return False
     if entry.name == PIECES:
@@ -194,7 +201,7 @@ def _is_beginning(entry: Path) -> bool:
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Be the only run in a folder.
+    """Lock a folder for the only run in it.
 
     Raises:
         SourceError: another run is.
@@ -221,7 +228,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _check_shared(folder: Path, settings: dict[str, Any]) -> None:
-    """Check that this process sees the main process's folder, and was asked for the same."""
+    """Check that this process sees the main process's folder, and has the same settings."""
     try:
         main = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -234,7 +241,7 @@ def _check_shared(folder: Path, settings: dict[str, Any]) -> None:
 
 
 def _difference(before: Any, now: dict[str, Any]) -> str:
-    """In words: the first setting that differs."""
+    """Name the first setting that differs."""
     if not isinstance(before, dict):
         return "with other settings"
     flat_before, flat_now = _flatten(before), _flatten(now)
@@ -245,11 +252,8 @@ def _difference(before: Any, now: dict[str, Any]) -> str:
 
 
 def _flatten(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by dotted name."""
+    """Return nested settings by dotted name."""
     flat: dict[str, Any] = {}
     for name, entry in value.items():
-        if isinstance(entry, dict):
-            flat |= _flatten(entry, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = entry
+        flat |= _flatten(entry, f"{prefix}{name}.") if isinstance(entry, dict) else {prefix + name: entry}
     return flat

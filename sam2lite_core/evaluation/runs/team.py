@@ -1,8 +1,7 @@
-"""The processes that Accelerate started for one evaluation, perhaps on many machines.
+"""Share an evaluation among the processes that Accelerate started, perhaps on many machines.
 
-Every process takes its share of the sequences. The first one, called main, is the only one that makes folders, puts
-the result in its place and prints tables. They speak over Accelerate's process group on the CPU: masks and finished
-sequences go through a folder that all machines share, little else is sent.
+Every process takes its share of the sequences. Only the first, called main, makes folders, puts the result in its place
+and prints tables. Masks and finished sequences go through a folder that all machines share; little else is sent.
 """
 
 import atexit
@@ -15,7 +14,7 @@ from typing import Any, TypeVar
 
 from sam2lite_core.errors import BackendError, ConfigurationError, Sam2LiteError
 
-# Who starts processes counts them under one of these names: Accelerate and torchrun, or an MPI that Accelerate runs.
+# Accelerate and torchrun count processes under the first name, an MPI that Accelerate runs under one of the others.
 COUNTS = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 COUNTS_HERE = (
     "LOCAL_WORLD_SIZE",
@@ -35,31 +34,31 @@ Found = TypeVar("Found")
 
 
 class Team:
-    """A process that works alone: it is main, and all is its share."""
+    """A process that works alone: it is main, and takes all items."""
 
     number = 0
     count = 1
 
     @property
     def is_main(self) -> bool:
-        """Whether this process makes folders, writes results and prints."""
+        """This process makes folders, writes results and prints."""
         return self.number == 0
 
     def share(self, items: Sequence[Item]) -> Sequence[Item]:
-        """What this process is to do: one in `count` of the items, which are the same in every process."""
+        """Return this process's share, one in `count` of the items, which are the same in every process."""
         return items[self.number :: self.count]
 
     def main_does(self, work: Callable[[], Found]) -> Found:
-        """Let the main process do something, and tell all what came of it.
+        """Let the main process do some work, and return its result in every process.
 
         Raises:
-            Sam2LiteError, OSError: what the work raised, in every process.
+            Sam2LiteError, OSError: the error of the work, in every process.
             BackendError: another process ended.
         """
         return work()
 
     def gather(self, items: list[Item]) -> list[Item]:
-        """The items of all processes, in every process.
+        """Return the items of all processes, in every process.
 
         Raises:
             BackendError: another process ended.
@@ -71,7 +70,7 @@ ALONE = Team()
 
 
 class AcceleratedTeam(Team):
-    """The processes of `accelerate launch`."""
+    """The processes of `accelerate launch`, by Accelerate's `PartialState`."""
 
     def __init__(self) -> None:
         """Meet the other processes.
@@ -79,30 +78,9 @@ class AcceleratedTeam(Team):
         Raises:
             BackendError: they cannot be reached.
         """
-        from accelerate import PartialState
-
-        outcome: list[Any] = []
-
-        def meet() -> None:
-            try:
-                # On the CPU whatever the tracker runs on: nothing but small objects is sent.
-                outcome.append(PartialState(cpu=True, timeout=LONGEST_WAIT))
-            except Exception as error:  # told by the thread that waits
-                outcome.append(error)
-
-        # The group has one patience for meeting and for waiting, so that the meeting's own is kept here.
-        thread = threading.Thread(target=meet, daemon=True)
-        thread.start()
-        thread.join(LONGEST_MEETING_S)
-        if not outcome:
-            raise BackendError(
-                f"other processes did not come within {LONGEST_MEETING_S:g} s; start all of them"
-            )
-        state = outcome[0]
-        if isinstance(state, Exception):
-            raise BackendError(f"the processes that Accelerate started cannot meet: {state}") from state
+        state = _meet()
         self.number, self.count = int(state.process_index), int(state.num_processes)
-        # Left to the interpreter's last breath, the group's threads are taken down while they work: an abort.
+        # At the end of the interpreter the group's threads would be taken down while they work: an abort.
         atexit.register(state.destroy_process_group)
 
     def main_does(self, work: Callable[[], Found]) -> Found:
@@ -115,11 +93,10 @@ class AcceleratedTeam(Team):
                 outcome[0] = work()
             except (Sam2LiteError, OSError) as error:
                 outcome[1] = error
-        self._together(lambda: broadcast_object_list(outcome))
-        if outcome[1] is not None:
-            raise outcome[1]
-        found: Found = outcome[0]
-        return found
+        found, error = self._together(lambda: broadcast_object_list(outcome))
+        if error is not None:
+            raise error
+        return found  # type: ignore[no-any-return]  # pickled on its way
 
     def gather(self, items: list[Item]) -> list[Item]:
         """See `Team.gather`."""
@@ -129,7 +106,7 @@ class AcceleratedTeam(Team):
         return found
 
     def _together(self, step: Callable[[], Any]) -> Any:
-        """A step that all processes take."""
+        """Take a step that all processes take."""
         try:
             return step()
         except RuntimeError:
@@ -138,8 +115,35 @@ class AcceleratedTeam(Team):
             ) from None
 
 
+def _meet() -> Any:
+    """Open Accelerate's state, on the CPU whatever the tracker runs on: only small objects are sent.
+
+    The group has one timeout for meeting and for waiting, so that the meeting's own is kept here.
+    """
+    from accelerate import PartialState
+
+    outcome: list[Any] = []
+
+    def meet() -> None:
+        try:
+            outcome.append(PartialState(cpu=True, timeout=LONGEST_WAIT))
+        except Exception as error:  # raised by the thread that waits
+            outcome.append(error)
+
+    thread = threading.Thread(target=meet, daemon=True)
+    thread.start()
+    thread.join(LONGEST_MEETING_S)
+    if not outcome:
+        raise BackendError(f"other processes did not come within {LONGEST_MEETING_S:g} s; start all of them")
+    if isinstance(outcome[0], Exception):
+        raise BackendError(
+            f"the processes that Accelerate started cannot meet: {outcome[0]}"
+        ) from outcome[0]
+    return outcome[0]
+
+
 def launched_team() -> Team:
-    """The team that this process was started for; alone, and without a look at Accelerate, where nobody says so.
+    """Return the team of this process; alone, without importing Accelerate, where the environment names no other.
 
     Raises:
         ConfigurationError: one of many processes, and Accelerate is not installed.
@@ -157,11 +161,11 @@ def launched_team() -> Team:
 
 
 def processes_here() -> int:
-    """How many processes of the team run on this machine, as far as who started them tells."""
+    """Count the team's processes on this machine, as far as the environment tells."""
     return max(map(_count, COUNTS_HERE))
 
 
 def _count(name: str) -> int:
-    """A number of processes in the environment; 1 where there is none."""
+    """Read a number of processes from the environment; 1 where there is none."""
     text = os.environ.get(name, "")
     return int(text) if text.isdecimal() else 1

@@ -1,4 +1,4 @@
-"""Sequences over processes: each process builds one tracker and takes one sequence after the other."""
+"""Run sequences in processes, each of which builds one tracker and takes one sequence after the other."""
 
 import contextlib
 import multiprocessing
@@ -28,30 +28,30 @@ class TrackerFactory(Protocol):
         """Load the model."""
 
     def describe(self) -> dict[str, Any]:
-        """What a result says of its tracker, in plain JSON."""
+        """Describe the tracker in plain JSON."""
 
 
 class Job(Protocol):
     """One sequence to follow and score; picklable."""
 
     def run(self, tracker: VideoTracker) -> SequenceResult:
-        """Do it."""
+        """Follow and score the sequence."""
 
 
 def run_jobs(jobs: Sequence[Job], options: TrackerFactory, workers: int = 1) -> Iterator[SequenceResult]:
     """Run jobs, in this process when one worker is asked for.
 
     Args:
-        jobs: what to do.
-        options: how to build the tracker; built once in each process, and not at all without jobs.
+        jobs: the sequences.
+        options: builds the tracker, once in each process, and not at all without jobs.
         workers: processes.
 
     Yields:
         Results as they come: with several workers in any order.
 
     Raises:
-        Sam2LiteError: what the first job that failed said; the others are given up.
-        BackendError: a process ended without a word.
+        Sam2LiteError: the error of the first job that failed; the others are given up.
+        BackendError: a process ended without an error.
     """
     if not jobs:
         return
@@ -82,7 +82,7 @@ def run_jobs(jobs: Sequence[Job], options: TrackerFactory, workers: int = 1) -> 
 
 @contextlib.contextmanager
 def _without_interrupts() -> Iterator[None]:
-    """Start processes that Ctrl-C passes by: it comes to all of a terminal's, and this one tells them to end."""
+    """Start processes that ignore Ctrl-C, which a terminal sends to all of them: this one tells them to end."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -91,18 +91,18 @@ def _without_interrupts() -> Iterator[None]:
 
 
 def _run(options: TrackerFactory, job: Job) -> SequenceResult:
-    """One job in a worker process."""
+    """Run one job in a worker process."""
     return job.run(_tracker(options))
 
 
 @lru_cache(maxsize=1)
 def _tracker(options: TrackerFactory) -> VideoTracker:
-    """This worker's tracker."""
+    """Return this worker's tracker."""
     return options.build()
 
 
 def _watch(stop: Event) -> None:
-    """Make a worker end when it is told to, or when the process that started it is gone."""
+    """Make a worker end when it is told to, or when its parent is gone."""
 
     def wait() -> None:
         parent = multiprocessing.parent_process()

@@ -1,4 +1,4 @@
-"""What an evaluation of a bag is asked to do, checked before anything is started."""
+"""Check the request for an evaluation of a bag before anything is started."""
 
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -38,23 +38,23 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """An evaluation that can start.
+class ReplaySettings:
+    """A request that was checked, with the facts of its bag.
 
     Attributes:
-        request: what was asked.
+        request: as given.
         topic: the topic that is played.
         frame_id: that of the first image.
-        recorded_ns: when each frame was recorded, nanoseconds.
+        recorded_ns: time of recording of each frame, nanoseconds.
         stamps_ns: the stamp of each frame's header, nanoseconds.
-        stamps_back: how many of these are earlier than the one before.
+        stamps_back: number of these that are earlier than the one before.
         size: (height, width) of the first frame, pixels.
         period_ms: between frames as they are played, the median.
         deadline_ms: the tracker's deadline, milliseconds; 0 = none.
-        controller: how it is kept.
+        controller: keeps the deadline.
         mask: (H, W) label map of the first frame: the prompt.
         object_ids: the ids that are followed and scored.
-        truth: file of the true label map by number of the frame.
+        truth: file of the true label map, by number of the frame.
     """
 
     request: Request
@@ -72,7 +72,7 @@ class Plan:
     truth: dict[int, Path]
 
     def true_label_map(self, index: int) -> LabelMap | None:
-        """The truth of a frame; None where there is none.
+        """Read the truth of a frame; None where there is none.
 
         Raises:
             SourceError: the file cannot be read any more.
@@ -81,7 +81,7 @@ class Plan:
         return None if path is None else read_label_map(path)
 
     def tracker_parameters(self, mask_file: Path) -> dict[str, Any]:
-        """The node's parameters, of which `mask_file` holds the prompt."""
+        """Return the node's parameters, of which `mask_file` holds the prompt."""
         options = self.request.tracker
         parameters: dict[str, Any] = {
             "variant": options.variant,
@@ -101,7 +101,7 @@ class Plan:
         return parameters
 
     def player_parameters(self) -> dict[str, Any]:
-        """The player's parameters."""
+        """Return the player's parameters."""
         return {
             "source": str(self.request.bag.resolve()),
             "topic": self.topic,
@@ -110,11 +110,11 @@ class Plan:
         }
 
 
-def make_plan(request: Request) -> Plan:
+def check_request(request: Request) -> ReplaySettings:
     """Check a request against its bag and its truth.
 
     Raises:
-        Sam2LiteError: whatever is wrong with it, naming the file or value and what is allowed.
+        Sam2LiteError: bad input, naming the file or value and what is allowed.
     """
     _check_options(request)
     with BagFrames(request.bag, request.topic, limit=request.frames) as bag:
@@ -124,7 +124,7 @@ def make_plan(request: Request) -> Plan:
         period = (median(gaps) if gaps else 0.0) or NOMINAL_PERIOD_MS
         period /= request.rate
         deadline = period if request.deadline_ms is None else request.deadline_ms
-        return Plan(
+        return ReplaySettings(
             request=request,
             topic=bag.topic.name,
             frame_id=bag.frame_id,
@@ -136,7 +136,7 @@ def make_plan(request: Request) -> Plan:
             deadline_ms=deadline,
             controller="off" if request.tracker.scale is not None or not deadline else request.controller,
             mask=mask,
-            object_ids=_ids(mask),
+            object_ids=tuple(int(value) for value in np.unique(mask) if value),
             truth=truth,
         )
 
@@ -163,7 +163,7 @@ def _check_options(request: Request) -> None:
 
 
 def _find_truth(folder: Path, bag: BagFrames) -> dict[int, Path]:
-    """Which frame each true mask belongs to; all of them have the frames' size.
+    """Find the true masks by number of their frame; all have the frames' size.
 
     A mask is named by its frame's number, as in 00012.png, or by the stamp in its header, in nanoseconds.
     """
@@ -188,16 +188,15 @@ def _find_truth(folder: Path, bag: BagFrames) -> dict[int, Path]:
 
 
 def _frame_number(path: Path, numbers: dict[int, int], bag: BagFrames) -> int | None:
-    """The frame that a mask belongs to; None for one beyond a limit.
+    """Return the number of a mask's frame; None for one beyond a limit.
 
     Raises:
         SourceError: the name fits no frame.
     """
-    number = int(path.stem) if path.stem.isdecimal() else None
-    if number is not None and number in numbers:
-        return numbers[number]
-    if number is not None and number < bag.recorded:
-        return number if number < len(bag.recorded_ns) else None
+    if path.stem.isdecimal():
+        number = numbers.get(int(path.stem), int(path.stem))
+        if number < bag.recorded:
+            return number if number < len(bag.recorded_ns) else None
     raise SourceError(
         f"{path}: belongs to none of the {bag.recorded} frames; masks are named by the frame's number, as in "
         "00000.png, or by its stamp in nanoseconds"
@@ -205,7 +204,7 @@ def _frame_number(path: Path, numbers: dict[int, int], bag: BagFrames) -> int | 
 
 
 def _first_mask(request: Request, truth: dict[int, Path], bag: BagFrames) -> LabelMap:
-    """The prompt: the mask that was given, else the first frame's truth."""
+    """Read the prompt: the mask that was given, else the first frame's truth."""
     path = request.mask if request.mask is not None else truth.get(0)
     if path is None:
         raise InvalidPromptError(
@@ -223,7 +222,3 @@ def _first_mask(request: Request, truth: dict[int, Path], bag: BagFrames) -> Lab
 def _check_size(mask: NDArray[Any], path: Path, size: tuple[int, int]) -> None:
     if mask.shape != size:
         raise SourceError(f"{path}: is {mask.shape[1]}x{mask.shape[0]}, the bag's images {size[1]}x{size[0]}")
-
-
-def _ids(mask: LabelMap) -> tuple[int, ...]:
-    return tuple(int(value) for value in np.unique(mask) if value)
