@@ -165,6 +165,8 @@ class FolderDataset:
     Attributes:
         root: the dataset's folder.
         sequences: names; None for all.
+        image_folders: places of the frames below the root, with {split}; the first that exists counts.
+        mask_folders: places of the masks, likewise.
         complete: every frame has its mask.
         late: objects may appear after the first frame.
         hint: ends the message where a folder is missing.
@@ -172,18 +174,14 @@ class FolderDataset:
 
     root: Path
     sequences: tuple[str, ...] | None
-    key = title = ""
+    split: str | None = None
+    key: str
+    title: str
+    image_folders: tuple[str, ...] = ("JPEGImages",)
+    mask_folders: tuple[str, ...] = ("Annotations",)
     complete = False
     late = True
     hint = "give the folder of one split, which holds JPEGImages and Annotations"
-
-    def image_folders(self) -> tuple[str, ...]:
-        """Return the places of the frames below the root; the first that exists counts."""
-        return ("JPEGImages",)
-
-    def mask_folders(self) -> tuple[str, ...]:
-        """Return the places of the masks below the root; the first that exists counts."""
-        return ("Annotations",)
 
     def read_mask(self, path: Path) -> LabelMap:
         """Read one of the dataset's mask files.
@@ -195,7 +193,7 @@ class FolderDataset:
 
     def names(self) -> list[str]:
         """See `Dataset.names`."""
-        folder = self._find(self.mask_folders())
+        folder = self._find(self.mask_folders)
         return choose(list_folders(folder), self.sequences, folder)
 
     def files(self, name: str) -> tuple[tuple[Path, ...], dict[str, Path]]:
@@ -204,7 +202,7 @@ class FolderDataset:
         Raises:
             SourceError: no frame, no mask, or a mask without its frame.
         """
-        frames, folder = (self._find(places()) / name for places in (self.image_folders, self.mask_folders))
+        frames, folder = (self._find(places) / name for places in (self.image_folders, self.mask_folders))
         if not frames.is_dir():
             raise SourceError(f"{frames}: no such folder; the annotations name this video")
         images = tuple(list_images(frames))
@@ -244,10 +242,11 @@ class FolderDataset:
         return {"layout": self.key, "root": str(self.root.absolute())}
 
     def _find(self, places: Sequence[str]) -> Path:
-        for place in places:
-            if (self.root / place).is_dir():
-                return self.root / place
-        raise SourceError(f"{self.root / places[-1]}: no such folder; {self.hint}")
+        folders = [self.root / place.format(split=self.split) for place in places]
+        for folder in folders:
+            if folder.is_dir():
+                return folder
+        raise SourceError(f"{folders[-1]}: no such folder; {self.hint}")
 
 
 def check_complete(images: Sequence[Path], masks: Mapping[str, Path]) -> None:

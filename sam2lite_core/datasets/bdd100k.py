@@ -31,21 +31,15 @@ class Bdd100k(FolderDataset):
     sequences: tuple[str, ...] | None = None
 
     key = "bdd100k"
+    image_folders = ("images/seg_track_20/{split}",)
+    mask_folders = ("labels/seg_track_20/bitmasks/{split}",)
     complete = True
     hint = "give the folder that holds images/seg_track_20 and labels/seg_track_20"
 
     @property
-    def title(self) -> str:  # type: ignore[override]  # the base has no split to name
+    def title(self) -> str:  # type: ignore[override]  # read-only, as in Dataset
         """See `Dataset.title`."""
         return f"BDD100K {self.split}"
-
-    def image_folders(self) -> tuple[str, ...]:
-        """See `FolderDataset.image_folders`."""
-        return (f"images/seg_track_20/{self.split}",)
-
-    def mask_folders(self) -> tuple[str, ...]:
-        """See `FolderDataset.mask_folders`."""
-        return (f"labels/seg_track_20/bitmasks/{self.split}",)
 
     def read_mask(self, path: Path) -> LabelMap:
         """See `read_bitmask`."""

@@ -33,6 +33,8 @@ class Davis(FolderDataset):
     sequences: tuple[str, ...] | None = None
 
     key = "davis"
+    image_folders = ("JPEGImages/480p", "JPEGImages")
+    mask_folders = ("Annotations/480p", "Annotations")
     complete = True
     late = False
     hint = "give the folder that holds JPEGImages and Annotations"
@@ -57,17 +59,9 @@ class Davis(FolderDataset):
         return cls(root, 2017, tuple(names))
 
     @property
-    def title(self) -> str:  # type: ignore[override]  # the base has no year to name
+    def title(self) -> str:  # type: ignore[override]  # read-only, as in Dataset
         """See `Dataset.title`."""
         return f"DAVIS {self.year}"
-
-    def image_folders(self) -> tuple[str, ...]:
-        """See `FolderDataset.image_folders`."""
-        return "JPEGImages/480p", "JPEGImages"
-
-    def mask_folders(self) -> tuple[str, ...]:
-        """See `FolderDataset.mask_folders`."""
-        return "Annotations/480p", "Annotations"
 
     def read_mask(self, path: Path) -> LabelMap:
         """Read a mask; all its objects are object 1 in 2016.
@@ -80,7 +74,7 @@ class Davis(FolderDataset):
 
     def names(self) -> list[str]:
         """See `Dataset.names`."""
-        folder = self._find(self.mask_folders())
+        folder = self._find(self.mask_folders)
         wanted = self.sequences
         if wanted is None:
             wanted = tuple(read_split(self.root, self.year, "val") or ()) or None

@@ -1,11 +1,12 @@
 """Score masks from elsewhere as our own are: `sam2lite eval results PRED GT`."""
 
+from functools import partial
 from pathlib import Path
 from textwrap import shorten
 
 import numpy as np
 
-from sam2lite_core.datasets.base import list_folders
+from sam2lite_core.datasets.base import FolderSequence, list_folders
 from sam2lite_core.errors import Sam2LiteError, SourceError
 from sam2lite_core.evaluation.results import Evaluation, SequenceResult
 from sam2lite_core.evaluation.scoring import SequenceScoring
@@ -59,30 +60,27 @@ def _masks(folder: Path) -> list[Path]:
 
 def _score(name: str, predicted: Path, true: Path, as_one: bool) -> SequenceResult:
     """Score one sequence."""
-    files = _masks(true)
-    shown: dict[int, list[int]] = {}
-    known: set[int] = set()
+    files, read = _masks(true), partial(_read, as_one=as_one)
+    masks = {path.stem: path for path in files}
+    shown = FolderSequence(name, tuple(files), masks, read, late=True).shown()
+    ids = {index: sorted(_ids(label_map)) for index, label_map in shown.items()}
+    known = {object_id for fresh in ids.values() for object_id in fresh}
+    scoring = SequenceScoring(ids)
     for index, path in enumerate(files):
-        fresh = sorted(_ids(_read(path, as_one)) - known)
-        known.update(fresh)
-        if fresh:
-            shown[index] = fresh
-    if not known:
-        raise SourceError(f"{files[0]}: no mask of {true} shows an object")
-    scoring = SequenceScoring(shown)
-    for index, path in enumerate(files):
-        truth = _read(path, as_one)
+        truth = read(path)
         target = predicted / path.name
         # The frame that shows everything is often left out of results.
         unscored = index == 0 and not target.exists()
-        prediction = truth if unscored else _read(target, as_one)
+        prediction = truth if unscored else read(target)
         if prediction.shape != truth.shape:
             (height, width), (rows, columns) = prediction.shape, truth.shape
             raise SourceError(f"{target}: mask is {width}x{height}, its truth {columns}x{rows}")
         strange = _ids(prediction) - known
         if strange:
-            ids = ", ".join(map(str, sorted(known)))
-            raise SourceError(f"{target}: id {min(strange)} does not exist in the truth, which has {ids}")
+            raise SourceError(
+                f"{target}: id {min(strange)} does not exist in the truth, which has "
+                f"{', '.join(map(str, sorted(known)))}"
+            )
         scoring.add(prediction, truth, None)
     try:
         scores, stability = scoring.result()

@@ -1,7 +1,8 @@
 """Abstract source of frames."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from types import TracebackType
 
 from sam2lite_core.types import Frame
@@ -10,7 +11,7 @@ NOMINAL_FPS = 30.0
 """Frames per second to stamp with where a source does not know its own."""
 
 
-class FrameSource(ABC):
+class FrameSource(AbstractContextManager["FrameSource"]):
     """Frames of one source, in order; a context manager, iterable once.
 
     Attributes:
@@ -27,12 +28,8 @@ class FrameSource(ABC):
     def __iter__(self) -> Iterator[Frame]:
         """Yield the frames."""
 
-    def close(self) -> None:  # noqa: B027 - folders hold nothing open
+    def close(self) -> None:
         """Release the file or device."""
-
-    def __enter__(self) -> "FrameSource":
-        """Return the source itself; opening happened before."""
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -1,6 +1,7 @@
-"""What rendered scenes are drawn with: textured bodies that change their outline, and a ground with a post on it."""
+"""Draw rendered scenes: textured bodies that change their outline, and a ground with a post on it."""
 
 import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import cv2
@@ -21,7 +22,7 @@ _POST_COLOURS = ((92, 62, 44), (170, 128, 92))
 
 @dataclass(frozen=True)
 class Body:
-    """How an object looks.
+    """The looks of an object.
 
     Attributes:
         texture: (256, 256, 3) float32, 0..255.
@@ -44,13 +45,13 @@ class Body:
 
 
 def shape_body(rng: np.random.Generator, texture: Floats, radius: float, turn_sign: int) -> Body:
-    """A body with an outline and a turn of its own.
+    """Make a body with an outline and a turn of its own.
 
     Args:
         rng: decides the details.
         texture: (256, 256, 3) float32, 0..255.
         radius: mean radius, pixels.
-        turn_sign: 1 or -1, which way it turns.
+        turn_sign: 1 or -1, the sense of the turn.
     """
     return Body(
         texture=texture,
@@ -62,7 +63,7 @@ def shape_body(rng: np.random.Generator, texture: Floats, radius: float, turn_si
 
 
 def noise(rng: np.random.Generator, height: int, width: int, cells: int, octaves: int = 4) -> Floats:
-    """(height, width) float32 fractal noise, 0..1; `cells` counts the coarsest bumps along the short side."""
+    """Make (height, width) float32 fractal noise, 0..1; `cells` counts the coarsest bumps along the short side."""
     total = np.zeros((height, width), np.float32)
     for octave in range(octaves):
         count = cells * 2**octave
@@ -75,13 +76,13 @@ def noise(rng: np.random.Generator, height: int, width: int, cells: int, octaves
 
 
 def mix(share: Floats, first: tuple[int, int, int], second: tuple[int, int, int]) -> Floats:
-    """(H, W, 3) blend of two colours; share 0 gives the first."""
+    """Blend two colours to (H, W, 3); share 0 gives the first."""
     low, high = np.array(first, np.float32), np.array(second, np.float32)
     return low + share[..., None] * (high - low)
 
 
 def pattern(rng: np.random.Generator, kind: int) -> Floats:
-    """(256, 256) float32, 0..1: stripes, checks, spots or clouds, bent by noise so that no part repeats."""
+    """Make (256, 256) float32 stripes, checks, spots or clouds, 0..1, bent by noise so that no part repeats."""
     side = _TEXTURE_SIDE
     y, x = np.mgrid[0:side, 0:side].astype(np.float32) / side
     bend_x, bend_y = noise(rng, side, side, 3), noise(rng, side, side, 3)
@@ -102,7 +103,7 @@ def pattern(rng: np.random.Generator, kind: int) -> Floats:
 def make_ground(
     rng: np.random.Generator, height: int, width: int, post_half_width: float = POST_HALF_WIDTH
 ) -> Floats:
-    """(1.5 H, 1.5 W, 4) float32: the ground's colours, and in the last channel where the post stands."""
+    """Make (1.5 H, 1.5 W, 4) float32: the ground's colours, and the post's coverage in the last channel."""
     tall, wide = round(1.5 * height), round(1.5 * width)
     coarse, fine = noise(rng, tall, wide, 5, 5), noise(rng, tall, wide, 40, 3)
     dark, middle, light = _GROUND_COLOURS
@@ -120,15 +121,14 @@ def make_ground(
     post = np.clip(half - np.abs(across[None] + wobble) + 0.5, 0, 1)
     rings = np.sin(np.linspace(0, 60, tall, dtype=np.float32)[:, None] + 7 * noise(rng, tall, wide, 6, 3))
     bark = mix(0.5 + 0.5 * rings * (0.4 + 0.6 * fine), *_POST_COLOURS)
-    bark *= (1 - 0.55 * np.abs(across / half).clip(0, 1) ** 2)[
-        None, :, None
-    ]  # a round post: darker to the sides
+    shade = 1 - 0.55 * np.abs(across / half).clip(0, 1) ** 2  # a round post: darker to the sides
+    bark *= shade[None, :, None]
     colours += post[..., None] * (bark - colours)
     return np.dstack([colours, post]).astype(np.float32)
 
 
 def draw_ground(ground: Floats, time: float, height: int, width: int) -> tuple[Floats, Floats]:
-    """What a slowly moving camera sees of the ground: (H, W, 3) colours and (H, W) post coverage."""
+    """View the ground by a slowly moving camera: (H, W, 3) colours and (H, W) post coverage."""
     tall, wide = ground.shape[:2]
     swing = math.sin(2 * math.pi * time)
     matrix = cv2.getRotationMatrix2D((wide / 2, tall / 2), 2.5 * swing, 1 + 0.06 * time)
@@ -140,12 +140,49 @@ def draw_ground(ground: Floats, time: float, height: int, width: int) -> tuple[F
     return np.ascontiguousarray(seen[..., :3], np.float32), np.ascontiguousarray(seen[..., 3], np.float32)
 
 
+@dataclass(frozen=True)
+class Actor:
+    """A moving object.
+
+    Attributes:
+        body: its looks.
+        path: its centre (x, y) px by time, the share of the video that is over, 0..1.
+        object_id: 0 for a distractor, which is not to be followed.
+        behind: passes behind the post.
+    """
+
+    body: Body
+    path: Callable[[float], tuple[float, float]]
+    object_id: int
+    behind: bool = False
+
+
+def draw_scene(
+    ground: Floats, actors: Iterable[Actor], time: float, height: int, width: int
+) -> tuple[Floats, NDArray[np.uint8]]:
+    """Draw the ground and the actors on it, back to front.
+
+    Returns:
+        (H, W, 3) float32 colours, 0..255, and (H, W) uint8 ids of the visible actors.
+    """
+    canvas, post = draw_ground(ground, time, height, width)
+    scene, labels = canvas.copy(), np.zeros((height, width), np.uint8)
+    for actor in actors:
+        alpha = draw_body(scene, actor.body, actor.path(time), time)
+        if actor.behind:
+            # The post is part of the ground: drawing it again over the actor hides the actor.
+            scene += post[..., None] * (canvas - scene)
+            alpha *= 1 - post
+        labels[alpha > 0.5] = actor.object_id
+    return scene, labels
+
+
 def draw_body(scene: Floats, body: Body, centre: tuple[float, float], time: float) -> Floats:
     """Draw a body and its shadow into the scene, in place.
 
     Args:
         scene: (H, W, 3) float32, 0..255.
-        body: how it looks.
+        body: its looks.
         centre: (x, y) px; it may lie outside.
         time: share of the clip that is over, 0..1: the body turns, breathes and waves with it.
 
@@ -155,7 +192,7 @@ def draw_body(scene: Floats, body: Body, centre: tuple[float, float], time: floa
     height, width = scene.shape[:2]
     covered = np.zeros((height, width), np.float32)
     x, y = float(centre[0]), float(centre[1])  # a NumPy scalar would widen every array below
-    # Nothing beyond the reach changes: the window only saves time.
+    # Nothing beyond the reach changes: the crop only saves time.
     left, right = max(0, math.floor(x - body.reach)), min(width, math.ceil(x + body.reach))
     top, bottom = max(0, math.floor(y - body.reach)), min(height, math.ceil(y + body.reach))
     if left >= right or top >= bottom:
@@ -179,7 +216,7 @@ def draw_body(scene: Floats, body: Body, centre: tuple[float, float], time: floa
 
 
 def _texture_position(u: Floats, v: Floats) -> tuple[Floats, Floats]:
-    """Texture pixels for body coordinates -1..1."""
+    """Return texture pixels for body coordinates -1..1."""
     scale = np.float32((_TEXTURE_SIDE - 1) / 2)
     return (u + 1) * scale, (v + 1) * scale
 
@@ -187,7 +224,7 @@ def _texture_position(u: Floats, v: Floats) -> tuple[Floats, Floats]:
 def _coverage(
     dx: Floats, dy: Floats, body: Body, radius: float, time: float
 ) -> tuple[Floats, Floats, Floats]:
-    """How far pixels at offset (dx, dy) are covered by the body, and where on it they lie.
+    """Compute the coverage of pixels at offset (dx, dy) by the body, and their places on it.
 
     The outline is a circle with waves that run around it, and the body's coordinates stretch with it, so that
     the texture deforms together with the outline.

@@ -1,7 +1,7 @@
-"""A short clip that is drawn, not filmed: its true masks are known to the pixel, and it needs no download.
+"""Render a short clip with ground truth to the pixel, without a download.
 
-Soft bodies with textures of their own turn, breathe and change their outline over a moving ground; a post
-that stands on the ground hides the first of them for a while.
+Soft bodies with textures of their own turn, breathe and change their outline over a moving ground; a post hides the
+first of them for a while.
 """
 
 import math
@@ -11,13 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam2lite_core.errors import ConfigurationError
-from sam2lite_core.scenes.bodies import Body, draw_body, draw_ground, make_ground, mix, pattern, shape_body
+from sam2lite_core.scenes.bodies import Actor, draw_scene, make_ground, mix, pattern, shape_body
 
 MAX_OBJECTS = 6
 MIN_SIDE = 64
 
-# Where each object starts and ends and how far it swerves, as shares of the image; apart from one another at
-# the start.
+# Start, end and swerve of each object, as shares of the image; apart from one another at the start.
 _PATHS = (
     (0.17, 0.56, 0.84, 0.46, 0.10),
     (0.80, 0.22, 0.30, 0.26, 0.06),
@@ -52,23 +51,6 @@ class RenderedClip:
     fps: float = 30.0
 
 
-@dataclass(frozen=True)
-class _Actor:
-    """One object: how it looks, and the path that it takes in screen coordinates.
-
-    Attributes:
-        body: how it looks.
-        start: (x, y) at the first frame, pixels.
-        end: (x, y) at the last frame, pixels.
-        bend: how far the path leaves the straight line half way, pixels downwards.
-    """
-
-    body: Body
-    start: tuple[float, float]
-    end: tuple[float, float]
-    bend: float
-
-
 def render_clip(
     seed: int = 0, *, height: int = 480, width: int = 640, frames: int = 60, objects: int = 2
 ) -> RenderedClip:
@@ -94,38 +76,28 @@ def render_clip(
     ground = make_ground(rng, height, width)
     actors = [_actor(rng, index, height, width) for index in range(objects)]
     images = np.empty((frames, height, width, 3), np.uint8)
-    label_maps = np.zeros((frames, height, width), np.uint8)
+    label_maps = np.empty((frames, height, width), np.uint8)
     for index in range(frames):
         time = index / max(frames - 1, 1)
-        canvas, post = draw_ground(ground, time, height, width)
-        scene = canvas.copy()
-        for object_id, actor in enumerate(actors, start=1):
-            alpha = draw_body(scene, actor.body, _place(actor, time), time)
-            if object_id == 1:
-                # The post is part of the ground picture; putting it back over object 1 is what hides the
-                # object.
-                scene += post[..., None] * (canvas - scene)
-                alpha *= 1 - post
-            label_maps[index][alpha > 0.5] = object_id
+        scene, label_maps[index] = draw_scene(ground, actors, time, height, width)
         grain = rng.normal(0, 2.0, (height, width, 1)).astype(np.float32)
         images[index] = np.clip(scene + grain, 0, 255).round().astype(np.uint8)
     return RenderedClip(images, label_maps)
 
 
-def _actor(rng: np.random.Generator, index: int, height: int, width: int) -> _Actor:
-    """The index-th object; object 0 is larger and crosses the middle, where the post stands."""
+def _actor(rng: np.random.Generator, index: int, height: int, width: int) -> Actor:
+    """Make the index-th object; object 0 is larger and crosses the middle, where the post stands."""
     dark, light = _BODY_COLOURS[index]
     radius = min(height, width) * (0.15 if index == 0 else 0.12) * float(rng.uniform(0.92, 1.08))
     x0, y0, x1, y1, bend = _PATHS[index]
     texture = mix(pattern(rng, index % 4), dark, light)
     swerve = bend * height * float(rng.uniform(0.7, 1.3))
     body = shape_body(rng, texture, radius, 1 if index % 2 else -1)
-    return _Actor(body, (x0 * width, y0 * height), (x1 * width, y1 * height), swerve)
 
+    def path(time: float) -> tuple[float, float]:
+        eased = time - math.sin(4 * math.pi * time) / (8 * math.pi)  # never at rest, never at an even speed
+        x = x0 * width + eased * (x1 * width - x0 * width)
+        y = y0 * height + eased * (y1 * height - y0 * height) + swerve * math.sin(math.pi * time)
+        return x, y
 
-def _place(actor: _Actor, time: float) -> tuple[float, float]:
-    """Where an object is, (x, y) px."""
-    eased = time - math.sin(4 * math.pi * time) / (8 * math.pi)  # never stands still, never runs evenly
-    x = actor.start[0] + eased * (actor.end[0] - actor.start[0])
-    y = actor.start[1] + eased * (actor.end[1] - actor.start[1]) + actor.bend * math.sin(math.pi * time)
-    return x, y
+    return Actor(body, path, index + 1, behind=index == 0)

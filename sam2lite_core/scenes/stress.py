@@ -1,6 +1,6 @@
-"""Rendered scenes of the situations in which trackers differ, each with its truth.
+"""Render the situations in which trackers differ, each with its ground truth.
 
-A set is a function from random numbers to a scene; every seed gives another clip of the same difficulty.
+A set is a function from random numbers to a scene; every seed gives another video of the same difficulty.
 """
 
 import math
@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from sam2lite_core.errors import ConfigurationError
 from sam2lite_core.scenes.bodies import (
     POST_HALF_WIDTH,
+    Actor,
     Body,
     Colour,
     Floats,
-    draw_body,
-    draw_ground,
+    draw_scene,
     make_ground,
     mix,
     pattern,
@@ -27,32 +27,15 @@ from sam2lite_core.scenes.bodies import (
 HEIGHT, WIDTH, FRAMES = 480, 640, 90
 
 SHUTTER = 0.6
-"""Share of a frame's time during which a blurred frame is exposed."""
+"""Exposure of a blurred frame, share of the time of a frame."""
 
 Path = Callable[[float], tuple[float, float]]
 Light = Callable[[float], tuple[float, float, float]]
 
 
 @dataclass(frozen=True)
-class Actor:
-    """Something that moves.
-
-    Attributes:
-        body: how it looks.
-        path: its centre (x, y) px by time, the share of the clip that is over, 0..1.
-        object_id: 0 for what is not to be followed.
-        behind: passes behind the post.
-    """
-
-    body: Body
-    path: Path
-    object_id: int
-    behind: bool = False
-
-
-@dataclass(frozen=True)
 class Scene:
-    """A clip that is drawn frame by frame.
+    """A video that is drawn frame by frame.
 
     Attributes:
         ground: as `make_ground` makes it.
@@ -69,34 +52,23 @@ class Scene:
     exposures: int = 1
 
     def draw(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """The frame at an index, 0..89, and its truth.
+        """Draw the frame at an index, 0..89, and its truth.
 
         Returns:
             (480, 640, 3) uint8 RGB, and (480, 640) uint8 ids of what is visible half way through the exposure.
         """
         spread = (np.arange(self.exposures) - (self.exposures - 1) / 2) * SHUTTER / self.exposures
-        drawn = [self._expose((index + offset) / (FRAMES - 1)) for offset in spread]
+        times = [(index + offset) / (FRAMES - 1) for offset in spread]
+        drawn = [draw_scene(self.ground, self.actors, time, HEIGHT, WIDTH) for time in times]
         picture = np.mean([image for image, _ in drawn], axis=0, dtype=np.float32)
         gains = np.array(self.light(index / (FRAMES - 1)), np.float32)
         grain = np.random.default_rng((self.seed, index)).normal(0, 2.0, (HEIGHT, WIDTH, 1))
         image = np.clip(picture * gains + grain, 0, 255).round().astype(np.uint8)
         return image, drawn[len(drawn) // 2][1]
 
-    def _expose(self, time: float) -> tuple[Floats, NDArray[np.uint8]]:
-        """The picture and the label map at one moment."""
-        canvas, post = draw_ground(self.ground, time, HEIGHT, WIDTH)
-        scene, labels = canvas.copy(), np.zeros((HEIGHT, WIDTH), np.uint8)
-        for actor in self.actors:
-            alpha = draw_body(scene, actor.body, actor.path(time), time)
-            if actor.behind:
-                scene += post[..., None] * (canvas - scene)
-                alpha *= 1 - post
-            labels[alpha > 0.5] = actor.object_id
-        return scene, labels
-
 
 def _body(rng: np.random.Generator, radius: float, kind: int | None = None) -> Body:
-    """A body in two colours of its own: a dark and a light one, of hues that lie apart."""
+    """Make a body in two colours of its own: a dark and a light one, of distant hues."""
     hue = float(rng.uniform(0, 2 * math.pi))
     return _painted(rng, radius, _colour(hue, 70), _colour(hue + 2.2, 215), kind)
 
@@ -109,13 +81,13 @@ def _painted(
 
 
 def _colour(hue: float, level: int) -> Colour:
-    """A saturated colour of about this brightness."""
+    """Return a saturated colour of about this brightness."""
     red, green, blue = (int(np.clip(level + 60 * math.cos(hue - k * 2.094), 0, 255)) for k in range(3))
     return red, green, blue
 
 
 def _through(points: Sequence[tuple[float, float, float]]) -> Path:
-    """A path through (time, x, y), x and y as shares of the frame; slow at every point, fast between."""
+    """Make a path through (time, x, y), x and y as shares of the frame; slow at every point, fast between."""
     times = [time for time, _, _ in points]
 
     def path(time: float) -> tuple[float, float]:
@@ -131,7 +103,7 @@ def _through(points: Sequence[tuple[float, float, float]]) -> Path:
 
 
 def _orbit(centre: tuple[float, float], size: tuple[float, float], turns: float, phase: float) -> Path:
-    """An ellipse around a centre, all in shares of the frame."""
+    """Make an elliptic path around a centre, all in shares of the frame."""
 
     def path(time: float) -> tuple[float, float]:
         angle = phase + 2 * math.pi * turns * time
@@ -144,7 +116,7 @@ def _orbit(centre: tuple[float, float], size: tuple[float, float], turns: float,
 
 
 def _long_occlusion(rng: np.random.Generator, seed: int) -> Scene:
-    """An object behind a broad post for about half of the clip."""
+    """Hide an object behind a broad post for about half of the video."""
     y = rng.uniform(0.35, 0.65, 3)
     flip = rng.random() < 0.5
     points = [(0.0, 0.14, y[0]), (0.26, 0.47, y[1]), (0.5, 0.53, y[1]), (0.8, 0.86, y[2]), (1.0, 0.84, y[2])]
@@ -154,7 +126,7 @@ def _long_occlusion(rng: np.random.Generator, seed: int) -> Scene:
 
 
 def _exit_return(rng: np.random.Generator, seed: int) -> Scene:
-    """An object that leaves over an edge for about half of the clip and returns elsewhere."""
+    """Let an object leave over an edge for about half of the video and return elsewhere."""
     y = rng.uniform(0.25, 0.75, 3)
     edge = 1.25 if rng.random() < 0.5 else -0.25
     other = edge if rng.random() < 0.5 else 1 - edge
@@ -168,12 +140,12 @@ def _exit_return(rng: np.random.Generator, seed: int) -> Scene:
 
 
 def _detour(path: Path, start: float, end: float) -> Path:
-    """The same path, far above the picture between two times."""
+    """Move a path far above the picture between two times."""
     return lambda time: (path(time)[0], -HEIGHT) if start < time < end else path(time)
 
 
 def _look_alikes(rng: np.random.Generator, seed: int) -> Scene:
-    """Two distractors of the object's own colours and pattern cross its way; it is on top of one, below the other."""
+    """Let two distractors of the object's own colours and pattern cross its way, one below and one above it."""
     hue, kind = float(rng.uniform(0, 2 * math.pi)), int(rng.integers(4))
     bodies = [_painted(rng, 58, _colour(hue, 70), _colour(hue + 2.2, 215), kind) for _ in range(3)]
     phase = float(rng.uniform(0, 2 * math.pi))
@@ -188,7 +160,7 @@ def _look_alikes(rng: np.random.Generator, seed: int) -> Scene:
 
 
 def _tiny(rng: np.random.Generator, seed: int) -> Scene:
-    """Three objects of 16 to 28 px."""
+    """Show three objects of 16 to 28 px."""
     actors = [
         Actor(_body(rng, radius), _orbit((x, 0.5), (0.1, 0.3), float(rng.uniform(0.4, 0.8)), 2.0 * k), k + 1)
         for k, (radius, x) in enumerate(((8, 0.2), (10, 0.42), (12, 0.8)))
@@ -197,7 +169,7 @@ def _tiny(rng: np.random.Generator, seed: int) -> Scene:
 
 
 def _fast(rng: np.random.Generator, seed: int) -> Scene:
-    """An object that moves by up to half its size from frame to frame, with motion blur."""
+    """Move an object by up to half its size from frame to frame, with motion blur."""
     phase = float(rng.uniform(0, 2 * math.pi))
 
     def path(time: float) -> tuple[float, float]:
@@ -208,7 +180,7 @@ def _fast(rng: np.random.Generator, seed: int) -> Scene:
 
 
 def _light(rng: np.random.Generator, seed: int) -> Scene:
-    """Light that fades to a third, turns warm, and comes back at once."""
+    """Let the light fade to a third, turn warm, and come back at once."""
     bodies = [_body(rng, 60), _body(rng, 52)]
     actors = (
         Actor(bodies[0], _orbit((0.3, 0.5), (0.14, 0.2), 0.7, 0.0), 1),
@@ -225,7 +197,7 @@ def _light(rng: np.random.Generator, seed: int) -> Scene:
 
 
 def _many(rng: np.random.Generator, seed: int) -> Scene:
-    """Sixteen objects, as many as the shipped graphs hold."""
+    """Show sixteen objects, as many as the shipped graphs hold."""
     actors = []
     for k in range(16):
         centre = (0.14 + 0.24 * (k % 4), 0.14 + 0.24 * (k // 4))
@@ -244,11 +216,11 @@ SETS: dict[str, Callable[[np.random.Generator, int], Scene]] = {
     "light_change": _light,
     "sixteen_objects": _many,
 }
-"""From a set's name to what makes a scene of it."""
+"""From a set's name to the maker of its scenes."""
 
 
 def make_scene(name: str, seed: int) -> Scene:
-    """A scene of a set; the same seed gives the same scene.
+    """Make a scene of a set; the same seed gives the same scene.
 
     Raises:
         ConfigurationError: no such set.

@@ -1,10 +1,12 @@
 """Score the masks of a replay, and those of the tracker without a deadline."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 
+from sam2lite_core.errors import SourceError
 from sam2lite_core.evaluation.bag.request import ReplaySettings
 from sam2lite_core.evaluation.bag.session import Recording
 from sam2lite_core.evaluation.davis_protocol import SequenceScorer, SequenceScores
@@ -46,37 +48,14 @@ class OfflineRun:
     identical: int
 
 
-class _Scoring:
-    """Takes the bag's frames one after the other."""
-
-    def __init__(self, settings: ReplaySettings) -> None:
-        self._plan = settings
-        self._scorer = SequenceScorer(settings.object_ids)
-        self._blank = np.zeros(settings.size, np.uint8)
-        self._index = 0
-        self._counted = 0
-
-    def add(self, prediction: LabelMap | None) -> None:
-        """Add the next frame's mask; None where there is none to score."""
-        truth = None if prediction is None else self._plan.true_label_map(self._index)
-        self._counted += truth is not None and 0 < self._index < len(self._plan.recorded_ns) - 1
-        self._scorer.add(self._blank if prediction is None else prediction, truth)
-        self._index += 1
-
-    def result(self) -> Scored:
-        return Scored(self._scorer.result() if self._counted else None, self._counted)
-
-
 def score_processed(settings: ReplaySettings, recording: Recording) -> Scored:
     """Score the frames whose mask the node published.
 
     Raises:
         SourceError: a mask differs in size from its truth, or cannot be read.
     """
-    scoring = _Scoring(settings)
-    for index in range(len(settings.recorded_ns)):
-        scoring.add(_recorded_mask(recording, index))
-    return scoring.result()
+    frames = range(len(settings.recorded_ns))
+    return _score(settings, (_recorded_mask(recording, index) for index in frames))
 
 
 def score_all(settings: ReplaySettings, recording: Recording) -> Scored:
@@ -85,13 +64,23 @@ def score_all(settings: ReplaySettings, recording: Recording) -> Scored:
     Raises:
         SourceError: as `score_processed`.
     """
-    scoring = _Scoring(settings)
-    latest: LabelMap | None = None
-    for index in range(len(settings.recorded_ns)):
-        mask = _recorded_mask(recording, index)
-        latest = latest if mask is None else mask
-        scoring.add(latest)
-    return scoring.result()
+    masks = (_recorded_mask(recording, index) for index in range(len(settings.recorded_ns)))
+    return _score(settings, accumulate(masks, lambda latest, mask: latest if mask is None else mask))
+
+
+def _score(settings: ReplaySettings, masks: Iterable[LabelMap | None]) -> Scored:
+    """Score the bag's frames in order; None where there is no mask to score."""
+    scorer, blank = SequenceScorer(settings.object_ids), np.zeros(settings.size, np.uint8)
+    for index, mask in enumerate(masks):
+        if mask is None:
+            scorer.add(blank, None)
+        else:
+            scorer.add(mask, settings.true_label_map(index))
+    try:
+        scores = scorer.result()
+    except SourceError:  # no frame counts
+        return Scored(None, 0)
+    return Scored(scores, len(scores.objects[0].frames))
 
 
 def run_offline(
@@ -114,13 +103,14 @@ def run_offline(
         SourceError: a frame or mask cannot be read.
         BackendError: the runtime failed.
     """
-    tracker = settings.request.tracker.build_one()
-    scoring, identical, last = _Scoring(settings), 0, -1
-    with BagFrames(settings.request.bag, settings.topic, limit=len(settings.recorded_ns)) as bag:
+    tracker, last, identical = settings.request.tracker.build_one(), -1, 0
+
+    def masks(bag: BagFrames) -> Iterator[LabelMap | None]:
+        nonlocal last, identical
         for frame in bag:
             online = _recorded_mask(recording, frame.index)
             if online is None:
-                scoring.add(None)
+                yield None
                 continue
             status = recording.statuses.get(frame.index)
             if as_played and status is not None:
@@ -130,10 +120,13 @@ def run_offline(
             result = tracker.step(frame.image, prompts, elapsed=max(1, frame.index - last))
             last = frame.index
             identical += np.array_equal(online, result.label_map)
-            scoring.add(result.label_map)
+            yield result.label_map
             if on_frame is not None:
                 on_frame()
-    return OfflineRun(scoring.result(), int(identical))
+
+    with BagFrames(settings.request.bag, settings.topic, limit=len(settings.recorded_ns)) as bag:
+        scored = _score(settings, masks(bag))
+    return OfflineRun(scored, identical)
 
 
 def chose_otherwise(settings: ReplaySettings, recording: Recording, window: int) -> bool:

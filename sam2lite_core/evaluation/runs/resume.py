@@ -1,7 +1,7 @@
 """Fill a folder piece by piece so that a killed run can go on, and the result appears whole or not at all.
 
-The lock is `fcntl.flock` itself: `filelock` takes every refusal of the file system for another run, where this one has
-to tell that there are no locks, and this lock must be of the file that still lies at its path.
+The lock is `fcntl.flock` itself. Versions of `filelock` differ over file systems without locks, and none notices that
+the folder was moved between opening and locking.
 """
 
 import contextlib
