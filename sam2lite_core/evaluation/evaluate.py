@@ -8,7 +8,8 @@ import contextlib
 import resource
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from sam2lite_core.evaluation.results import Evaluation, SequenceResult
 from sam2lite_core.evaluation.runs.machine import describe_machines
 from sam2lite_core.evaluation.runs.resume import Unfinished, resumable_folder
 from sam2lite_core.evaluation.runs.team import ALONE, Team
-from sam2lite_core.evaluation.runs.workers import TrackerFactory, run_jobs
+from sam2lite_core.evaluation.runs.workers import Follow, TrackerFactory, run_sequences
 from sam2lite_core.evaluation.scoring import SequenceScoring
 from sam2lite_core.files import write_json
 from sam2lite_core.media.label_map import LabelMap, write_label_map
@@ -34,20 +35,6 @@ MASKS = "masks"
 
 Progress = Callable[[str, int, int], None]
 """Called after each sequence with its name, the sequences done and the number of all."""
-
-
-@dataclass(frozen=True)
-class SequenceJob:
-    """One sequence to follow and score, in whatever process; see `evaluate_sequence`."""
-
-    dataset: Dataset
-    name: str
-    prompt: str
-    masks: Path | None
-
-    def run(self, tracker: VideoTracker) -> SequenceResult:
-        """Follow and score the sequence; the tracker is reset first."""
-        return evaluate_sequence(tracker, self.dataset.open(self.name), self.prompt, self.masks)
 
 
 def evaluate(
@@ -93,8 +80,8 @@ def evaluate(
             resumed = resumable_folder(out, marker=marker, settings=asked, overwrite=overwrite, team=team)
             work = stack.enter_context(resumed)
         folder = work.folder / MASKS if work is not None and masks else None
-        jobs = [SequenceJob(dataset, name, prompt, folder) for name in names]
-        results = _run(jobs, options, work, workers, progress, team)
+        follow = partial(_follow, dataset, prompt, folder)
+        results = _run(follow, names, options, work, workers, progress, team)
         sequences = tuple(results[name] for name in names)
         evaluation = Evaluation(dataset.title, settings, sequences, describe_machines(team))
         if work is not None:
@@ -126,7 +113,7 @@ def scored_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _run(
-    jobs: list[SequenceJob], options: TrackerFactory, work: Unfinished | None, workers: int,
+    follow: Follow, names: list[str], options: TrackerFactory, work: Unfinished | None, workers: int,
     progress: Progress | None, team: Team,
 ) -> dict[str, SequenceResult]:  # fmt: skip
     """Return results by name; those of an earlier run are read."""
@@ -139,10 +126,11 @@ def _run(
         result = SequenceResult.from_json(document)
         results[result.name] = result
         if progress is not None:
-            progress(result.name, len(results), len(jobs))
+            progress(result.name, len(results), len(names))
 
     documents = []
-    for result in run_jobs(team.share([job for job in jobs if job.name not in results]), options, workers):
+    share = team.share([name for name in names if name not in results])
+    for result in run_sequences(follow, share, options, workers):
         documents.append(result.to_json())
         if work is not None:
             work.save(result.name, documents[-1])
@@ -158,6 +146,12 @@ def _take_up(work: Unfinished) -> list[str]:
     for left in (work.folder / MASKS).rglob(".*.partial.png"):
         left.unlink()
     return work.finished()
+
+
+def _follow(
+    dataset: Dataset, prompt: str, masks: Path | None, tracker: VideoTracker, name: str
+) -> SequenceResult:
+    return evaluate_sequence(tracker, dataset.open(name), prompt, masks)
 
 
 def evaluate_sequence(

@@ -71,5 +71,5 @@ def _merge(results: Sequence[TrackResult]) -> TrackResult:
     names = [part.name for part in fields(StepTimings)]
     timings = StepTimings(**{name: sum(getattr(r.timings, name) for r in results) for name in names})
     tokens = sum(result.memory_tokens_used for result in results)
-    changes = {"label_map": merged, "objects": tuple(objects), "memory_tokens_used": tokens}
-    return replace(results[0], timings=timings, **changes)
+    first = replace(results[0], label_map=merged, objects=tuple(objects))
+    return replace(first, timings=timings, memory_tokens_used=tokens)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,9 +72,8 @@ def evaluate_policies(
         for budget in map(check_budget, budgets):
             chosen = replace(options, memory_policy=policy, memory_budget=budget)
             folder = cell_folder(out, policy, budget)
-            evaluation = team.main_does(
-                lambda chosen=chosen, folder=folder: _earlier_cell(dataset, chosen, folder, prompt, overwrite)
-            )
+            earlier = partial(_earlier_cell, dataset, chosen, folder, prompt, overwrite)
+            evaluation = team.main_does(earlier)
             if evaluation is None:
                 evaluation = evaluate(
                     dataset, chosen, prompt, folder, workers=workers, masks=False, overwrite=overwrite,

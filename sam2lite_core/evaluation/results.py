@@ -56,7 +56,8 @@ class SequenceResult:
         objects = [
             ObjectScores(
                 entry["object_id"],
-                *(Statistic(**entry[name]) for name in ("j", "f")),
+                Statistic(**entry["j"]),
+                Statistic(**entry["f"]),
                 *(tuple(entry[name]) for name in ("frames_j", "frames_f", "frames")),
             )
             for entry in document["objects"]

@@ -38,7 +38,7 @@ class Stability:
             the objects that were scored on at least `DRIFT_LEAST_FRAMES`; None where none was.
         consistency: standard deviation of J&F across frames, 0 when every frame scores alike.
         flicker: boundary change that motion does not explain, 0..1; see `FlickerMeter`; None without pictures.
-        flicker_of_truth: the same of the true masks: what the flow itself gets wrong; None without truth.
+        flicker_of_truth: the same of the true masks: the error of the flow itself; None without truth.
     """
 
     drift: float | None

@@ -51,12 +51,7 @@ def read_label_map(path: str | Path, *, keep_ids: bool = False) -> LabelMap:
 
 
 def decode_label_map(data: bytes, name: str = "mask", *, keep_ids: bool = False) -> LabelMap:
-    """Decode the bytes of a PNG label map; see `read_label_map`.
-
-    Args:
-        data: the file's bytes.
-        name: what errors call it.
-        keep_ids: leave a lone 255 as it is.
+    """Decode the bytes of a PNG label map, which errors call `name`; see `read_label_map`.
 
     Raises:
         SourceError: the bytes are no PNG, damaged, or in colour.

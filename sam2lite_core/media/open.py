@@ -22,7 +22,7 @@ def open_source(
             index.
         fps: frames per second to stamp with, in place of the source's own.
         limit: stop after that many frames.
-        topic: which images of a bag; None takes the only topic that holds some.
+        topic: of the images in a bag; None takes the only topic that holds some.
 
     Raises:
         SourceError: nothing there, nothing readable in it, `fps` or `limit` not positive, or a topic for what is no

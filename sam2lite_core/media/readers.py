@@ -35,7 +35,7 @@ class FolderFrames(FrameSource):
 
 
 class _Capture(FrameSource):
-    """What OpenCV's `VideoCapture` opens; the first frame is read at once."""
+    """Frames of OpenCV's `VideoCapture`; the first is read at once."""
 
     def __init__(self, source: str | int, fps: float | None, refusal: str) -> None:
         self._capture = cv2.VideoCapture(source)

@@ -45,14 +45,7 @@ class Body:
 
 
 def shape_body(rng: np.random.Generator, texture: Floats, radius: float, turn_sign: int) -> Body:
-    """Make a body with an outline and a turn of its own.
-
-    Args:
-        rng: decides the details.
-        texture: (256, 256, 3) float32, 0..255.
-        radius: mean radius, pixels.
-        turn_sign: 1 or -1, the sense of the turn.
-    """
+    """Make a body with a random outline and turn; see `Body`. `turn_sign` is 1 or -1."""
     return Body(
         texture=texture,
         radius=radius,

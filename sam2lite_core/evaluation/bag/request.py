@@ -24,7 +24,7 @@ NOMINAL_PERIOD_MS = 100 / 3
 
 @dataclass(frozen=True)
 class Request:
-    """The command line, as typed; see `sam2lite_core.cli.bag.eval_bag` for the meaning of each."""
+    """The options of `sam2lite eval bag`."""
 
     bag: Path
     truth: Path

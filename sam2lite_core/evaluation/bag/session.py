@@ -43,9 +43,6 @@ class Recording:
 def check_ros(command: str = "eval bag") -> None:
     """Check that the node can run.
 
-    Args:
-        command: that runs it, for the message.
-
     Raises:
         ConfigurationError: ROS 2 or our package cannot be imported.
     """

@@ -93,9 +93,9 @@ class AcceleratedTeam(Team):
                 outcome[0] = work()
             except (Sam2LiteError, OSError) as error:
                 outcome[1] = error
-        found, error = self._together(lambda: broadcast_object_list(outcome))
-        if error is not None:
-            raise error
+        found, failure = self._together(lambda: broadcast_object_list(outcome))
+        if failure is not None:
+            raise failure
         return found  # type: ignore[no-any-return]  # pickled on its way
 
     def gather(self, items: list[Item]) -> list[Item]:

@@ -5,8 +5,8 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from functools import lru_cache
 from multiprocessing.synchronize import Event
@@ -31,42 +31,42 @@ class TrackerFactory(Protocol):
         """Describe the tracker in plain JSON."""
 
 
-class Job(Protocol):
-    """One sequence to follow and score; picklable."""
-
-    def run(self, tracker: VideoTracker) -> SequenceResult:
-        """Follow and score the sequence."""
+Follow = Callable[[VideoTracker, str], SequenceResult]
+"""Follows and scores the sequence of a name; picklable."""
 
 
-def run_jobs(jobs: Sequence[Job], options: TrackerFactory, workers: int = 1) -> Iterator[SequenceResult]:
-    """Run jobs, in this process when one worker is asked for.
+def run_sequences(
+    follow: Follow, names: Sequence[str], options: TrackerFactory, workers: int = 1
+) -> Iterator[SequenceResult]:
+    """Follow sequences, in this process when one worker is asked for.
 
     Args:
-        jobs: the sequences.
-        options: builds the tracker, once in each process, and not at all without jobs.
+        follow: follows one.
+        names: of the sequences.
+        options: builds the tracker, once in each process, and not at all without sequences.
         workers: processes.
 
     Yields:
         Results as they come: with several workers in any order.
 
     Raises:
-        Sam2LiteError: the error of the first job that failed; the others are given up.
+        Sam2LiteError: the error of the first sequence that failed; the others are given up.
         BackendError: a process ended without an error.
     """
-    if not jobs:
+    if not names:
         return
-    if workers == 1 or len(jobs) == 1:
+    if workers == 1 or len(names) == 1:
         tracker = options.build()
-        for job in jobs:
-            yield job.run(tracker)
+        for name in names:
+            yield follow(tracker, name)
         return
     # Started fresh: a fork would copy locks that the threads of OpenCV and ONNX Runtime may hold.
     context = multiprocessing.get_context("spawn")
     stop = context.Event()
-    pool = ProcessPoolExecutor(min(workers, len(jobs)), context, _watch, (stop,))
+    pool = ProcessPoolExecutor(min(workers, len(names)), context, _watch, (stop,))
     try:
         with _without_interrupts():
-            pending: list[Future[SequenceResult]] = [pool.submit(_run, options, job) for job in jobs]
+            pending = [pool.submit(_run, follow, name, options) for name in names]
         for future in as_completed(pending):
             yield future.result()
     except BrokenProcessPool:
@@ -90,9 +90,9 @@ def _without_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _run(options: TrackerFactory, job: Job) -> SequenceResult:
-    """Run one job in a worker process."""
-    return job.run(_tracker(options))
+def _run(follow: Follow, name: str, options: TrackerFactory) -> SequenceResult:
+    """Follow one sequence in a worker process."""
+    return follow(_tracker(options), name)
 
 
 @lru_cache(maxsize=1)

@@ -67,7 +67,7 @@ class BagFrames(FrameSource):
 
         Args:
             path: the bag's folder, or a single .db3 or .mcap file.
-            topic: which images; None takes the only topic that holds some.
+            topic: of the images; None takes the only topic that holds some.
             fps: frames per second to stamp with, in place of the times of recording.
             limit: stop after that many frames.
 
