@@ -1,4 +1,4 @@
-"""BDD100K's segmentation tracking: frames in `images/seg_track_20`, RGBA bitmasks in `labels/seg_track_20/bitmasks`."""
+"""Read BDD100K's segmentation tracking: frames and RGBA bitmasks, each in a folder of a split and a video."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""DAVIS 2016 and 2017: `JPEGImages/SEQUENCE` and `Annotations/SEQUENCE`, both with `480p/` between as published."""
+"""Read DAVIS 2016 and 2017: `JPEGImages/SEQUENCE` and `Annotations/SEQUENCE`, with `480p/` between as published."""
 
 from dataclasses import dataclass
 from pathlib import Path

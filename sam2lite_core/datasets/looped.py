@@ -1,4 +1,4 @@
-"""Short sequences as long ones: played forward and backward, so that no cut appears."""
+"""Play short sequences forward and backward as long ones, so that no cut appears."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path

@@ -1,8 +1,12 @@
-"""The stress sets as a dataset: videos that are drawn on demand, with ground truth to the pixel."""
+"""Serve the stress sets as a dataset: videos that are drawn on demand, with ground truth to the pixel."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from sam2lite_core.datasets.base import choose
 from sam2lite_core.errors import ConfigurationError
@@ -53,36 +57,32 @@ class Stress:
         return {"layout": self.key, "sets": list(self.sets or SETS), "clips": self.clips, "frames": FRAMES}
 
 
+@dataclass(frozen=True)
 class RenderedSequence:
     """A scene as a sequence; holds one frame at a time."""
 
-    def __init__(self, name: str, scene: Scene) -> None:
-        """Draw nothing yet."""
-        self._name, self._scene = name, scene
-        self._last: tuple[int, LabelMap] | None = None
-
-    @property
-    def name(self) -> str:
-        """See `VideoSequence.name`."""
-        return self._name
+    name: str
+    scene: Scene
 
     def shown(self) -> dict[int, LabelMap]:
         """See `VideoSequence.shown`: all objects are there from the start."""
-        return {0: self._scene.draw(0)[1]}
+        return {0: _draw(self.scene, 0)[1]}
 
     def frames(self) -> Iterator[Frame]:
         """See `VideoSequence.frames`."""
         for index in range(FRAMES):
-            image, labels = self._scene.draw(index)
-            self._last = index, labels
-            yield Frame(image, index / NOMINAL_FPS, index, f"{index:05d}")
+            yield Frame(_draw(self.scene, index)[0], index / NOMINAL_FPS, index, f"{index:05d}")
 
     def truth(self, frame: Frame) -> LabelMap:
         """See `VideoSequence.truth`."""
-        if self._last is not None and self._last[0] == frame.index:
-            return self._last[1]
-        return self._scene.draw(frame.index)[1]
+        return _draw(self.scene, frame.index)[1]
 
     def mask_file(self, frame: Frame) -> str:
         """See `VideoSequence.mask_file`."""
-        return f"{self._name}/{frame.name}.png"
+        return f"{self.name}/{frame.name}.png"
+
+
+@lru_cache(maxsize=1)
+def _draw(scene: Scene, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Draw a frame and its truth, which are asked for one after the other."""
+    return scene.draw(index)

@@ -1,4 +1,4 @@
-"""YouTube-VOS and MOSE: `JPEGImages/VIDEO` and `Annotations/VIDEO`, objects that appear later, hidden truth.
+"""Read YouTube-VOS and MOSE: `JPEGImages/VIDEO` and `Annotations/VIDEO`, objects that appear later, hidden truth.
 
 Both publish their validation sets without the truth: masks lie there only for the frames that show an object for the
 first time. Such a sequence is followed, and its masks are written as the dataset's server wants them; where every frame

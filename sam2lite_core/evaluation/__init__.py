@@ -1,1 +1,1 @@
-"""How good the masks are: scores, datasets' protocols, and a rendered clip whose truth is known."""
+"""Evaluate trackers on datasets and bags: follow, score, sum up."""

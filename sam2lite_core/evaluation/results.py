@@ -1,4 +1,4 @@
-"""Results of an evaluation, as the dataclasses of code and the JSON of files."""
+"""Hold the results of an evaluation, and turn them to JSON and back."""
 
 from dataclasses import asdict, dataclass
 from typing import Any

@@ -1,4 +1,4 @@
-"""Options of the tracker that an evaluation runs."""
+"""Build the tracker that an evaluation runs."""
 
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""Abstract source of frames."""
+"""Define the abstract source of frames."""
 
 from abc import abstractmethod
 from collections.abc import Iterator

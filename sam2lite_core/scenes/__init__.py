@@ -1,1 +1,1 @@
-"""Clips drawn by code, with true masks."""
+"""Render videos with ground truth to the pixel."""

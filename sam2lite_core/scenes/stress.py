@@ -33,7 +33,7 @@ Path = Callable[[float], tuple[float, float]]
 Light = Callable[[float], tuple[float, float, float]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # compared and hashed by identity: its ground is an array
 class Scene:
     """A video that is drawn frame by frame.
 

@@ -1,1 +1,1 @@
-"""rosbag2 recordings, without ROS: reading and writing them with `rosbags`."""
+"""Read and write rosbag2 recordings with `rosbags`, without ROS."""

@@ -1,4 +1,4 @@
-"""Shared parts of reading and writing bags: the library, its message types, and its errors."""
+"""Share the library of bags, its message types and its errors between reading and writing."""
 
 import contextlib
 from collections.abc import Iterator
