@@ -1,0 +1,1 @@
+"""Runs of many sequences: workers, teams of machines, resuming."""
