@@ -24,10 +24,9 @@ Progress = Callable[[str, int], contextlib.AbstractContextManager[Callable[[], N
 """Given a title and a number of frames; the function that it yields is called for each of them."""
 
 
-@contextlib.contextmanager
-def no_progress(title: str, frames: int) -> Any:
+def no_progress(title: str, frames: int) -> contextlib.AbstractContextManager[Callable[[], None]]:
     """Show no progress."""
-    yield lambda: None
+    return contextlib.nullcontext(lambda: None)
 
 
 def evaluate_bag(
@@ -66,23 +65,21 @@ def evaluate_bag(
             )
     settings = check_request(request)
     check_ros()
-    work = Path(tempfile.mkdtemp(prefix="sam2lite_bag_"))
-    try:
+    with contextlib.ExitStack() as stack:
+        temporary = tempfile.TemporaryDirectory(prefix="sam2lite_bag_", ignore_cleanup_errors=True)
+        work = Path(stack.enter_context(temporary))
         with progress(f"playing {request.bag}", len(settings.recorded_ns)) as advance:
             recording = replay(settings, work, advance)
         result = document(settings, recording, score(settings, recording, progress))
-        with contextlib.ExitStack() as stack:
-            if out is not None:
-                folder = stack.enter_context(output_folder(out, marker=RESULT_FILE, overwrite=overwrite))
-                _copy_masks(recording, folder / "masks")
-                write_json(folder / RESULT_FILE, result)
-                # Checked here too, so that a run that is refused leaves no bag.
-                check_output_folder(out, marker=RESULT_FILE, overwrite=overwrite)
-            if out_bag is not None:
-                write_bag(settings, recording, out_bag, storage)
-        return result
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+        if out is not None:
+            folder = stack.enter_context(output_folder(out, marker=RESULT_FILE, overwrite=overwrite))
+            _copy_masks(recording, folder / "masks")
+            write_json(folder / RESULT_FILE, result)
+            # Checked here too, so that a run that is refused leaves no bag.
+            check_output_folder(out, marker=RESULT_FILE, overwrite=overwrite)
+        if out_bag is not None:
+            write_bag(settings, recording, out_bag, storage)
+    return result
 
 
 def score(settings: ReplaySettings, recording: Recording, progress: Progress = no_progress) -> Outcome:

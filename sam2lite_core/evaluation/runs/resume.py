@@ -1,7 +1,7 @@
 """Fill a folder piece by piece so that a killed run can go on, and the result appears whole or not at all.
 
-The lock is `fcntl.flock` itself. Versions of `filelock` differ over file systems without locks, and none notices that
-the folder was moved between opening and locking.
+The lock is `fcntl.flock` itself: versions of `filelock` differ over file systems without locks, and over a lock file
+that was moved away meanwhile. Ubuntu 22.04 has an early one.
 """
 
 import contextlib

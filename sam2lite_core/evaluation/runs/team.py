@@ -136,9 +136,7 @@ def _meet() -> Any:
     if not outcome:
         raise BackendError(f"other processes did not come within {LONGEST_MEETING_S:g} s; start all of them")
     if isinstance(outcome[0], Exception):
-        raise BackendError(
-            f"the processes that Accelerate started cannot meet: {outcome[0]}"
-        ) from outcome[0]
+        raise BackendError(f"the processes that Accelerate started cannot meet: {outcome[0]}") from outcome[0]
     return outcome[0]
 
 
