@@ -9,7 +9,7 @@ from sam2lite_core.errors import ConfigurationError
 from sam2lite_core.frame.resolution import RUNGS
 from sam2lite_core.variants import MAX_WINDOW, MIN_WINDOW
 
-ROUNDING = 1e-9
+RUNG_TOLERANCE = 1e-9
 """What sums of scales may be off by."""
 
 _FEWEST_FRAMES = 8
@@ -81,7 +81,11 @@ class ControllerConfig:
     @property
     def rungs(self) -> tuple[float, ...]:
         """The scales that may be chosen, ascending."""
-        return tuple(rung for rung in RUNGS if self.min_scale - ROUNDING <= rung <= self.max_scale + ROUNDING)
+        return tuple(
+            rung
+            for rung in RUNGS
+            if self.min_scale - RUNG_TOLERANCE <= rung <= self.max_scale + RUNG_TOLERANCE
+        )
 
     @property
     def patience(self) -> int:
@@ -100,7 +104,7 @@ LONG = 33
 
 
 @dataclass(frozen=True)
-class Prediction:
+class DeviceLatency:
     """What the predictive controller knows about the device.
 
     Attributes:
@@ -145,7 +149,7 @@ class ControllerState:
         integral: summed relative error, clamped; `plain` sums overload only.
         derivative: smoothed change of the error per frame.
         error: relative error of the latest frame; None before the first.
-        prediction: what `predictive` knows; None with the other controllers.
+        device: what `predictive` knows; None with the other controllers.
     """
 
     scale: float
@@ -155,7 +159,7 @@ class ControllerState:
     integral: float = 0.0
     derivative: float = 0.0
     error: float | None = None
-    prediction: Prediction | None = None
+    device: DeviceLatency | None = None
 
 
 class Controller(Protocol):
@@ -182,14 +186,14 @@ class Controller(Protocol):
 
 def snap_down(scale: float, rungs: tuple[float, ...] = RUNGS) -> float:
     """The highest rung that does not exceed `scale`; the lowest rung when all do."""
-    return max((rung for rung in rungs if rung <= scale + ROUNDING), default=rungs[0])
+    return max((rung for rung in rungs if rung <= scale + RUNG_TOLERANCE), default=rungs[0])
 
 
 def state_at(config: ControllerConfig, fine_scale: float, fine_window: float) -> ControllerState:
     """A state with the outputs that belong to these fine values."""
     return ControllerState(
         scale=snap_down(fine_scale, config.rungs),
-        window=math.floor(fine_window + ROUNDING),
+        window=math.floor(fine_window + RUNG_TOLERANCE),
         fine_scale=fine_scale,
         fine_window=fine_window,
     )

@@ -4,7 +4,7 @@ import math
 import statistics
 from dataclasses import replace
 
-from sam2lite_core.control.base import LONG, ControllerState, Prediction, clamp
+from sam2lite_core.control.base import LONG, ControllerState, DeviceLatency, clamp
 from sam2lite_core.control.latency_table import LatencyTable
 
 OUTLIER = 3.0
@@ -33,7 +33,7 @@ _OVERHEAD_GAIN = 0.1
 _SHORTEST_MS = 1e-3
 
 
-def learn(known: Prediction, scale: float, deviation: float) -> Prediction:
+def learn(known: DeviceLatency, scale: float, deviation: float) -> DeviceLatency:
     """Correct the table by one step.
 
     An ordinary deviation moves the table a little; a surprise moves nothing until the next step confirms it, and then
@@ -74,7 +74,7 @@ def learn(known: Prediction, scale: float, deviation: float) -> Prediction:
     return replace(known, table=known.table.scaled(scale, math.exp(_GAIN * deviation), kinship))
 
 
-def _without_load(known: Prediction, unloaded: LatencyTable, scale: float, shift: float) -> Prediction:
+def _without_load(known: DeviceLatency, unloaded: LatencyTable, scale: float, shift: float) -> DeviceLatency:
     """With the table as it was before the load, moved so that this rung's time is the present one, shifted."""
     window = unloaded.windows[-1]
     shift += math.log(known.table.time_ms(scale, window) / unloaded.time_ms(scale, window))
@@ -102,7 +102,7 @@ def _relief(latest: tuple[float, ...], spread: float) -> tuple[float, float] | N
     return left, clamp(statistics.stdev(lasting), *_SPREADS)
 
 
-def _scattered(known: Prediction, deviation: float) -> Prediction:
+def _scattered(known: DeviceLatency, deviation: float) -> DeviceLatency:
     """With the spread after a step.
 
     A normal distribution's mean absolute deviation is sqrt(2 / pi) of its standard one.
@@ -113,7 +113,7 @@ def _scattered(known: Prediction, deviation: float) -> Prediction:
     return replace(known, table=replace(known.table, spread=clamp(spread + off / seen, *_SPREADS)), seen=seen)
 
 
-def with_overhead(known: Prediction, overhead_ms: float) -> Prediction:
+def with_overhead(known: DeviceLatency, overhead_ms: float) -> DeviceLatency:
     """Take in what this frame cost outside the step; a lone peak counts as little more than the usual."""
     if known.overhead_ms is None:
         return replace(known, overhead_ms=overhead_ms)

@@ -4,10 +4,10 @@ import math
 from dataclasses import replace
 
 from sam2lite_core.control.base import (
-    ROUNDING,
+    RUNG_TOLERANCE,
     ControllerConfig,
     ControllerState,
-    Prediction,
+    DeviceLatency,
     check_times,
     clamp,
     snap_down,
@@ -54,12 +54,12 @@ class PredictiveController:
 
     def start(self) -> ControllerState:
         """The best choice that the table as measured allows."""
-        prediction = Prediction(self._table)
-        return self._at(self._fitting(prediction, self._setpoint_ms, 0.0), prediction)
+        known = DeviceLatency(self._table)
+        return self._at(self._fitting(known, self._setpoint_ms, 0.0), known)
 
     def resume(self, state: ControllerState) -> ControllerState:
         """The state moved inside this configuration's limits; what is known about the device is kept."""
-        known = state.prediction or Prediction(self._table)
+        known = state.device or DeviceLatency(self._table)
         # Places of another ladder, and steps of another rung, say nothing here.
         known = replace(known, latest=(), settled=0, room=0, room_for=0)
         return self._at(self._affordable((state.scale, state.window)), known)
@@ -71,7 +71,7 @@ class PredictiveController:
             ConfigurationError: a time is negative or not finite.
         """
         check_times(measured_ms, overhead_ms)
-        before = state.prediction or Prediction(self._table)
+        before = state.device or DeviceLatency(self._table)
         deviation = deviation_of(before.table, state, measured_ms)
         known = with_overhead(learn(before, state.scale, deviation), overhead_ms)
         confirmed = before.surprise != 0.0 and known.surprise == 0.0
@@ -101,7 +101,7 @@ class PredictiveController:
         return error, clamp(state.integral + error, -config.integral_limit, config.integral_limit), derivative
 
     def _choose(
-        self, state: ControllerState, known: Prediction, trim: float, unloaded: LatencyTable | None
+        self, state: ControllerState, known: DeviceLatency, trim: float, unloaded: LatencyTable | None
     ) -> ControllerState:
         """Drop, climb or stay. unloaded: the table as it was, where another load has just set in or seems to."""
         place = self._place(state)
@@ -129,23 +129,23 @@ class PredictiveController:
             return self._at(place, known)
         return self._climb(state.fine_scale, place, known)
 
-    def _climb(self, fine_scale: float, place: int, known: Prediction) -> ControllerState:
+    def _climb(self, fine_scale: float, place: int, known: DeviceLatency) -> ControllerState:
         """A step towards the next place on the ladder; done when the one that there was room for is reached."""
         scale, window = self._ladder[place]
         above, longer = self._ladder[place + 1]
         fine_scale = max(fine_scale, scale) + self._config.max_change
-        if longer == window and fine_scale < above - ROUNDING:
+        if longer == window and fine_scale < above - RUNG_TOLERANCE:
             return replace(self._at(place, known), fine_scale=fine_scale)
         arrived = place + 1 >= known.room_for
         return self._at(place + 1, replace(known, settled=0, room=0 if arrived else known.room))
 
-    def _fitting(self, known: Prediction, limit_ms: float, trim: float) -> int:
+    def _fitting(self, known: DeviceLatency, limit_ms: float, trim: float) -> int:
         """The best place on the ladder whose 95th percentile stays within a limit; the lowest when none does."""
         overhead_ms = (known.overhead_ms or 0.0) + 2.0 * known.overhead_spread_ms
         budget_ms = max(limit_ms - overhead_ms, 0.0) / math.exp(TAIL * known.table.spread)
         config = self._config
         scale = known.table.fitting_scale(budget_ms, config.max_window, config.rungs) + trim
-        if scale >= config.rungs[0] - ROUNDING:
+        if scale >= config.rungs[0] - RUNG_TOLERANCE:
             return self._ladder.index((snap_down(scale, config.rungs), config.max_window))
         shorter = [place for place, level in enumerate(self._ladder) if level[1] < config.max_window]
         return max((p for p in shorter if known.table.time_ms(*self._ladder[p]) <= budget_ms), default=0)
@@ -155,7 +155,7 @@ class PredictiveController:
         places = [
             place
             for place, (scale, window) in enumerate(self._ladder)
-            if scale <= level[0] + ROUNDING and window <= level[1]
+            if scale <= level[0] + RUNG_TOLERANCE and window <= level[1]
         ]
         return max(places, default=0)
 
@@ -163,9 +163,9 @@ class PredictiveController:
         """Where a state stands on the ladder."""
         return self._ladder.index((state.scale, state.window))
 
-    def _at(self, place: int, prediction: Prediction) -> ControllerState:
+    def _at(self, place: int, known: DeviceLatency) -> ControllerState:
         scale, window = self._ladder[place]
-        return replace(state_at(self._config, scale, float(window)), prediction=prediction)
+        return replace(state_at(self._config, scale, float(window)), device=known)
 
 
 def ladder(config: ControllerConfig, table: LatencyTable) -> tuple[Level, ...]:

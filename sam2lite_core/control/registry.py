@@ -6,33 +6,11 @@ that throttles can be simulated in a test.
 
 from collections.abc import Callable
 
-from sam2lite_core.control.base import (
-    Controller,
-    ControllerConfig,
-    ControllerState,
-    Prediction,
-    snap_down,
-)
+from sam2lite_core.control.base import Controller, ControllerConfig
 from sam2lite_core.control.latency_table import LatencyTable
 from sam2lite_core.control.plain import DeadlineController, OffController
 from sam2lite_core.control.predictive import PredictiveController
 from sam2lite_core.errors import ConfigurationError
-
-__all__ = [
-    "CONTROLLERS",
-    "DEFAULT_CONTROLLER",
-    "Controller",
-    "ControllerConfig",
-    "ControllerState",
-    "DeadlineController",
-    "LatencyTable",
-    "OffController",
-    "Prediction",
-    "PredictiveController",
-    "check_controller",
-    "make_controller",
-    "snap_down",
-]
 
 CONTROLLERS: dict[str, Callable[[ControllerConfig, LatencyTable | None], Controller]] = {
     "plain": lambda config, _: DeadlineController(config),

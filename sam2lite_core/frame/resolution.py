@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from sam2lite_core.variants import PATCH
 
-ROUNDING = 1e-6  # 0.6 * 480 is 288, not a hair more and so a patch more
+PATCH_TOLERANCE = 1e-6  # 0.6 * 480 is 288, not a hair more and so a patch more
 
 
 def network_size(height: int, width: int, scale: float, base_short_side: int) -> tuple[int, int]:
@@ -21,7 +21,9 @@ def network_size(height: int, width: int, scale: float, base_short_side: int) ->
         (height, width) in px.
     """
     factor = min(1.0, base_short_side * scale / min(height, width))
-    sides = (max(2 * PATCH, math.ceil(side * factor / PATCH - ROUNDING) * PATCH) for side in (height, width))
+    sides = (
+        max(2 * PATCH, math.ceil(side * factor / PATCH - PATCH_TOLERANCE) * PATCH) for side in (height, width)
+    )
     rows, columns = sides
     return rows, columns
 

@@ -13,7 +13,7 @@ from sam2lite_core.control.base import (
     LONG,
     ControllerConfig,
     ControllerState,
-    Prediction,
+    DeviceLatency,
     snap_down,
     state_at,
 )
@@ -246,10 +246,10 @@ def test_predictive_stays_within_limits_and_climbs_slowly(config, table, measure
         assert state.fine_scale <= before.fine_scale + config.max_change + 1e-9
         assert config.rungs.index(state.scale) <= config.rungs.index(before.scale) + 1
         assert state.window == config.max_window or state.scale == config.min_scale
-        assert_ordered(state.prediction.table)
+        assert_ordered(state.device.table)
         if state.scale > before.scale or state.window > before.window:
             assert last_drop is None or frame - last_drop >= config.patience
-            assert before.prediction.room >= config.patience - 1
+            assert before.device.room >= config.patience - 1
         if state.scale < before.scale or state.window < before.window:
             last_drop = frame
 
@@ -290,7 +290,7 @@ def test_a_doubled_load_is_answered_at_once_when_a_second_step_confirms_it():
     second = controller.update(first, 58.0)
     # 58 ms at full scale: .7 takes 28.4 ms, its p95 is 30.9 ms; .8 takes 37 ms.
     assert (second.scale, second.window) == (0.7, 8)
-    assert second.prediction.table.time_ms(1.0, 8) == pytest.approx(58.0)
+    assert second.device.table.time_ms(1.0, 8) == pytest.approx(58.0)
     assert controller.update(second, 0.49 * 58.0).scale == 0.7
 
 
@@ -314,7 +314,7 @@ def test_climbs_half_a_rung_a_frame_after_thirty_frames_of_room():
         assert state.scale == 0.5
     for _ in range(2):  # suddenly a fifth of the time: every rung fits
         state = controller.update(state, 0.25 * 18.0)
-    assert state.prediction.room == 1 and state.scale == 0.5
+    assert state.device.room == 1 and state.scale == 0.5
     scales = []
     for _ in range(50):
         state = controller.update(state, 18.0 * state.scale**2)
@@ -322,7 +322,7 @@ def test_climbs_half_a_rung_a_frame_after_thirty_frames_of_room():
     first = scales.index(0.55)
     assert first == 28  # the thirtieth frame of room, counting the one before the loop
     assert scales[first : first + 11] == [0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0, 1.0]
-    assert state.prediction.room == 0
+    assert state.device.room == 0
 
 
 def scattered(state, load, scatter, generator):
@@ -336,19 +336,19 @@ def test_a_load_that_hides_in_its_own_scatter_is_gone_after_four_faster_steps():
     state = controller.start()
     for _ in range(200):
         state = controller.update(state, scattered(state, 2.0, 0.3, generator))
-    loaded = state.prediction
+    loaded = state.device
     assert loaded.table.spread > 0.2 and loaded.home == (1.0, 8) and state.scale < 0.7
     for step in range(4):
-        assert state.prediction.table.spread > 0.2, step
+        assert state.device.table.spread > 0.2, step
         state = controller.update(state, scattered(state, 1.0, 0.02, generator))
-    gone = state.prediction.table
+    gone = state.device.table
     # Not a fifth of the way each step but all of it, and on every rung what it was before the load.
     for rung in RUNGS:
         assert gone.time_ms(rung, 8) == pytest.approx(29.0 * rung**2, rel=0.06)
     assert gone.spread <= 0.1
     for _ in range(60):
         state = controller.update(state, scattered(state, 1.0, 0.02, generator))
-    assert state.scale == 1.0 and (state.prediction.home, state.prediction.unloaded) == (None, None)
+    assert state.scale == 1.0 and (state.device.home, state.device.unloaded) == (None, None)
 
 
 @pytest.mark.parametrize(
@@ -364,7 +364,7 @@ def test_a_load_that_hides_in_its_own_scatter_is_gone_after_four_faster_steps():
 )
 def test_what_counts_as_relief(deviations, loaded, relieved):
     table = quadratic_table(29.0, spread=0.3)
-    known = Prediction(
+    known = DeviceLatency(
         table, settled=10, home=(1.0, 8), unloaded=quadratic_table(20.0, spread=0.04) if loaded else None
     )
     for deviation in deviations:
@@ -383,8 +383,8 @@ def test_a_device_that_scatters_without_a_load_is_never_relieved():
     state = controller.start()
     for _ in range(5000):
         state = controller.update(state, 20.0 * state.scale**2 * math.exp(0.2 * generator.standard_normal()))
-        if state.prediction.unloaded is None:
-            assert state.prediction.seen == LONG
+        if state.device.unloaded is None:
+            assert state.device.seen == LONG
 
 
 def test_on_another_ladder_it_returns_as_high_as_that_one_goes():
@@ -392,24 +392,24 @@ def test_on_another_ladder_it_returns_as_high_as_that_one_goes():
     state = controller.start()
     for _ in range(30):
         state = controller.update(state, 58.0 * state.scale**2)
-    assert state.prediction.home == (1.0, 8) and state.prediction.latest
+    assert state.device.home == (1.0, 8) and state.device.latest
     for changes in ({"max_scale": 0.7}, {"min_scale": 0.6}):
         other = predictive(29.0, **changes)
-        known = other.resume(state).prediction
+        known = other.resume(state).device
         assert (known.latest, known.settled, known.room) == ((), 0, 0)
         # The load goes: three places or five, it climbs to the best one that fits.
         resumed = other.resume(state)
         for _ in range(200):
             resumed = other.update(resumed, 29.0 * resumed.scale**2)
         assert resumed.scale == other.start().scale
-        assert (resumed.prediction.home, resumed.prediction.unloaded) == (None, None)
+        assert (resumed.device.home, resumed.device.unloaded) == (None, None)
 
 
 def test_where_a_load_drove_it_from_it_returns_although_it_would_not_have_gone_there():
     """.9 of 37 ms has its 95th percentile between setpoint and deadline: enough to stay, not enough to climb."""
     controller = predictive(37.0)
     there = state_at(ControllerConfig(deadline_ms=DEADLINE), 0.9, 8.0)
-    state = controller.update(replace(there, prediction=Prediction(quadratic_table(37.0))), 37.0 * 0.81)
+    state = controller.update(replace(there, device=DeviceLatency(quadratic_table(37.0))), 37.0 * 0.81)
     assert controller.start().scale == 0.8 and state.scale == 0.9
     for load, frames in ((2.0, 50), (1.0, 60)):
         for _ in range(frames):
@@ -466,7 +466,7 @@ def test_what_a_frame_costs_beside_the_step_leaves_less_for_it():
         state = controller.update(state, 29.0 * state.scale**2, 12.0)
     # 20 ms are left of the setpoint and 24 of what is tolerated: .8 takes 18.6 ms, its p95 is 19.7 ms or less.
     assert state.scale == 0.8
-    assert state.prediction.overhead_ms == pytest.approx(12.0)
+    assert state.device.overhead_ms == pytest.approx(12.0)
 
 
 def test_plain_counts_what_a_frame_costs_beside_the_step():
@@ -481,9 +481,9 @@ def test_predictive_keeps_what_it_knows_when_a_setting_changes():
         state = controller.update(state, 58.0 * state.scale**2)
     other = predictive(29.0, max_scale=0.6)
     resumed = other.resume(state)
-    assert resumed.scale == 0.6 and resumed.prediction.table == state.prediction.table
+    assert resumed.scale == 0.6 and resumed.device.table == state.device.table
     plain = DeadlineController(ControllerConfig(deadline_ms=DEADLINE)).resume(state)
-    assert plain.prediction is None and plain.scale == state.scale
+    assert plain.device is None and plain.scale == state.scale
     assert other.resume(ControllerState(0.5, 3, 0.52, 3.4)).window == 8
 
 
