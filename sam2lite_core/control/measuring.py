@@ -2,7 +2,8 @@
 
 import math
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,22 @@ REPEATS = 2
 
 _SHIFT = 2
 _SMALLEST_SPREAD = 0.02
+
+
+class MeasuredStep(Protocol):
+    """Step a tracker whose objects do not matter."""
+
+    def __call__(
+        self, image: NDArray[np.uint8], prompts: Sequence[Prompt], scale: float, window: int
+    ) -> float:
+        """Step with a scale and a memory window; return the step's time, ms."""
+
+
+def measure_latency(step: MeasuredStep, size: tuple[int, int], objects: int) -> LatencyTable:
+    """Time steps of a tracker on frames of (height, width) px with so many objects; see `measure_table`."""
+    frames = moving_frames(*size)
+    step(next(frames), boxes(objects, *size), RUNGS[-1], MAX_WINDOW)
+    return measure_table(lambda scale, window: step(next(frames), (), scale, window))
 
 
 def measure_table(step: Callable[[float, int], float], repeats: int = REPEATS) -> LatencyTable:

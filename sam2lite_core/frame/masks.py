@@ -7,11 +7,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from sam2lite_core.types import ObjectState, TrackedObject
+from sam2lite_core.graph_io import StepOutputs
+from sam2lite_core.types import ObjectState, Prompt, TrackedObject
 
 FloatArray = NDArray[np.float32]
 LabelMap = NDArray[np.uint8] | NDArray[np.uint16]
-Window = tuple[slice, slice]
+Crop = tuple[slice, slice]
 
 _AROUND = np.ones((7, 7), np.uint8)
 """All cells that go into a pixel that a cell goes into."""
@@ -61,32 +62,30 @@ def label_map(logits: FloatArray, object_ids: Sequence[int], height: int, width:
 
 def paint(
     logits: FloatArray, object_ids: Sequence[int], height: int, width: int
-) -> tuple[LabelMap, dict[int, Window]]:
+) -> tuple[LabelMap, dict[int, Crop]]:
     """As `label_map`, and the rows and columns in which each object lies that is there at all."""
     dtype = np.uint16 if max(object_ids, default=0) > 255 else np.uint8
     labels = np.zeros((height, width), dtype)
-    windows: dict[int, Window] = {}
+    crops: dict[int, Crop] = {}
     seen = [pair for pair in zip(logits, object_ids, strict=True) if pair[0].max() > 0.0]
     if not seen:
-        return labels, windows
+        return labels, crops
     levels = LEVELS / min(MOST, max(float(np.abs(channel).max()) for channel, _ in seen))
     # A frame to compare with costs more than all else, where there is no other object to compare with.
     best = np.full((height, width), BOUNDARY, np.uint8) if len(seen) > 1 else None
     for channel, object_id in seen:
         full, target = _enlarged(channel, levels, height, width)
-        windows[object_id] = target
+        crops[object_id] = target
         # OpenCV's stubs do not know that it compares with a number.
         ahead = cv2.compare(full, BOUNDARY if best is None else best[target], cv2.CMP_GT)  # type: ignore[arg-type]  # legal
         # NumPy takes thirty times as long to write where a mask says.
         cv2.copyTo(np.full(full.shape, object_id, dtype), ahead, labels[target])
         if best is not None and object_id != seen[-1][1]:
             cv2.max(full, best[target], best[target])
-    return labels, windows
+    return labels, crops
 
 
-def _enlarged(
-    channel: FloatArray, levels: float, height: int, width: int
-) -> tuple[NDArray[np.uint8], Window]:
+def _enlarged(channel: FloatArray, levels: float, height: int, width: int) -> tuple[NDArray[np.uint8], Crop]:
     """An object's logits as levels at the source's size, where they can be positive.
 
     The rest of the frame need not be interpolated, which for a small object is most of the work.
@@ -135,6 +134,36 @@ def _aligned(start: int, stop: int, cells: int, pixels: int) -> tuple[slice, sli
     return slice(first * step, last * step), slice(first * share, last * share)
 
 
+def read_objects(
+    outputs: StepOutputs | None,
+    ids: Sequence[int],
+    prompts: Sequence[Prompt],
+    size: tuple[int, int],
+    presence_threshold: float,
+) -> tuple[LabelMap, tuple[TrackedObject, ...]]:
+    """Read label map and objects off a step's outputs.
+
+    Args:
+        outputs: of the step; None when no object is followed.
+        ids: of the K objects, in the outputs' order.
+        prompts: of the frame; their masks are written into the label map as they are.
+        size: (height, width) of the source frame, px.
+        presence_threshold: an object below it is LOST, 0..1.
+    """
+    if outputs is None:
+        return np.zeros(size, np.uint8), ()
+    labels, crops = paint(outputs.logits, ids, *size)
+    for prompt in prompts:
+        if prompt.mask is not None:
+            impose_mask(labels, prompt.object_id, prompt.mask)
+            crops.pop(prompt.object_id, None)
+    objects = []
+    for object_id, score in zip(ids, map(float, outputs.presence), strict=True):
+        state = ObjectState.TRACKED if score >= presence_threshold else ObjectState.LOST
+        objects.append(describe(labels, object_id, score, state, crops.get(object_id)))
+    return labels, tuple(objects)
+
+
 def impose_mask(labels: LabelMap, object_id: int, mask: NDArray[np.bool_]) -> None:
     """Write a given mask into a label map, in place: it is the operator's, exact to the pixel."""
     labels[(labels == object_id) & ~mask] = 0
@@ -142,11 +171,11 @@ def impose_mask(labels: LabelMap, object_id: int, mask: NDArray[np.bool_]) -> No
 
 
 def describe(
-    labels: LabelMap, object_id: int, score: float, state: ObjectState, window: Window | None = None
+    labels: LabelMap, object_id: int, score: float, state: ObjectState, crop: Crop | None = None
 ) -> TrackedObject:
-    """Box, area and centroid of one object in a label map; it lies in the window, where one is given."""
-    top, left = (0, 0) if window is None else (window[0].start, window[1].start)
-    mask = (labels if window is None else labels[window]) == object_id
+    """Measure box, area and centroid of one object in a label map; it lies in the crop, where one is given."""
+    top, left = (0, 0) if crop is None else (crop[0].start, crop[1].start)
+    mask = (labels if crop is None else labels[crop]) == object_id
     mask = mask.view(np.uint8)
     x, y, width, height = cv2.boundingRect(mask)
     if width == 0:

@@ -71,6 +71,19 @@ class Motion:
         return out
 
 
+def motion_map(motion: Motion | None, rows: int, columns: int, elapsed: int = 1) -> NDArray[np.float32]:
+    """Return relative flow magnitude (rows, columns) in patch widths per frame; zeros where no motion was measured.
+
+    Args:
+        motion: since the last step.
+        rows, columns: of the map.
+        elapsed: frames since the last step; frames that were skipped are no faster motion.
+    """
+    if motion is None:
+        return np.zeros((rows, columns), np.float32)
+    return motion.magnitude(rows, columns) / np.float32(max(elapsed, 1))
+
+
 def grey(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Small grey picture of an (H, W, 3) RGB image for the flow: short side 120 px, never upsampled."""
     height, width = image.shape[:2]

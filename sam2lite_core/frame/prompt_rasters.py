@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam2lite_core.errors import InvalidPromptError
-from sam2lite_core.frame.motion import Motion
 from sam2lite_core.graph_io import PromptInputs
 from sam2lite_core.types import Prompt
 
@@ -17,19 +16,6 @@ STRIDE = 4
 
 POINT_SIGMA = 2.0
 """Radius of a click's spot in stride-4 pixels; the student was trained with the same."""
-
-
-def motion_map(motion: Motion | None, rows: int, columns: int, elapsed: int = 1) -> NDArray[np.float32]:
-    """Relative flow magnitude (rows, columns) in patch widths per frame; zeros where no motion was measured.
-
-    Args:
-        motion: since the last step.
-        rows, columns: of the map.
-        elapsed: frames since the last step; frames that were skipped are no faster motion.
-    """
-    if motion is None:
-        return np.zeros((rows, columns), np.float32)
-    return motion.magnitude(rows, columns) / np.float32(max(elapsed, 1))
 
 
 def separate_masks(prompts: Sequence[Prompt]) -> tuple[Prompt, ...]:

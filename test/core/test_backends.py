@@ -16,8 +16,8 @@ from sam2lite_core.backends.onnxruntime import Device, choose_device, open_sessi
 from sam2lite_core.backends.registry import open_backend
 from sam2lite_core.errors import BackendError, ModelFileError, Sam2LiteError
 from sam2lite_core.frame.masks import label_map
-from sam2lite_core.frame.motion import MotionEstimator
-from sam2lite_core.frame.prompt_rasters import motion_map, prompt_inputs
+from sam2lite_core.frame.motion import MotionEstimator, motion_map
+from sam2lite_core.frame.prompt_rasters import prompt_inputs
 from sam2lite_core.frame.resolution import network_size, resize, token_pool
 from sam2lite_core.graph_io import META, POLICIES, BankSnapshot, StepInputs, StepOutputs
 from sam2lite_core.scenes.clip import render_clip

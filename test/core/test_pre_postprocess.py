@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from sam2lite_core.errors import InvalidPromptError
 from sam2lite_core.frame import masks, prompt_rasters, resolution
-from sam2lite_core.frame.motion import Motion
+from sam2lite_core.frame.motion import Motion, motion_map
 from sam2lite_core.types import ObjectState, Prompt
 
 
@@ -98,9 +98,9 @@ def test_a_mask_without_pixels_of_its_own_is_refused() -> None:
 def test_motion_is_per_frame_of_the_source() -> None:
     flow = np.zeros((4, 4, 2), np.float32)
     flow[0, 0, 0] = 0.5
-    once, thrice = (prompt_rasters.motion_map(Motion(flow), 4, 4, elapsed) for elapsed in (1, 3))
+    once, thrice = (motion_map(Motion(flow), 4, 4, elapsed) for elapsed in (1, 3))
     assert once[0, 0] == pytest.approx(2.0) and np.allclose(thrice, once / 3)
-    assert not prompt_rasters.motion_map(None, 2, 3).any()
+    assert not motion_map(None, 2, 3).any()
 
 
 def test_a_box_thinner_than_a_cell_still_marks_one() -> None:

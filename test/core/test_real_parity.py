@@ -35,7 +35,7 @@ def soapbox(shared_data):
 def kept(tracker, student) -> dict[tuple[float, ...], float]:
     """Gate score of every token that memory holds, by frame and place."""
     bank = memory.Bank(
-        *(torch.from_numpy(array)[None] for array in dataclasses.astuple(tracker._backend.bank()))
+        *(torch.from_numpy(array)[None] for array in dataclasses.astuple(tracker.backend.bank()))
     )
     scores = student.gate_scores(bank)[0]
     rows = torch.stack([bank.column(name)[0] for name in ("birth", "x", "y")], dim=1).numpy().round(5)
@@ -45,9 +45,9 @@ def kept(tracker, student) -> dict[tuple[float, ...], float]:
 
 def same_memory(source, target) -> None:
     """Go on from one backend's bank on both, so that a tie which they broke differently does not live on."""
-    snapshot = dataclasses.astuple(source._backend.bank())
+    snapshot = dataclasses.astuple(source.backend.bank())
     for name, array in zip(BANK, snapshot, strict=True):
-        target._backend._bank[name] = ort.OrtValue.ortvalue_from_numpy(array[None].copy())
+        target.backend._bank[name] = ort.OrtValue.ortvalue_from_numpy(array[None].copy())
 
 
 @pytest.mark.slow
@@ -62,7 +62,7 @@ def test_both_backends_agree_on_real_frames(soapbox, policy, scale) -> None:
         Tracker(backend=name, scale=scale, memory_policy=policy, threads=1)
         for name in ("onnxruntime", "torch")
     ]
-    student = trackers[1]._backend.student
+    student = trackers[1].backend.student
     labelled = same = 0
     for index, frame in enumerate(frames):
         first, second = (tracker.step(frame, prompts if index == 0 else []) for tracker in trackers)

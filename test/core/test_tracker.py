@@ -1,12 +1,14 @@
 """The tracker's contract, with the model that ships."""
 
 import dataclasses
+import inspect
 from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 
+from sam2lite_core.control.base import ControllerConfig
 from sam2lite_core.errors import (
     BackendError,
     ConfigurationError,
@@ -21,6 +23,7 @@ from sam2lite_core.frame.resolution import RUNGS
 from sam2lite_core.graph_io import META
 from sam2lite_core.scenes.clip import render_clip
 from sam2lite_core.tracker import Tracker
+from sam2lite_core.tracking.settings import SettingChanges, TrackerArguments
 from sam2lite_core.types import ObjectState, Prompt, TrackResult
 
 
@@ -364,6 +367,32 @@ def test_a_deadline_alone_is_kept_by_a_measured_table(small_clip) -> None:
     assert fixed.controller == "off"
 
 
+def test_auto_follows_deadline_and_scale_until_somebody_chooses(tracker: Tracker) -> None:
+    tracker.configure(controller="auto", deadline_ms=None, scale=0.5)
+    assert tracker.controller == "off"
+    tracker.configure(deadline_ms=10_000.0)
+    assert tracker.controller == "plain"
+    tracker.scale = None
+    assert tracker.controller == "predictive"
+    tracker.deadline_ms = None
+    assert tracker.controller == "off"
+    tracker.configure(controller="plain", deadline_ms=50.0)
+    tracker.deadline_ms = 40.0
+    assert tracker.controller == "plain"
+    tracker.controller = "off"
+    tracker.deadline_ms = 30.0
+    assert tracker.controller == "off"
+
+
+def test_typed_arguments_are_those_that_exist() -> None:
+    own = {"controller", "scale", "presence_threshold"}
+    assert SettingChanges.__annotations__.keys() == own | {
+        f.name for f in dataclasses.fields(ControllerConfig)
+    }
+    constructor = inspect.signature(Tracker).parameters.keys()
+    assert TrackerArguments.__annotations__.keys() == constructor - {"variant"}
+
+
 @pytest.fixture(scope="module")
 def six_disks() -> tuple[np.ndarray, list[np.ndarray]]:
     """A background (480, 864, 3) of coarse noise, and the pictures of six striped disks, 110 px wide."""
@@ -461,18 +490,18 @@ def test_boxes_and_points_are_read_at_half_scale_and_masks_are_not(
     tracker: Tracker, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clip = render_clip(1, height=240, width=320, frames=2)
-    monkeypatch.setattr(tracker, "_short_side", 240)  # frames of full size cost more than they show
+    monkeypatch.setattr(tracker._follower, "short_side", 240)  # frames of full size cost more than they show
     mask = mask_of(clip, 1)
     prompt = Prompt(object_id=1, mask=mask) if kind == "mask" else prompt_on(clip, 0, kind)
     steps: list[tuple[tuple[int, ...], bool]] = []
-    original = tracker._backend.step
+    original = tracker.backend.step
 
     def watched(inputs):
         shown = inputs.prompt
         steps.append((inputs.image.shape[:2], shown is not None and bool(shown.mask_given.all())))
         return original(inputs)
 
-    monkeypatch.setattr(tracker._backend, "step", watched)
+    monkeypatch.setattr(tracker.backend, "step", watched)
     tracker.scale = 1.0
     first = tracker.step(clip.frames[0], [prompt])
     tracker.step(clip.frames[1])
@@ -486,12 +515,12 @@ def test_reading_a_box_at_half_scale_leaves_memory_and_other_objects_alone(
 ) -> None:
     """What the first pass wrote is taken back: memory holds one frame's tokens, and given masks stay exact."""
     clip = render_clip(1, height=240, width=320, frames=2)
-    monkeypatch.setattr(tracker, "_short_side", 240)
+    monkeypatch.setattr(tracker._follower, "short_side", 240)
     tracker.scale = 1.0
     given = Prompt(object_id=2, mask=mask_of(clip, 2))
     result = tracker.step(clip.frames[0], [prompt_on(clip, 0, "box"), given])
     assert np.array_equal(result.label_map == 2, given.mask)
-    births = tracker._backend.bank().meta
+    births = tracker.backend.bank().meta
     valid = births[births[:, META.index("valid")] > 0.5]
     assert len(valid) and (valid[:, META.index("age")] == 0).all()
     owners = set(valid[:, META.index("owner")].tolist())
@@ -503,11 +532,11 @@ def test_a_box_that_fails_the_runtime_changes_nothing(
     tracker: Tracker, monkeypatch: pytest.MonkeyPatch, failing: int
 ) -> None:
     clip = render_clip(1, height=240, width=320, frames=3)
-    monkeypatch.setattr(tracker, "_short_side", 240)
+    monkeypatch.setattr(tracker._follower, "short_side", 240)
     tracker.scale = 1.0
     tracker.step(clip.frames[0], [Prompt(object_id=2, mask=mask_of(clip, 2))])
-    before = tracker._backend.bank()
-    original, calls = tracker._backend.step, []
+    before = tracker.backend.bank()
+    original, calls = tracker.backend.step, []
 
     def fails_once(inputs):
         calls.append(inputs)
@@ -515,10 +544,10 @@ def test_a_box_that_fails_the_runtime_changes_nothing(
             raise BackendError("out of memory")
         return original(inputs)
 
-    monkeypatch.setattr(tracker._backend, "step", fails_once)
+    monkeypatch.setattr(tracker.backend, "step", fails_once)
     with pytest.raises(BackendError, match="out of memory"):
         tracker.step(clip.frames[1], [prompt_on(clip, 1, "box")])
-    after = tracker._backend.bank()
+    after = tracker.backend.bank()
     pairs = zip(dataclasses.astuple(before), dataclasses.astuple(after), strict=True)
     assert all(np.array_equal(one, other) for one, other in pairs)
     assert tracker.object_ids == (2,)
@@ -530,7 +559,7 @@ def test_a_followed_object_is_shown_again_by_a_box_while_another_goes_on(
     tracker: Tracker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clip = render_clip(1, height=240, width=320, frames=3)
-    monkeypatch.setattr(tracker, "_short_side", 240)
+    monkeypatch.setattr(tracker._follower, "short_side", 240)
     tracker.scale = 1.0
     first = [Prompt(object_id=300 + k, mask=mask_of(clip, k)) for k in (1, 2)]
     tracker.step(clip.frames[0], first)

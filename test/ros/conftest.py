@@ -295,11 +295,11 @@ class InProcess:
 
     def before_each_step(self, fault):
         """Let a fault in: called by the inference thread before each step of the backend that is now loaded."""
-        tracker = self.node._tracker
-        if isinstance(tracker._backend, FaultyBackend):
-            tracker._backend._before = fault
+        follower = self.node._tracker._follower
+        if isinstance(follower.backend, FaultyBackend):
+            follower.backend._before = fault
         else:
-            tracker._backend = FaultyBackend(tracker._backend, fault)
+            follower.backend = FaultyBackend(follower.backend, fault)
 
     def hang(self):
         """Make the next step of the backend hang; returns the gate that lets it go on."""
