@@ -37,7 +37,8 @@ class Tracker:
 
     ```python
     tracker = Tracker.from_pretrained("tiny")
-    result = tracker.step(image, [Prompt(object_id=1, box=(100, 80, 220, 300))])
+    box = np.array([100, 80, 220, 300], np.float32)  # x0, y0, x1, y1
+    result = tracker.step(image, [Prompt(object_id=1, box=box)])
     for image in camera:  # (H, W, 3) uint8 RGB
         result = tracker.step(image)
     ```

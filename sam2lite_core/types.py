@@ -1,4 +1,4 @@
-"""What travels through the tracker: frames and prompts in, results out. All of it is immutable."""
+"""Frames and prompts, which go into the tracker, and results, which come out; all immutable."""
 
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -37,7 +37,12 @@ class Frame:
 
 @dataclass(frozen=True, kw_only=True)
 class Prompt:
-    """What an operator shows: at least one of points, box, mask. Coordinates are source-image pixels (x, y).
+    """An object shown on a frame by points, a box or a mask, at least one; in source pixels (x, y).
+
+    ```python
+    Prompt(object_id=1, box=np.array([100, 80, 220, 300], np.float32))
+    Prompt(object_id=2, points=np.array([[50, 60]], np.float32))
+    ```
 
     Attributes:
         object_id: the caller's id, 1..65535.
@@ -159,7 +164,7 @@ class TrackedObject:
 
 @dataclass(frozen=True)
 class StepTimings:
-    """Where the time of one step went, milliseconds of wall clock."""
+    """Wall clock of the parts of a step, ms."""
 
     preprocess_ms: float = 0.0
     motion_ms: float = 0.0
@@ -174,7 +179,13 @@ class StepTimings:
 
 @dataclass(frozen=True)
 class TrackResult:
-    """What one call of `Tracker.step` returns.
+    """The answer of `Tracker.step` to one frame.
+
+    ```python
+    result = tracker.step(image, prompts)
+    for found in result.objects:
+        print(found.object_id, found.state.name, found.box, (result.label_map == found.object_id).sum())
+    ```
 
     Attributes:
         label_map: (H, W) uint8, or uint16 when an id exceeds 255, at the source's size; 0 = background.

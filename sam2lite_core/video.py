@@ -107,11 +107,12 @@ class TrackRecorder:
 
 
 class VideoProcessor:
-    """Follows objects through a whole video; the paper's quick start.
+    """Follow objects through a whole video; the paper's quick start.
 
     ```python
     processor = VideoProcessor(Tracker.from_pretrained("tiny"))
-    results = processor.process_video("video.mp4", [Prompt(object_id=1, box=(40, 60, 200, 220))])
+    prompt = Prompt(object_id=1, box=np.array([40, 60, 200, 220], np.float32))
+    results = processor.process_video("video.mp4", [prompt], out="tracked")
     ```
     """
 

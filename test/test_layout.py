@@ -188,12 +188,30 @@ def test_torch_stays_where_robots_do_not_need_it() -> None:
     assert wrong == []
 
 
-@pytest.mark.parametrize("module", ["sam2lite_core.cli", "sam2lite_core.tracker", "sam2lite_core.video"])
-def test_importing_the_core_loads_nothing_heavy(module: str) -> None:
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import sam2lite_core.cli",
+        "import sam2lite_core.tracker",
+        "import sam2lite_core.video",
+        "from sam2lite_core import Prompt, Tracker, TrackResult, VideoProcessor",
+    ],
+)
+def test_importing_the_core_loads_nothing_heavy(statement: str) -> None:
     loaded = "import json, sys; print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))"
-    names = set(json.loads(run_python(f"import {module}; {loaded}", ROOT)))
+    names = set(json.loads(run_python(f"{statement}; {loaded}", ROOT)))
     assert "sam2lite_core" in names
-    assert names & {"onnx", "onnxscript", "rclpy", "torch", "training", "transformers"} == set()
+    heavy = {"matplotlib", "onnx", "onnxruntime", "onnxscript", "rclpy", "torch", "training", "transformers"}
+    assert names & heavy == set()
+
+
+def test_the_package_offers_its_public_names_when_they_are_asked_for() -> None:
+    code = "import sys, sam2lite_core; assert 'numpy' not in sys.modules; from sam2lite_core import *; print(Tracker)"
+    assert "sam2lite_core.tracker.Tracker" in run_python(code, ROOT)
+    for name in sam2lite_core.__all__:
+        assert getattr(sam2lite_core, name)
+    with pytest.raises(AttributeError, match="no attribute 'Trackers'"):
+        getattr(sam2lite_core, "Trackers")  # noqa: B009  # a typo must fail
 
 
 def test_every_import_of_the_nodes_is_declared_in_package_xml() -> None:
@@ -209,7 +227,9 @@ def test_every_import_of_the_nodes_is_declared_in_package_xml() -> None:
     }
     # Our own conversions serve without cv_bridge, and `ros2 bag` replays without rosbags; pictures, exports, engines
     # and evaluations over many machines are made on workstations.
+    # Type checkers bring typing_extensions along; at run time nothing imports it.
     optional = {"accelerate", "cv_bridge", "jinja2", "matplotlib", "rosbags", "tensorrt_rtx_bindings"}
+    optional.add("typing_extensions")
     robots = [
         path
         for path in sources("sam2lite_core")

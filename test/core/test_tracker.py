@@ -21,10 +21,12 @@ from sam2lite_core.errors import (
 )
 from sam2lite_core.frame.resolution import RUNGS
 from sam2lite_core.graph_io import META
+from sam2lite_core.media.video_writer import VideoWriter
 from sam2lite_core.scenes.clip import render_clip
 from sam2lite_core.tracker import Tracker
 from sam2lite_core.tracking.settings import SettingChanges, TrackerArguments
 from sam2lite_core.types import ObjectState, Prompt, TrackResult
+from sam2lite_core.video import VideoProcessor
 
 
 @pytest.fixture(scope="module")
@@ -467,6 +469,21 @@ def test_predictive_needs_a_deadline_and_a_free_scale(tracker: Tracker) -> None:
     assert tracker.controller == "off" and tracker.deadline_ms is None
     with pytest.raises(ConfigurationError, match=r"unknown controller 'fancy'.*plain, predictive, off"):
         Tracker(controller="fancy", deadline_ms=50.0)
+
+
+@pytest.mark.parametrize("documented", [Tracker, Prompt, TrackResult, VideoProcessor])
+def test_examples_in_docstrings_run(
+    tracker: Tracker, documented: type, tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip = render_clip(1, height=320, width=320, frames=2)
+    monkeypatch.chdir(tmp_path)
+    with VideoWriter("video.mp4", 25.0) as video:
+        for image in clip.frames:
+            video.write(image)
+    example = inspect.cleandoc(documented.__doc__).split("```")[1].removeprefix("python\n")
+    names = {"np": np, "Tracker": Tracker, "Prompt": Prompt, "VideoProcessor": VideoProcessor}
+    frames = {"image": clip.frames[0], "camera": clip.frames[1:]}
+    exec(example, names | frames | {"tracker": tracker, "prompts": [prompt_on(clip, 0, "box")]})
 
 
 def test_budget_and_policy_bound_the_bank(small_clip) -> None:
