@@ -1,8 +1,4 @@
-"""Whole videos: reading them, following objects through them, and writing what was seen.
-
-`open_source` and the label map functions are defined in modules of their own and offered here, so that one
-import serves.
-"""
+"""Follow objects through whole videos and record what was tracked."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,37 +10,23 @@ from numpy.typing import NDArray
 
 from sam2lite_core.errors import InvalidPromptError, SourceError
 from sam2lite_core.files import output_folder, write_atomically
-from sam2lite_core.media.label_map import read_label_map, write_label_map
+from sam2lite_core.media.label_map import write_label_map
 from sam2lite_core.media.open import open_source
 from sam2lite_core.media.overlay import draw_overlay
-from sam2lite_core.media.pictures import read_image
 from sam2lite_core.media.source import FrameSource
 from sam2lite_core.media.video_writer import VideoWriter
 from sam2lite_core.types import Frame, Prompt, TrackResult
-
-__all__ = [
-    "TRACK_MARKER",
-    "FrameSource",
-    "TrackRecorder",
-    "VideoProcessor",
-    "VideoTracker",
-    "VideoWriter",
-    "open_source",
-    "read_image",
-    "read_label_map",
-    "record_video",
-    "summarise",
-    "track_video",
-    "write_atomically",
-    "write_label_map",
-]
 
 TRACK_MARKER = "track.json"
 """The file that a complete tracking result holds; it is written last."""
 
 
+VideoPrompts = Sequence[Prompt] | Mapping[int, Sequence[Prompt]]
+"""Prompts for the first frame, or by frame index."""
+
+
 class VideoTracker(Protocol):
-    """What a tracker must offer to be led through a video; `sam2lite_core.tracker.Tracker` does."""
+    """Tracker of frames in their order, as `sam2lite_core.tracker.Tracker` is."""
 
     def step(self, image: NDArray[np.uint8], prompts: Sequence[Prompt] = ()) -> TrackResult:
         """Follow the objects into the next frame."""
@@ -53,57 +35,35 @@ class VideoTracker(Protocol):
         """Forget every object and frame."""
 
 
-class TrackRecorder:
-    """Writes what was tracked into a folder: `masks/NAME.png`, `overlay.mp4` and `track.json`."""
+class _Recorder:
+    """Write what was tracked into a folder: `masks/NAME.png`, `overlay.mp4` and `track.json`."""
 
-    def __init__(self, folder: Path, fps: float | None = None) -> None:
-        """Start recording into an existing folder.
-
-        Args:
-            folder: where to write.
-            fps: of the overlay video; 30 when None.
+    def __init__(self, folder: Path, fps: float | None) -> None:
+        """Start in an existing folder; the overlay video has 30 fps where None is given.
 
         Raises:
             SourceError: the folder cannot be written.
         """
         self._folder = folder
         self._records: list[dict[str, Any]] = []
-        self._overlay = VideoWriter(folder / "overlay.mp4", fps)
+        self.overlay = VideoWriter(folder / "overlay.mp4", fps)
         try:
             (folder / "masks").mkdir()
         except OSError as error:
             raise SourceError(f"{folder}: cannot be written: {error.strerror}") from None
 
     def add(self, frame: Frame, result: TrackResult) -> None:
-        """Write one frame's mask and overlay, and note its record.
-
-        Raises:
-            SourceError: a file cannot be written.
-        """
+        """Write one frame's mask and overlay, and note its record."""
         write_label_map(self._folder / "masks" / f"{frame.name}.png", result.label_map)
-        self._overlay.write(draw_overlay(frame.image, result.label_map, result.objects))
+        self.overlay.write(draw_overlay(frame.image, result.label_map, result.objects))
         self._records.append(frame_record(frame, result))
 
-    def finish(self, header: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Complete the video and write `track.json`.
-
-        Args:
-            header: what else the file is to say, put first.
-
-        Returns:
-            What `track.json` holds.
-
-        Raises:
-            SourceError: no frame was added, or a file cannot be written.
-        """
-        self._overlay.close()
+    def finish(self, header: Mapping[str, Any] | None) -> dict[str, Any]:
+        """Complete the video, write `track.json` and return its content, the header first."""
+        self.overlay.close()
         document = {**(header or {}), "summary": summarise(self._records), "frames": self._records}
         write_atomically(self._folder / TRACK_MARKER, (json.dumps(document, indent=1) + "\n").encode())
         return document
-
-    def discard(self) -> None:
-        """Close the video without keeping it."""
-        self._overlay.discard()
 
 
 class VideoProcessor:
@@ -123,7 +83,7 @@ class VideoProcessor:
     def process_video(
         self,
         source: str | Path | int,
-        prompts: Sequence[Prompt] | Mapping[int, Sequence[Prompt]],
+        prompts: VideoPrompts,
         out: str | Path | None = None,
         *,
         overwrite: bool = False,
@@ -136,7 +96,7 @@ class VideoProcessor:
 
         Args:
             source: a folder of images, a video file, or a camera index with a `limit`.
-            prompts: for the first frame, or a mapping from frame index to the prompts of that frame.
+            prompts: for the first frame, or by frame index.
             out: folder for masks, overlay and `track.json`; nothing is written when None.
             overwrite: replace an earlier result in `out`.
             limit: stop after that many frames.
@@ -168,7 +128,7 @@ class VideoProcessor:
 def record_video(
     tracker: VideoTracker,
     frames: FrameSource,
-    prompts: Sequence[Prompt] | Mapping[int, Sequence[Prompt]],
+    prompts: VideoPrompts,
     out: str | Path,
     *,
     overwrite: bool = False,
@@ -177,17 +137,16 @@ def record_video(
 ) -> dict[str, Any]:
     """Lead a tracker through a source and write masks, overlay and `track.json`; see `track_video`.
 
-    A source without an end, such as a camera, is ended by an interrupt from the keyboard; what was tracked is
-    kept.
+    A source without an end, such as a camera, is ended by an interrupt from the keyboard; what was tracked is kept.
 
     Args:
-        tracker: the tracker; it is reset first.
+        tracker: it is reset first.
         frames: an open source.
-        prompts: for the first frame, or a mapping from frame index to the prompts of that frame.
-        out: the folder to write.
+        prompts: for the first frame, or by frame index.
+        out: folder to write.
         overwrite: replace an earlier result in `out`.
-        header: what else `track.json` is to say, put first.
-        on_frame: told of every frame.
+        header: entries to put first in `track.json`.
+        on_frame: called after every frame.
 
     Returns:
         What `track.json` holds.
@@ -197,7 +156,7 @@ def record_video(
         InvalidPromptError: no prompt, or one that does not fit its frame.
     """
     with output_folder(out, marker=TRACK_MARKER, overwrite=overwrite) as folder:
-        recorder = TrackRecorder(folder, frames.fps)
+        recorder = _Recorder(folder, frames.fps)
         try:
             for frame, result in track_video(tracker, frames, prompts):
                 recorder.add(frame, result)
@@ -205,23 +164,18 @@ def record_video(
                     on_frame(frame, result)
         except KeyboardInterrupt:
             if frames.length is not None:
-                recorder.discard()
+                recorder.overlay.discard()
                 raise
         except BaseException:
-            recorder.discard()
+            recorder.overlay.discard()
             raise
         return recorder.finish(header)
 
 
 def track_video(
-    tracker: VideoTracker, frames: FrameSource, prompts: Sequence[Prompt] | Mapping[int, Sequence[Prompt]]
+    tracker: VideoTracker, frames: FrameSource, prompts: VideoPrompts
 ) -> Iterator[tuple[Frame, TrackResult]]:
     """Reset a tracker and lead it through a source, one frame at a time.
-
-    Args:
-        tracker: the tracker.
-        frames: an open source.
-        prompts: for the first frame, or a mapping from frame index to the prompts of that frame.
 
     Yields:
         Each frame with its result.
@@ -244,8 +198,8 @@ def track_video(
 
 
 def frame_record(frame: Frame, result: TrackResult) -> dict[str, Any]:
-    """One frame's entry of `track.json`: plain numbers and strings, times in ms."""
-    timings = result.timings
+    """Return one frame's entry of `track.json`: plain numbers and strings, times in ms."""
+    parts = {name.removesuffix("_ms"): time for name, time in vars(result.timings).items()}
     return {
         "index": frame.index,
         "name": frame.name,
@@ -253,20 +207,12 @@ def frame_record(frame: Frame, result: TrackResult) -> dict[str, Any]:
         "scale": result.scale,
         "window": result.window,
         "memory_tokens_used": result.memory_tokens_used,
-        "timings_ms": {
-            "preprocess": timings.preprocess_ms,
-            "motion": timings.motion_ms,
-            "inference": timings.inference_ms,
-            "postprocess": timings.postprocess_ms,
-            "total": timings.total_ms,
-        },
+        "timings_ms": {**parts, "total": result.timings.total_ms},
         "objects": [
             {
-                "object_id": entry.object_id,
+                **vars(entry),
                 "state": entry.state.name,
-                "score": entry.score,
                 "box": list(entry.box),
-                "area": entry.area,
                 "centroid": list(entry.centroid),
             }
             for entry in result.objects
@@ -275,7 +221,7 @@ def frame_record(frame: Frame, result: TrackResult) -> dict[str, Any]:
 
 
 def summarise(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Percentiles of the step time over the records of `track.json`, and the rate that follows from the mean.
+    """Return mean and percentiles of the step time over records of `track.json`, and the fps of the mean.
 
     Args:
         records: as made by `frame_record`; at least one.
