@@ -1,4 +1,4 @@
-"""Errors that callers can act on. Each message names the offending value and what is allowed instead."""
+"""Errors that callers can act on; each message names the offending value and what is allowed instead."""
 
 
 class Sam2LiteError(Exception):

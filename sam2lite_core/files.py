@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all."""
+"""Write files and folders that appear whole or not at all."""
 
 import contextlib
 import json
@@ -12,7 +12,7 @@ from typing import Any
 from sam2lite_core.errors import SourceError
 
 OVERWRITE = "--overwrite (in Python overwrite=True)"
-"""How to replace an earlier result: every command that can be refused for one has the option."""
+"""The option that replaces an earlier result, of every command that can be refused for one."""
 
 
 def write_atomically(path: str | Path, data: bytes) -> None:
@@ -95,13 +95,13 @@ def check_output_folder(path: str | Path, *, marker: str, overwrite: bool = Fals
 
 
 def partial_name(path: Path) -> Path:
-    """The hidden name beside `path` to write it under; the suffix stays, since encoders look at it."""
+    """Return the hidden name beside `path` to write it under; the suffix stays, since encoders look at it."""
     path = path.absolute()
     return path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
 
 
 def is_partial(path: Path, name: str) -> bool:
-    """Whether this is what some process, killed in the middle, left of a file of this name beside it."""
+    """Tell if this is what a killed process left of a file of this name beside it."""
     stem, suffix = re.escape(Path(name).stem), re.escape(Path(name).suffix)
     return re.fullmatch(rf"\.{stem}\.[0-9]+\.partial{suffix}", path.name) is not None
 

@@ -1,4 +1,4 @@
-"""What a model is: the numbers of its variant, what it holds in memory, what a frame costs, and its files' hashes."""
+"""Describe a model: its variant, its memory in bytes, the cost of a frame, the hashes of its files."""
 
 import importlib.util
 from dataclasses import asdict
@@ -9,7 +9,6 @@ from sam2lite_core.backends.model_files import (
     PROMPT_FILE,
     STEP_FILE,
     WEIGHTS_FILE,
-    ModelInfo,
     find_model,
     read_weights_info,
     sha256,
@@ -45,18 +44,25 @@ def describe_model(variant: str, model_path: str | Path | None = None) -> dict[s
         ModelFileError: a file of the given folder is missing or not one of ours, or the shipped ones are damaged.
     """
     definition = get_variant(variant)
+    weights: dict[str, Any]
     try:
         folder = find_model(definition, model_path)
     except ModelFileError as error:
         if model_path is not None:
             raise
-        weights: dict[str, Any] = {"state": "none", "reason": str(error)}
+        weights = {"state": "none", "reason": str(error)}
         known, files = from_definition(definition), {}
     else:
         model = read_weights_info(folder / WEIGHTS_FILE)
         if model.variant != variant:
             raise ModelFileError(f"{folder} holds variant {model.variant}, not {variant}")
-        weights = describe_weights(model, folder, shipped=model_path is None)
+        weights = {
+            "state": "shipped" if model_path is None else "given",
+            "folder": str(folder),
+            "max_objects": model.max_objects,
+            "note": model.note,
+            "sha256": model.weights_sha256,
+        }
         known = {"parameters": model.parameters, "flops_per_frame": model.flops_per_frame}
         files = {
             name: {"bytes": (folder / name).stat().st_size, "sha256": sha256(folder / name)}
@@ -73,19 +79,8 @@ def describe_model(variant: str, model_path: str | Path | None = None) -> dict[s
     }
 
 
-def describe_weights(model: ModelInfo, folder: Path, shipped: bool) -> dict[str, Any]:
-    """Where weights lie and come from."""
-    return {
-        "state": "shipped" if shipped else "given",
-        "folder": str(folder),
-        "max_objects": model.max_objects,
-        "note": model.note,
-        "sha256": model.weights_sha256,
-    }
-
-
 def from_definition(variant: Variant) -> dict[str, dict[str, int] | None]:
-    """Parameters and operations of a variant that nobody exported yet: counted on the model itself, where torch is."""
+    """Count parameters and operations of a variant that nobody exported, on the model itself where torch is there."""
     if importlib.util.find_spec("torch") is None:
         return {"parameters": None, "flops_per_frame": None}
     from sam2lite_core.model.cost import count_variant
@@ -95,7 +90,7 @@ def from_definition(variant: Variant) -> dict[str, dict[str, int] | None]:
 
 
 def memory_bytes(variant: Variant) -> dict[str, int]:
-    """Bytes of every state that a tracker keeps from one frame to the next, at most.
+    """Count the bytes of every state that a tracker keeps from one frame to the next, at most.
 
     The bank by its five tensors, on the backend's device; on the host, for a 480x854 source at scale 1 with every slot
     in use: the previous masks at stride 4 and the previous frame's small grey picture.

@@ -1,4 +1,4 @@
-"""The model variants, and every number that defines one."""
+"""Define the model variants."""
 
 from dataclasses import dataclass
 
@@ -7,10 +7,8 @@ from sam2lite_core.errors import UnknownVariantError
 PATCH = 16
 """Encoder stride in pixels; every input side is a multiple of it (paper section 3.1)."""
 
-
 MIN_WINDOW, MAX_WINDOW = 2, 8
 """Range of the memory window W in frames (paper section 3.4)."""
-
 
 DEFAULT_POLICY = "learned"
 """Played for minutes, the gate's memory tracks better than the newest tokens; over seconds it does as well (see the

@@ -1,4 +1,4 @@
-"""What every controller takes, remembers and answers (paper section 3.4)."""
+"""Configuration, state and interface of the deadline controllers (paper section 3.4)."""
 
 import math
 from dataclasses import dataclass
@@ -9,15 +9,28 @@ from sam2lite_core.errors import ConfigurationError
 from sam2lite_core.frame.resolution import RUNGS
 from sam2lite_core.variants import MAX_WINDOW, MIN_WINDOW
 
+LONG = 33
+"""Steps that the scatter of step times is averaged over in the long run."""
+
 RUNG_TOLERANCE = 1e-9
-"""What sums of scales may be off by."""
+"""Rounding error allowed in sums of scales."""
 
 _FEWEST_FRAMES = 8
+
+_RANGES: dict[str, tuple[float, float]] = {
+    "kp ki kd integral_limit": (0, math.inf),
+    "min_scale max_scale": (RUNGS[0], RUNGS[-1]),
+    "min_window max_window": (MIN_WINDOW, MAX_WINDOW),
+    "setpoint_share": (0.1, 1),
+    "max_change": (1e-3, 1),
+    "derivative_memory": (0, 0.99),
+    "climb_after": (1, 10_000),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class ControllerConfig:
-    """What a controller aims at and how hard it tries.
+    """Aim, gains and limits of a controller.
 
     Attributes:
         deadline_ms: time that a step may take; None when there is no deadline, which only `off` accepts.
@@ -28,8 +41,7 @@ class ControllerConfig:
         max_scale: highest resolution scale that may be chosen, 0.5..1.
         min_window: shortest memory window, frames, 2..8.
         max_window: longest memory window, frames, 2..8.
-        setpoint_share: the aim, as a share of the deadline; at 1 a noisy device would miss every other
-            deadline.
+        setpoint_share: the aim, as a share of the deadline; at 1 a noisy device would miss every other deadline.
         max_change: largest change of scale per frame, so that quality never jumps.
         integral_limit: bound of the summed error, so that a long overload is forgotten soon after it ends.
         derivative_memory: share of the old value that the smoothed derivative keeps per frame, 0..1.
@@ -54,22 +66,14 @@ class ControllerConfig:
     climb_after: int = 30
 
     def __post_init__(self) -> None:
-        """Check every value."""
         if self.deadline_ms is not None and not 0 < self.deadline_ms < math.inf:
             raise ConfigurationError(
                 f"deadline of {self.deadline_ms} ms; give a positive number, or None for no deadline"
             )
-        for name in ("kp", "ki", "kd"):
-            check_range(name, getattr(self, name), 0, math.inf)
-        for name in ("min_scale", "max_scale"):
-            check_range(name, getattr(self, name), RUNGS[0], RUNGS[-1])
-        for name in ("min_window", "max_window"):
-            check_range(name, getattr(self, name), MIN_WINDOW, MAX_WINDOW)
-        check_range("setpoint_share", self.setpoint_share, 0.1, 1)
-        check_range("max_change", self.max_change, 1e-3, 1)
-        check_range("integral_limit", self.integral_limit, 0, math.inf)
-        check_range("derivative_memory", self.derivative_memory, 0, 0.99)
-        check_range("climb_after", self.climb_after, 1, 10_000)
+        for names, (low, high) in _RANGES.items():
+            for name in names.split():
+                if not low <= getattr(self, name) <= high:
+                    raise ConfigurationError(f"{name} {getattr(self, name)} is outside {low}..{high}")
         if self.min_window > self.max_window:
             raise ConfigurationError(f"min_window {self.min_window} exceeds max_window {self.max_window}")
         if not self.rungs:
@@ -99,13 +103,9 @@ class ControllerConfig:
         return min(self.climb_after, max(_FEWEST_FRAMES, math.ceil(1000.0 / self.deadline_ms)))
 
 
-LONG = 33
-"""Steps that the scatter of step times is averaged over in the long run."""
-
-
 @dataclass(frozen=True)
 class DeviceLatency:
-    """What the predictive controller knows about the device.
+    """Latency of the device as the predictive controller has learnt it.
 
     Attributes:
         table: step times as they are now.
@@ -139,7 +139,7 @@ class DeviceLatency:
 
 @dataclass(frozen=True)
 class ControllerState:
-    """What a controller remembers between frames, and what it has chosen.
+    """Memory of a controller between frames, and its choice for the next.
 
     Attributes:
         scale: resolution scale rho for the next step; one of the rungs.
@@ -149,7 +149,7 @@ class ControllerState:
         integral: summed relative error, clamped; `plain` sums overload only.
         derivative: smoothed change of the error per frame.
         error: relative error of the latest frame; None before the first.
-        device: what `predictive` knows; None with the other controllers.
+        device: what `predictive` has learnt; None with the other controllers.
     """
 
     scale: float
@@ -163,16 +163,16 @@ class ControllerState:
 
 
 class Controller(Protocol):
-    """Chooses scale and window from measured step times."""
+    """Choose scale and window from measured step times; pure, without a clock."""
 
     def start(self) -> ControllerState:
-        """The state before the first frame: full resolution and the longest window, unless more is known."""
+        """Return the state before the first frame: full resolution and the longest window, unless more is known."""
 
     def resume(self, state: ControllerState) -> ControllerState:
         """Carry another configuration's state over, so that a changed setting takes effect without a jump."""
 
     def update(self, state: ControllerState, measured_ms: float, overhead_ms: float = 0.0) -> ControllerState:
-        """The state after a step.
+        """Return the state after a step.
 
         Args:
             state: the state that chose this step's scale and window.
@@ -185,12 +185,12 @@ class Controller(Protocol):
 
 
 def snap_down(scale: float, rungs: tuple[float, ...] = RUNGS) -> float:
-    """The highest rung that does not exceed `scale`; the lowest rung when all do."""
+    """Return the highest rung that does not exceed `scale`; the lowest rung when all do."""
     return max((rung for rung in rungs if rung <= scale + RUNG_TOLERANCE), default=rungs[0])
 
 
 def state_at(config: ControllerConfig, fine_scale: float, fine_window: float) -> ControllerState:
-    """A state with the outputs that belong to these fine values."""
+    """Return a state with the outputs that belong to these fine values."""
     return ControllerState(
         scale=snap_down(fine_scale, config.rungs),
         window=math.floor(fine_window + RUNG_TOLERANCE),
@@ -200,14 +200,8 @@ def state_at(config: ControllerConfig, fine_scale: float, fine_window: float) ->
 
 
 def clamp(value: float, low: float, high: float) -> float:
-    """The value, or the limit that it exceeds."""
+    """Return the value, or the limit that it exceeds."""
     return min(max(value, low), high)
-
-
-def check_range(name: str, value: float, low: float, high: float) -> None:
-    """Raise ConfigurationError, naming the setting, unless the value lies in its range."""
-    if not low <= value <= high:
-        raise ConfigurationError(f"{name} {value} is outside {low}..{high}")
 
 
 def check_times(measured_ms: float, overhead_ms: float) -> None:

@@ -1,4 +1,4 @@
-"""How long a step takes at every resolution scale and memory window: measured once, then corrected by every step."""
+"""Step times by resolution scale and memory window: measured once, then corrected by every step."""
 
 import bisect
 import math
@@ -15,7 +15,7 @@ STEEPEST_POWER = 3
 a 12-layer ViT-Tiny took 6.3 times as long for twice the scale, the power of 2.7."""
 
 _BEYOND = 0.5
-"""How far beyond the rungs a fitting scale is extrapolated."""
+"""Scale beyond the rungs that a fitting scale is extrapolated to."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,6 @@ class LatencyTable:
     spread: float = 0.05
 
     def __post_init__(self) -> None:
-        """Check the shape, then bring the times into order."""
         for name, axis in (("rungs", self.rungs), ("windows", self.windows)):
             if not axis or list(axis) != sorted(set(axis)):
                 raise ConfigurationError(f"{name} {axis} of a latency table do not ascend")
@@ -65,7 +64,7 @@ class LatencyTable:
         object.__setattr__(self, "times_ms", tuple(rows))
 
     def time_ms(self, scale: float, window: int) -> float:
-        """Typical time of a step at a rung, ms; the window may lie between two of the table's.
+        """Return the typical time of a step at a rung, ms; the window may lie between two of the table's.
 
         Raises:
             ConfigurationError: the scale is not one of the rungs.
@@ -75,33 +74,33 @@ class LatencyTable:
         return row[left] + share * (row[right] - row[left])
 
     def saving(self, scale: float, window: int, shorter: int) -> float:
-        """Share of a step that a shorter window saves at a rung."""
+        """Return the share of a step that a shorter window saves at a rung."""
         return 1.0 - self.time_ms(scale, shorter) / self.time_ms(scale, window)
 
-    def fitting_scale(self, budget_ms: float, window: int, rungs: tuple[float, ...]) -> float:
-        """The scale, between rungs, whose step takes just this long; the outer slopes go on beyond the rungs.
+    def fitting_scale(self, limit_ms: float, window: int, rungs: tuple[float, ...]) -> float:
+        """Return the scale, between rungs, whose step takes just this long; the outer slopes go on beyond the rungs.
 
         Args:
-            budget_ms: time that a step may take.
+            limit_ms: time that a step may take.
             window: memory window, frames.
             rungs: rungs that may be used.
         """
         times = [self.time_ms(rung, window) for rung in rungs]
         if len(rungs) == 1:
-            return rungs[0] + (_BEYOND if times[0] <= budget_ms else -_BEYOND)
-        upper = min(max(bisect.bisect_right(times, budget_ms), 1), len(rungs) - 1)
+            return rungs[0] + (_BEYOND if times[0] <= limit_ms else -_BEYOND)
+        upper = min(max(bisect.bisect_right(times, limit_ms), 1), len(rungs) - 1)
         low, high = rungs[upper - 1], rungs[upper]
         rise = times[upper] - times[upper - 1]
         if rise <= 0.0:
             # Equal costs, as of a small camera picture that is never enlarged: all of them fit, or none does.
-            return rungs[-1] + _BEYOND if times[-1] <= budget_ms else rungs[0] - _BEYOND
-        scale = low + (high - low) * (budget_ms - times[upper - 1]) / rise
+            return rungs[-1] + _BEYOND if times[-1] <= limit_ms else rungs[0] - _BEYOND
+        scale = low + (high - low) * (limit_ms - times[upper - 1]) / rise
         return min(max(scale, rungs[0] - _BEYOND), rungs[-1] + _BEYOND)
 
     def scaled(
         self, scale: float, ratio: float, kinship: float, spread: float | None = None
     ) -> "LatencyTable":
-        """The table after a step said that its cell is off.
+        """Return the table after a step said that its cell is off.
 
         A row changes as one: what a window saves stays as it was measured.
 
@@ -134,12 +133,9 @@ class LatencyTable:
             ) from None
 
     def _between(self, window: int) -> tuple[int, int, float]:
-        """The two columns around a window, and how far it lies towards the second; the ends hold beyond them."""
-        right = bisect.bisect_left(self.windows, window)
-        if right == 0 or right == len(self.windows):
-            end = min(right, len(self.windows) - 1)
-            return end, end, 0.0
-        left = right - 1
-        if self.windows[right] == window:
+        """Return the two columns around a window, and its share of the way between; the ends hold beyond them."""
+        right = min(bisect.bisect_left(self.windows, window), len(self.windows) - 1)
+        left = max(right - 1, 0)
+        if left == right or window >= self.windows[right]:
             return right, right, 0.0
         return left, right, (window - self.windows[left]) / (self.windows[right] - self.windows[left])

@@ -1,4 +1,4 @@
-"""What the predictive controller learns from each step: times, their scatter, and loads that come and go."""
+"""Learn from each step: times, their scatter, and loads that come and go."""
 
 import math
 import statistics
@@ -14,8 +14,8 @@ _GAIN = 0.2
 """Share of an ordinary deviation that a step's own times take over: about ten steps are averaged."""
 
 _KINSHIP, _FRESH_KINSHIP = 0.95, 0.6
-"""How alike neighbouring rungs deviate. A new load meets all of them; what shows just after a change of rung rather
-says that the table was wrong about that rung."""
+"""Likeness of neighbouring rungs' deviations. A new load meets all of them; what shows just after a change of rung
+rather says that the table was wrong about that rung."""
 
 _RELIEVED = 4
 """Steps in a row that are faster than expected before a load counts as gone. Beside another process steps scatter so
@@ -75,7 +75,7 @@ def learn(known: DeviceLatency, scale: float, deviation: float) -> DeviceLatency
 
 
 def _without_load(known: DeviceLatency, unloaded: LatencyTable, scale: float, shift: float) -> DeviceLatency:
-    """With the table as it was before the load, moved so that this rung's time is the present one, shifted."""
+    """Return to the table as it was before the load, moved so that this rung's time is the present one, shifted."""
     window = unloaded.windows[-1]
     shift += math.log(known.table.time_ms(scale, window) / unloaded.time_ms(scale, window))
     table = replace(unloaded, spread=known.table.spread).scaled(scale, math.exp(shift), 1.0)
@@ -83,7 +83,7 @@ def _without_load(known: DeviceLatency, unloaded: LatencyTable, scale: float, sh
 
 
 def _relief(latest: tuple[float, ...], spread: float) -> tuple[float, float] | None:
-    """Whether a load has gone, from the latest steps' deviations, each from the table as it was then.
+    """Tell from the latest steps' deviations, each from the table as it was then, if a load has gone.
 
     Returns:
         What is left to shift the table by, and the scatter of these steps; None if the load is still there.
@@ -103,10 +103,7 @@ def _relief(latest: tuple[float, ...], spread: float) -> tuple[float, float] | N
 
 
 def _scattered(known: DeviceLatency, deviation: float) -> DeviceLatency:
-    """With the spread after a step.
-
-    A normal distribution's mean absolute deviation is sqrt(2 / pi) of its standard one.
-    """
+    """Update the spread: a normal distribution's mean absolute deviation is sqrt(2 / pi) of its standard one."""
     spread = known.table.spread
     off = math.sqrt(math.pi / 2) * deviation - spread
     seen = min(known.seen + 1, LONG)
@@ -127,11 +124,11 @@ def with_overhead(known: DeviceLatency, overhead_ms: float) -> DeviceLatency:
 
 
 def deviation_of(table: LatencyTable, state: ControllerState, measured_ms: float) -> float:
-    """Logarithm of measured over expected time, at most a factor of 50 either way."""
+    """Return the logarithm of measured over expected time, at most a factor of 50 either way."""
     expected = table.time_ms(state.scale, state.window)
     return clamp(math.log(max(measured_ms, _SHORTEST_MS) / expected), -4.0, 4.0)
 
 
 def surprise_limit(spread: float) -> float:
-    """Deviation beyond which a step is a surprise."""
+    """Return the deviation beyond which a step is a surprise."""
     return max(OUTLIER * spread, _SMALLEST_SURPRISE)

@@ -1,9 +1,8 @@
-"""Making the latency table: a few steps at every rung, with the longest and the shortest window by turns."""
+"""Measure the latency table: a few steps at every rung, with the longest and the shortest window by turns."""
 
 import math
 import statistics
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,13 +19,8 @@ _SHIFT = 2
 _SMALLEST_SPREAD = 0.02
 
 
-class MeasuredStep(Protocol):
-    """Step a tracker whose objects do not matter."""
-
-    def __call__(
-        self, image: NDArray[np.uint8], prompts: Sequence[Prompt], scale: float, window: int
-    ) -> float:
-        """Step with a scale and a memory window; return the step's time, ms."""
+MeasuredStep = Callable[[NDArray[np.uint8], Sequence[Prompt], float, int], float]
+"""A step on an image with prompts, at a resolution scale and a memory window; returns its time, ms."""
 
 
 def measure_latency(step: MeasuredStep, size: tuple[int, int], objects: int) -> LatencyTable:
@@ -69,7 +63,7 @@ def measure_table(step: Callable[[float, int], float], repeats: int = REPEATS) -
 
 
 def moving_frames(height: int, width: int) -> Iterator[NDArray[np.uint8]]:
-    """Endless (H, W, 3) uint8 frames of a texture that moves, so that optical flow has what it usually has to do."""
+    """Yield endless (H, W, 3) uint8 frames of a texture that moves, so that optical flow has its usual work."""
     coarse = np.random.default_rng(0).integers(0, 256, (-(-height // 8), -(-width // 8), 3), dtype=np.uint8)
     image = coarse.repeat(8, axis=0).repeat(8, axis=1)[:height, :width]
     while True:
@@ -78,6 +72,6 @@ def moving_frames(height: int, width: int) -> Iterator[NDArray[np.uint8]]:
 
 
 def boxes(count: int, height: int, width: int) -> list[Prompt]:
-    """Prompts for so many objects: the same box in the middle, since cost does not depend on where they are."""
+    """Return prompts for so many objects: the same box in the middle, since cost does not depend on where they are."""
     box = np.array([0.3 * width, 0.3 * height, 0.7 * width, 0.7 * height], np.float32)
     return [Prompt(object_id=index + 1, box=box) for index in range(count)]

@@ -7,26 +7,22 @@ from sam2lite_core.errors import ConfigurationError
 
 
 class OffController:
-    """Always the highest scale and the longest window."""
+    """Keep the highest scale and the longest window, whatever was measured; see `Controller`."""
 
     def __init__(self, config: ControllerConfig) -> None:
         """Use the limits of a configuration; its deadline is not looked at."""
         self._config = config
 
     def start(self) -> ControllerState:
-        """The state before the first frame."""
+        """Return the only state."""
         return state_at(self._config, self._config.rungs[-1], float(self._config.max_window))
 
     def resume(self, state: ControllerState) -> ControllerState:
-        """The same as `start`: there is nothing to carry over."""
+        """Return the only state."""
         return self.start()
 
     def update(self, state: ControllerState, measured_ms: float, overhead_ms: float = 0.0) -> ControllerState:
-        """The same choice, whatever was measured.
-
-        Raises:
-            ConfigurationError: a time is negative or not finite.
-        """
+        """Return the only state."""
         check_times(measured_ms, overhead_ms)
         return self.start()
 
@@ -34,8 +30,7 @@ class OffController:
 class DeadlineController:
     """The paper's PID controller (equations 11 and 12): relative error in, change of scale out; it sums overload only.
 
-    The scale gives way first. Only on the lowest rung does the window shrink, and it is the first to grow
-    again.
+    The scale gives way first. Only on the lowest rung does the window shrink, and it is the first to grow again.
     """
 
     def __init__(self, config: ControllerConfig) -> None:
@@ -52,11 +47,11 @@ class DeadlineController:
         self._setpoint_ms = config.setpoint_share * config.deadline_ms
 
     def start(self) -> ControllerState:
-        """The state before the first frame."""
+        """Return the highest scale and the longest window."""
         return state_at(self._config, self._config.rungs[-1], float(self._config.max_window))
 
     def resume(self, state: ControllerState) -> ControllerState:
-        """The state moved inside this configuration's limits; errors against another deadline are dropped."""
+        """Move a state inside this configuration's limits; errors against another deadline are dropped."""
         config = self._config
         return state_at(
             config,
@@ -65,15 +60,10 @@ class DeadlineController:
         )
 
     def update(self, state: ControllerState, measured_ms: float, overhead_ms: float = 0.0) -> ControllerState:
-        """The state after a step that took `measured_ms`, with the overhead, of wall clock.
-
-        Raises:
-            ConfigurationError: a time is negative or not finite.
-        """
+        """Return the state after a step that took `measured_ms`, with the overhead, of wall clock."""
         check_times(measured_ms, overhead_ms)
         config = self._config
-        # One stalled frame counts as an overload of 100 %, no more: the integral would not forget it for a
-        # second.
+        # One stalled frame counts as an overload of 100 %, no more: the integral would not forget it for a second.
         actual_ms = measured_ms + overhead_ms
         error = clamp((self._setpoint_ms - actual_ms) / self._setpoint_ms, -1.0, 1.0)
         jump = 0.0 if state.error is None else error - state.error
@@ -91,7 +81,7 @@ class DeadlineController:
         )
 
     def _saturated(self, state: ControllerState, error: float) -> bool:
-        """Whether the error asks for more than the limits allow; summing it would only delay the way back."""
+        """Tell if the error asks for more than the limits allow; summing it would only delay the way back."""
         config = self._config
         if error > 0:
             return state.fine_scale >= config.rungs[-1] and state.fine_window >= config.max_window

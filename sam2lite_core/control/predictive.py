@@ -24,7 +24,7 @@ Level = tuple[float, int]
 
 
 class PredictiveController:
-    """Chooses the highest rung whose 95th percentile, by the latency table, fits within the setpoint.
+    """Choose the highest rung whose 95th percentile, by the latency table, fits within the setpoint.
 
     It drops by as many rungs as it takes in one frame, and climbs by `max_change` a frame once `patience` frames in a
     row, lone stalls apart, left room. A choice is kept until its 95th percentile leaves the middle between setpoint and
@@ -53,23 +53,19 @@ class PredictiveController:
         self._ladder = ladder(config, table)
 
     def start(self) -> ControllerState:
-        """The best choice that the table as measured allows."""
+        """Return the best choice that the table as measured allows."""
         known = DeviceLatency(self._table)
         return self._at(self._fitting(known, self._setpoint_ms, 0.0), known)
 
     def resume(self, state: ControllerState) -> ControllerState:
-        """The state moved inside this configuration's limits; what is known about the device is kept."""
+        """Move a state inside this configuration's limits; what is known about the device is kept."""
         known = state.device or DeviceLatency(self._table)
         # Places of another ladder, and steps of another rung, say nothing here.
         known = replace(known, latest=(), settled=0, room=0, room_for=0)
         return self._at(self._affordable((state.scale, state.window)), known)
 
     def update(self, state: ControllerState, measured_ms: float, overhead_ms: float = 0.0) -> ControllerState:
-        """The state after a step that took `measured_ms` of wall clock.
-
-        Raises:
-            ConfigurationError: a time is negative or not finite.
-        """
+        """Return the state after a step that took `measured_ms` of wall clock."""
         check_times(measured_ms, overhead_ms)
         before = state.device or DeviceLatency(self._table)
         deviation = deviation_of(before.table, state, measured_ms)
@@ -86,7 +82,7 @@ class PredictiveController:
     def _errors(
         self, state: ControllerState, deviation: float, spread: float, forget: bool
     ) -> tuple[float, float, float]:
-        """Error, its sum and its smoothed change (equations 11 and 12), against the table instead of the setpoint.
+        """Return error, sum and smoothed change (equations 11 and 12), against the table instead of the setpoint.
 
         Against the setpoint the sum would grow for as long as a rung leaves room, and push towards the next one. After
         another load was confirmed the table knows what was summed.
@@ -104,7 +100,7 @@ class PredictiveController:
         self, state: ControllerState, known: DeviceLatency, trim: float, unloaded: LatencyTable | None
     ) -> ControllerState:
         """Drop, climb or stay. unloaded: the table as it was, where another load has just set in or seems to."""
-        place = self._place(state)
+        place = self._ladder.index((state.scale, state.window))
         wanted = self._fitting(known, self._setpoint_ms, trim)
         kept = self._fitting(known, self._keep_ms, trim)
         home = 0 if known.home is None else self._affordable(known.home)
@@ -130,7 +126,7 @@ class PredictiveController:
         return self._climb(state.fine_scale, place, known)
 
     def _climb(self, fine_scale: float, place: int, known: DeviceLatency) -> ControllerState:
-        """A step towards the next place on the ladder; done when the one that there was room for is reached."""
+        """Step towards the next place on the ladder; done when the one that there was room for is reached."""
         scale, window = self._ladder[place]
         above, longer = self._ladder[place + 1]
         fine_scale = max(fine_scale, scale) + self._config.max_change
@@ -140,18 +136,18 @@ class PredictiveController:
         return self._at(place + 1, replace(known, settled=0, room=0 if arrived else known.room))
 
     def _fitting(self, known: DeviceLatency, limit_ms: float, trim: float) -> int:
-        """The best place on the ladder whose 95th percentile stays within a limit; the lowest when none does."""
+        """Return the best place on the ladder whose 95th percentile stays within a limit; the lowest when none does."""
         overhead_ms = (known.overhead_ms or 0.0) + 2.0 * known.overhead_spread_ms
-        budget_ms = max(limit_ms - overhead_ms, 0.0) / math.exp(TAIL * known.table.spread)
+        fitting_ms = max(limit_ms - overhead_ms, 0.0) / math.exp(TAIL * known.table.spread)
         config = self._config
-        scale = known.table.fitting_scale(budget_ms, config.max_window, config.rungs) + trim
+        scale = known.table.fitting_scale(fitting_ms, config.max_window, config.rungs) + trim
         if scale >= config.rungs[0] - RUNG_TOLERANCE:
             return self._ladder.index((snap_down(scale, config.rungs), config.max_window))
         shorter = [place for place, level in enumerate(self._ladder) if level[1] < config.max_window]
-        return max((p for p in shorter if known.table.time_ms(*self._ladder[p]) <= budget_ms), default=0)
+        return max((p for p in shorter if known.table.time_ms(*self._ladder[p]) <= fitting_ms), default=0)
 
     def _affordable(self, level: Level) -> int:
-        """The best place on the ladder that is no better than a level, which another ladder may have had."""
+        """Return the best place on the ladder that is no better than a level, which another ladder may have had."""
         places = [
             place
             for place, (scale, window) in enumerate(self._ladder)
@@ -159,17 +155,13 @@ class PredictiveController:
         ]
         return max(places, default=0)
 
-    def _place(self, state: ControllerState) -> int:
-        """Where a state stands on the ladder."""
-        return self._ladder.index((state.scale, state.window))
-
     def _at(self, place: int, known: DeviceLatency) -> ControllerState:
         scale, window = self._ladder[place]
         return replace(state_at(self._config, scale, float(window)), device=known)
 
 
 def ladder(config: ControllerConfig, table: LatencyTable) -> tuple[Level, ...]:
-    """Every (scale, window) that may be chosen, from the cheapest to the best.
+    """List every (scale, window) that may be chosen, from the cheapest to the best.
 
     Shorter windows come below the lowest rung, and only those that save enough over the one above them.
     """

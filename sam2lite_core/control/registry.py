@@ -20,7 +20,7 @@ CONTROLLERS: dict[str, Callable[[ControllerConfig, LatencyTable | None], Control
 """Controllers by the name that parameters and options use."""
 
 DEFAULT_CONTROLLER = "predictive"
-"""The controller of whoever gives a deadline and chooses none: beside a CPU hog it missed nothing after the first
+"""The controller of whoever gives a deadline and chooses none: under CPU load it missed nothing after the first
 second where plain missed one deadline in twenty, and it changes the resolution a tenth as often
 (docs/benchmarks/speed.md, controller.md). It measures the device first, which takes seconds."""
 

@@ -1,4 +1,4 @@
-"""From the graphs' logits to label maps at the source's size, and what can be read off them."""
+"""Turn the graphs' logits into label maps at the source's size, with state, box, area and centroid of objects."""
 
 import math
 from collections.abc import Sequence
@@ -44,7 +44,7 @@ def probabilities(logits: FloatArray) -> FloatArray:
 
 
 def label_map(logits: FloatArray, object_ids: Sequence[int], height: int, width: int) -> LabelMap:
-    """The most likely object of every source pixel.
+    """Label every source pixel with its most likely object.
 
     Logits are compared in levels, 92 of them worth the largest: where the best answers lie within two or three levels
     of each other, a pixel may go to the one that comes first.
@@ -63,7 +63,7 @@ def label_map(logits: FloatArray, object_ids: Sequence[int], height: int, width:
 def paint(
     logits: FloatArray, object_ids: Sequence[int], height: int, width: int
 ) -> tuple[LabelMap, dict[int, Crop]]:
-    """As `label_map`, and the rows and columns in which each object lies that is there at all."""
+    """Make the `label_map`, and the crop (rows, columns) of each object that is in it."""
     dtype = np.uint16 if max(object_ids, default=0) > 255 else np.uint8
     labels = np.zeros((height, width), dtype)
     crops: dict[int, Crop] = {}
@@ -86,7 +86,7 @@ def paint(
 
 
 def _enlarged(channel: FloatArray, levels: float, height: int, width: int) -> tuple[NDArray[np.uint8], Crop]:
-    """An object's logits as levels at the source's size, where they can be positive.
+    """Enlarge an object's logits, as levels, to the source's size where they can be positive.
 
     The rest of the frame need not be interpolated, which for a small object is most of the work.
 
@@ -120,7 +120,7 @@ def _enlarged(channel: FloatArray, levels: float, height: int, width: int) -> tu
 
 
 def _first_pixel(cell: int, cells: int, pixels: int) -> int:
-    """The first pixel of a cell, rounded down; that of the first cell for those before it."""
+    """Return the first pixel of a cell, rounded down; that of the first cell for those before it."""
     return max(0, cell) * pixels // cells
 
 

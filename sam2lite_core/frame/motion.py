@@ -1,4 +1,4 @@
-"""Optical flow between successive frames: where the previous mask went, and how fast each patch moves.
+"""Measure optical flow between successive frames: it carries masks along and says how fast patches move.
 
 OpenCV's DIS flow on grey images with a short side of 120 px costs about 1.5 ms; it does not depend on the resolution
 scale, so that a rung change between two frames is no special case.
@@ -28,7 +28,7 @@ class Motion:
     flow: NDArray[np.float32]
 
     def magnitude(self, rows: int, columns: int) -> NDArray[np.float32]:
-        """Flow magnitude relative to the frame's median, which stands for the camera.
+        """Return the flow's magnitude relative to the frame's median, which stands for the camera.
 
         Args:
             rows: patches down the frame.
@@ -45,7 +45,7 @@ class Motion:
         return np.asarray(np.hypot(grid[..., 0], grid[..., 1]), dtype=np.float32)
 
     def sample_grid(self, height: int, width: int) -> NDArray[np.float32]:
-        """Where each pixel of a height x width map came from in the previous frame's map of the same size.
+        """Locate each pixel of a height x width map in the previous frame's map of the same size.
 
         Returns:
             (height, width, 2) float32 pixel coordinates (x, y) for `cv2.remap`.
@@ -85,7 +85,7 @@ def motion_map(motion: Motion | None, rows: int, columns: int, elapsed: int = 1)
 
 
 def grey(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Small grey picture of an (H, W, 3) RGB image for the flow: short side 120 px, never upsampled."""
+    """Make a small grey picture of an (H, W, 3) RGB image for the flow: short side 120 px, never upsampled."""
     height, width = image.shape[:2]
     factor = min(1.0, MOTION_SHORT_SIDE / min(height, width))
     size = (max(PATCH, round(width * factor)), max(PATCH, round(height * factor)))
@@ -97,7 +97,7 @@ def grey(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 class MotionEstimator:
-    """Keeps the previous grey picture and measures the flow to each new one."""
+    """Measure the flow from each frame's predecessor, of which a grey picture is kept."""
 
     def __init__(self) -> None:
         # OpenCV's stubs leave this factory out.
@@ -133,5 +133,5 @@ class MotionEstimator:
 
 
 def _pairs(x: float, y: float, count: int) -> NDArray[np.float32]:
-    """x, y, x, y, ... (2 count,): numpy takes a row of a flow in one go, and seven times as long pixel by pixel."""
+    """Return x, y, x, y, ... (2 count,): a flow's row in one go takes numpy a seventh of the time of its pixels."""
     return np.tile(np.array([x, y], np.float32), count)

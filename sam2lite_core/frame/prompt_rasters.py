@@ -1,4 +1,4 @@
-"""From a source frame and the caller's prompts to what the graphs take."""
+"""Rasterise prompts for the graphs."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -80,7 +80,7 @@ def prompt_inputs(
 
 
 def spot(rows: int, columns: int, x: float, y: float) -> NDArray[np.float32]:
-    """A Gaussian spot (rows, columns) around a point in stride-4 pixels, 1 at its centre."""
+    """Draw a Gaussian spot (rows, columns) around a point in stride-4 pixels, 1 at its centre."""
     dy = np.arange(rows, dtype=np.float32)[:, None] - np.float32(y)
     dx = np.arange(columns, dtype=np.float32)[None] - np.float32(x)
     return np.asarray(np.exp(-(dx * dx + dy * dy) / (2.0 * POINT_SIGMA**2)), dtype=np.float32)

@@ -1,4 +1,4 @@
-"""Resolution rungs, network size and token grid of a frame."""
+"""Compute network size and token grid of a frame at a resolution rung."""
 
 import math
 
@@ -8,11 +8,21 @@ from numpy.typing import NDArray
 
 from sam2lite_core.variants import PATCH
 
-PATCH_TOLERANCE = 1e-6  # 0.6 * 480 is 288, not a hair more and so a patch more
+RUNGS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+"""Resolution scales that the controller may choose (methodology section 3.3)."""
+
+BASE_SHORT_SIDE = 480
+"""Short side of the network's input at scale 1, px, unless a caller chooses another."""
+
+REFERENCE_SOURCE = (480, 854)
+"""Height and width in px of the source that costs are stated for: the size of DAVIS and of the paper."""
+
+PATCH_TOLERANCE = 1e-6
+"""Rounding error allowed in a side, in patches: 0.6 * 480 is 288, not a hair more and so a patch more."""
 
 
 def network_size(height: int, width: int, scale: float, base_short_side: int) -> tuple[int, int]:
-    """Size of the network's input for a source frame, design section 4 (resolution).
+    """Compute the size of the network's input for a source frame, design section 4 (resolution).
 
     A scale of 1 means a short side of `base_short_side` px; both sides are rounded up to multiples of 16 (480x854
     becomes 480x864) and are two patches at least; nothing is upsampled beyond that.
@@ -29,7 +39,7 @@ def network_size(height: int, width: int, scale: float, base_short_side: int) ->
 
 
 def token_grid(height: int, width: int, network: tuple[int, int], base_short_side: int) -> tuple[int, int]:
-    """Rows and columns of a frame's memory tokens.
+    """Compute rows and columns of a frame's memory tokens.
 
     A token covers 2x2 patches at scale 1, and the same share of the frame on every rung, so that what memory costs and
     sees does not change with the resolution; it never covers less than a patch.
@@ -48,7 +58,7 @@ def token_grid(height: int, width: int, network: tuple[int, int], base_short_sid
 
 
 def averaging_matrix(fine: int, coarse: int) -> NDArray[np.float32]:
-    """Weights that average `fine` cells in a row into `coarse` ones of equal width; (coarse, fine), rows sum to 1."""
+    """Return weights (coarse, fine) that average cells in a row into coarse ones of equal width; rows sum to 1."""
     edges = np.arange(coarse + 1) * (fine / coarse)
     cells = np.arange(fine)
     overlap = np.minimum(edges[1:, None], cells + 1) - np.maximum(edges[:-1, None], cells)
@@ -59,7 +69,7 @@ def averaging_matrix(fine: int, coarse: int) -> NDArray[np.float32]:
 def token_pool(
     height: int, width: int, network: tuple[int, int], base_short_side: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Weights (r, H/16) and (c, W/16) that average a frame's patches into its `token_grid`; arguments as there."""
+    """Return weights (r, H/16) and (c, W/16) that average a frame's patches into its `token_grid`."""
     rows, columns = token_grid(height, width, network, base_short_side)
     return averaging_matrix(network[0] // PATCH, rows), averaging_matrix(network[1] // PATCH, columns)
 
@@ -71,15 +81,3 @@ def resize(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint
     shrinking = height * width < image.shape[0] * image.shape[1]
     method = cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR
     return np.asarray(cv2.resize(image, (width, height), interpolation=method), dtype=np.uint8)
-
-
-RUNGS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-"""Resolution scales that the controller may choose (methodology section 3.3)."""
-
-
-BASE_SHORT_SIDE = 480
-"""Short side of the network's input at scale 1, px, unless a caller chooses another."""
-
-
-REFERENCE_SOURCE = (480, 854)
-"""Height and width in px of the source that costs are stated for: the size of DAVIS and of the paper."""

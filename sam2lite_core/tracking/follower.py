@@ -61,6 +61,11 @@ class Follower(Protocol):
     Attributes:
         fixed_size: the model takes every frame at a size of its own.
         objects: object slots in use.
+
+    Raises:
+        InvalidPromptError: by `step`, before anything has changed.
+        UnknownObjectError: by `remove`.
+        BackendError: by `step` and `measure`, when the runtime failed; the memory is as before.
     """
 
     fixed_size: bool
@@ -74,37 +79,22 @@ class Follower(Protocol):
         """Raise ConfigurationError for a setting that the model would ignore."""
 
     def step(self, request: StepRequest) -> StepReport:
-        """Follow the objects into a frame.
-
-        Raises:
-            InvalidPromptError: before anything has changed.
-            BackendError: the runtime failed; the memory is as before.
-        """
+        """Follow the objects into a frame."""
 
     def measure(self, size: tuple[int, int], objects: int) -> LatencyTable:
-        """Time steps at every rung on frames of (height, width) px; objects and memory stay as they are.
-
-        Raises:
-            BackendError: the runtime failed.
-            ConfigurationError: the model has one size only.
-        """
+        """Time steps at every rung on frames of (height, width) px; objects and memory stay as they are."""
 
     def remove(self, object_id: int) -> None:
-        """Stop following an object.
-
-        Raises:
-            UnknownObjectError: no such object.
-        """
+        """Stop following an object."""
 
     def reset(self) -> None:
         """Forget every object, the memory and the previous frame."""
 
 
 class ObjectSlots:
-    """Object slots of a model by the caller's object ids."""
+    """Object slots of a model by the caller's object ids, all free at first."""
 
     def __init__(self, count: int) -> None:
-        """Start with every one of `count` slots free."""
         self._count = count
         self._slot_of: dict[int, int] = {}
 
@@ -140,13 +130,13 @@ class ObjectSlots:
             if not free:
                 raise InvalidPromptError(
                     f"object {prompt.object_id} is one too many: this model follows {self._count} at once; "
-                    "remove one, or export with more slots"
+                    "remove one, or export with more object slots"
                 )
             slots[prompt.object_id] = min(free)
         return slots
 
     def assign(self, slots: dict[int, int]) -> None:
-        """Keep what `with_prompted` returned."""
+        """Use the slots that `with_prompted` returned, or none."""
         self._slot_of = slots
 
     def remove(self, object_id: int) -> None:
@@ -159,7 +149,3 @@ class ObjectSlots:
             known = ", ".join(map(str, self.ids)) or "none"
             raise UnknownObjectError(f"object {object_id} is not followed; followed are: {known}")
         del self._slot_of[object_id]
-
-    def clear(self) -> None:
-        """Free every slot."""
-        self._slot_of = {}

@@ -60,5 +60,5 @@ class ForeignFollower:
     def reset(self) -> None:
         """Forget every object and the memory."""
         self.backend.reset()
-        self.objects.clear()
+        self.objects.assign({})
         self._frame = 0

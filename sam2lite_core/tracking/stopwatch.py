@@ -1,16 +1,16 @@
-"""Laps of wall clock."""
+"""Measure laps of wall clock."""
 
 import time
 
 
 class Stopwatch:
-    """Starts when made."""
+    """A stopwatch that runs from when it is made."""
 
     def __init__(self) -> None:
         self._last = time.perf_counter()
 
     def lap(self) -> float:
-        """Milliseconds since the last lap, or since the start."""
+        """Return the milliseconds since the last lap, or since the start."""
         now = time.perf_counter()
         elapsed, self._last = (now - self._last) * 1000.0, now
         return elapsed

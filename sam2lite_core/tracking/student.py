@@ -130,7 +130,7 @@ class StudentFollower:
         """Forget every object, the memory bank and the previous frame."""
         self.backend.reset()
         self._motion.reset()
-        self.objects.clear()
+        self.objects.assign({})
         self._masks.clear()
         self._frame = 0
 

@@ -309,7 +309,7 @@ def test_predictive_measures_once_and_drops_to_what_fits_at_once(tracker: Tracke
 
 
 @pytest.fixture(scope="module")
-def still_scene() -> tuple[np.ndarray, np.ndarray]:
+def static_scene() -> tuple[np.ndarray, np.ndarray]:
     """A picture (480, 864, 3) of a striped disk before coarse noise, and the disk's mask."""
     rng = np.random.default_rng(1)
     image = cv2.resize(rng.integers(0, 256, (20, 36, 3), np.uint8), (864, 480), interpolation=cv2.INTER_CUBIC)
@@ -322,8 +322,8 @@ def still_scene() -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("noise", [0.0, 3.0])
-def test_a_still_scene_takes_three_tenths_of_the_budget_and_is_followed_as_well(still_scene, noise) -> None:
-    image, mask = still_scene
+def test_a_static_scene_takes_three_tenths_of_the_budget_and_is_followed_as_well(static_scene, noise) -> None:
+    image, mask = static_scene
     rng, found = np.random.default_rng(0), {}
     for policy in ("learned", "fifo"):
         tracker = Tracker("tiny", scale=0.5, memory_policy=policy, threads=1)
@@ -338,13 +338,13 @@ def test_a_still_scene_takes_three_tenths_of_the_budget_and_is_followed_as_well(
     assert found["learned"][1] > max(0.8, found["fifo"][1] - 0.03)
 
 
-def test_memory_fills_again_when_a_still_scene_moves(still_scene) -> None:
-    image, mask = still_scene
+def test_memory_fills_again_when_a_static_scene_moves(static_scene) -> None:
+    image, mask = static_scene
     tracker = Tracker("tiny", scale=0.5, memory_policy="learned", threads=1)
     tracker.step(image, [Prompt(object_id=1, mask=mask)])
-    still = [tracker.step(image).memory_tokens_used for _ in range(3)]
+    static = [tracker.step(image).memory_tokens_used for _ in range(3)]
     moved = tracker.step(np.roll(image, (20, 40), axis=(0, 1)))
-    assert max(still) <= 0.3 * 256 < 0.8 * 256 < moved.memory_tokens_used
+    assert max(static) <= 0.3 * 256 < 0.8 * 256 < moved.memory_tokens_used
     there = np.roll(mask, (20, 40), axis=(0, 1))
     assert ((moved.label_map == 1) & there).sum() / ((moved.label_map == 1) | there).sum() > 0.7
 
@@ -410,7 +410,7 @@ def six_disks() -> tuple[np.ndarray, list[np.ndarray]]:
 
 @pytest.mark.parametrize("policy", ["learned", "fifo"])
 @pytest.mark.parametrize("case", ["one moves", "one hides and returns elsewhere"])
-def test_one_object_is_followed_while_five_stand_still(six_disks, policy, case) -> None:
+def test_one_object_is_followed_while_five_are_static(six_disks, policy, case) -> None:
     back, disks = six_disks
     round_ = cv2.circle(np.zeros((110, 110), np.uint8), (55, 55), 54, 1, -1) > 0
 
@@ -420,9 +420,9 @@ def test_one_object_is_followed_while_five_stand_still(six_disks, policy, case) 
         for disk, corner in zip(disks, corners, strict=True):
             mask = np.zeros((480, 864), bool)
             if corner is not None:
-                window = (slice(corner[0], corner[0] + 110), slice(corner[1], corner[1] + 110))
-                mask[window] = round_
-                image[window][round_] = disk[round_]
+                crop = (slice(corner[0], corner[0] + 110), slice(corner[1], corner[1] + 110))
+                mask[crop] = round_
+                image[crop][round_] = disk[round_]
             masks.append(mask)
         return image, masks
 
@@ -438,7 +438,7 @@ def test_one_object_is_followed_while_five_stand_still(six_disks, policy, case) 
         result = tracker.step(image)
         mine = result.label_map == 6
         overlaps.append((mine & masks[5]).sum() / max(1, (mine | masks[5]).sum()))
-    # A memory that the other five declare still, or that is heard where things were, leaves nothing.
+    # A memory that the other five declare static, or that is heard where things were, leaves nothing.
     assert np.mean(overlaps[-5:]) > 0.5
 
 
