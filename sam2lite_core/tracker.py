@@ -110,8 +110,6 @@ class Tracker:
         """Load the weights that ship with the package; options as for the constructor."""
         return cls(variant, **options)
 
-    # ---- properties and settings ----------------------------------------------------------------------------------
-
     @property
     def object_ids(self) -> tuple[int, ...]:
         """Ids of the objects that are followed, ascending."""
@@ -222,8 +220,6 @@ class Tracker:
         if name == "predictive" and settings.deadlines.deadline_ms is not None and self._table is None:
             self._table = self._follower.measure(self._source, max(1, len(self.object_ids)))
         return make_controller(name, settings.deadlines, self._table)
-
-    # ---- tracking -------------------------------------------------------------------------------------------------
 
     def step(
         self,

@@ -37,10 +37,8 @@ class ControllerConfig:
         kp: proportional gain, change of scale per unit of relative error (paper section 3.4).
         ki: integral gain.
         kd: derivative gain.
-        min_scale: lowest resolution scale that may be chosen, 0.5..1.
-        max_scale: highest resolution scale that may be chosen, 0.5..1.
-        min_window: shortest memory window, frames, 2..8.
-        max_window: longest memory window, frames, 2..8.
+        min_scale, max_scale: lowest and highest resolution scale that may be chosen, 0.5..1.
+        min_window, max_window: shortest and longest memory window, frames, 2..8.
         setpoint_share: the aim, as a share of the deadline; at 1 a noisy device would miss every other deadline.
         max_change: largest change of scale per frame, so that quality never jumps.
         integral_limit: bound of the summed error, so that a long overload is forgotten soon after it ends.

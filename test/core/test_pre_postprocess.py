@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from sam2lite_core.errors import InvalidPromptError
 from sam2lite_core.frame import masks, prompt_rasters, resolution
+from sam2lite_core.frame.geometry import Geometry
 from sam2lite_core.frame.motion import Motion, motion_map
 from sam2lite_core.types import ObjectState, Prompt
 
@@ -101,6 +102,17 @@ def test_motion_is_per_frame_of_the_source() -> None:
     once, thrice = (motion_map(Motion(flow), 4, 4, elapsed) for elapsed in (1, 3))
     assert once[0, 0] == pytest.approx(2.0) and np.allclose(thrice, once / 3)
     assert not motion_map(None, 2, 3).any()
+
+
+def test_masks_are_carried_where_motion_and_mask_are_known() -> None:
+    geometry = Geometry.at_scale((64, 128), 1.0, 64)
+    mask = np.zeros((16, 32), np.float32)
+    mask[4:8, 8:16] = 1.0
+    static = Motion(np.zeros((4, 8, 2), np.float32))
+    assert not geometry.carry({1: mask}, (1, 2), None).any()
+    carried = geometry.carry({1: mask}, (1, 2), static)
+    assert carried.shape == (2, 16, 32) and not carried[1].any()
+    assert np.array_equal(carried[0], 2.0 * mask - 1.0)
 
 
 def test_a_box_thinner_than_a_cell_still_marks_one() -> None:
