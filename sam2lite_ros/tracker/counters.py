@@ -1,4 +1,4 @@
-"""What is counted and measured about frames."""
+"""Count frames and keep their latencies."""
 
 import threading
 from collections import deque
@@ -27,27 +27,8 @@ class Counts:
     deadlines_missed: int = 0
 
 
-@dataclass(frozen=True)
-class StepReport:
-    """The numbers of TrackerStatus.msg for one processed frame; see there for each."""
-
-    receive_ms: float
-    queue_ms: float
-    preprocess_ms: float
-    inference_ms: float
-    publish_ms: float
-    age_ms: float
-    deadline_ms: float
-    deadline_missed: bool
-    scale: float
-    window: int
-    memory_tokens: int
-    memory_budget: int
-    counts: Counts
-
-
 class FrameCounters:
-    """Counts by both threads."""
+    """Counters that both threads use."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -87,7 +68,7 @@ class FrameCounters:
 
     @property
     def last_error(self) -> str:
-        """Why the latest failed frame failed; empty when none did."""
+        """Reason of the latest failure; empty when there was none."""
         with self._lock:
             return self._last_error
 

@@ -1,4 +1,4 @@
-"""The last second of frames, so that an operator's click on an old picture lands on that picture."""
+"""Hold the last second of frames, so that a click on an old picture lands on that picture."""
 
 import threading
 from collections import deque
@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from sensor_msgs.msg import CompressedImage, Image
 
 from sam2lite_core.errors import InvalidPromptError
-from sam2lite_core.types import Prompt
 from sam2lite_ros.conversions import to_rgb
 
 HELD_SHORT_SIDE = 480
@@ -85,11 +84,6 @@ class FrameRing:
             while self._frames[0].stamp_ns < frame.stamp_ns - self._held_ns:
                 self._frames.popleft()
 
-    def clear(self) -> None:
-        """Let go of every frame."""
-        with self._lock:
-            self._frames.clear()
-
     def find(self, stamp_ns: int) -> HeldFrame:
         """Return the frame with exactly this stamp; 0 means the newest.
 
@@ -116,25 +110,10 @@ class FrameRing:
         with self._lock:
             return [frame for frame in self._frames if frame.sequence > sequence]
 
-    def __len__(self) -> int:
-        with self._lock:
-            return len(self._frames)
-
 
 def seconds(stamp_ns: int) -> str:
     """Write a stamp as ROS tools print it: seconds, a dot, nine digits."""
     return f"{stamp_ns // 1_000_000_000}.{stamp_ns % 1_000_000_000:09d}"
-
-
-def spread(frames: list[HeldFrame], at_most: int) -> list[HeldFrame]:
-    """Choose at most so many frames, evenly spaced, always with the last one.
-
-    Catching up costs one step a frame while new frames arrive, so it must not take all of them.
-    """
-    if len(frames) <= at_most:
-        return frames
-    positions = np.linspace(0, len(frames), at_most + 1)[1:]
-    return [frames[round(float(position)) - 1] for position in positions]
 
 
 def shrink(image: NDArray[np.uint8], short_side: int) -> NDArray[np.uint8]:
@@ -145,26 +124,3 @@ def shrink(image: NDArray[np.uint8], short_side: int) -> NDArray[np.uint8]:
         return image
     size = (max(1, round(width * factor)), max(1, round(height * factor)))
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
-
-
-def scale_prompt(prompt: Prompt, source: tuple[int, int], target: tuple[int, int]) -> Prompt:
-    """Move a prompt from an image of one (height, width) to the same image at another.
-
-    A mask keeps at least one pixel, however small it was.
-    """
-    if source == target:
-        return prompt
-    factor = np.array([target[1] / source[1], target[0] / source[0]], np.float32)
-    mask = None
-    if prompt.mask is not None:
-        share = cv2.resize(
-            prompt.mask.astype(np.float32), (target[1], target[0]), interpolation=cv2.INTER_AREA
-        )
-        mask = share >= min(0.5, float(share.max()))
-    return Prompt(
-        object_id=prompt.object_id,
-        points=None if prompt.points is None else prompt.points * factor,
-        point_labels=prompt.point_labels,
-        box=None if prompt.box is None else prompt.box * np.tile(factor, 2),
-        mask=mask,
-    )

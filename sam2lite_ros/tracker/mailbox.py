@@ -1,18 +1,13 @@
-"""What the executor thread hands to the inference thread: the newest frame, and commands in order."""
+"""Hand frames and commands from the executor thread to the inference thread."""
 
 import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
 from sensor_msgs.msg import CompressedImage, Image
-
-from sam2lite_core.types import TrackResult
-from sam2lite_ros.tracker.counters import StepReport
 
 FrameT = TypeVar("FrameT")
 
@@ -103,11 +98,6 @@ class Mailbox(Generic[FrameT]):
             if command.done.set_running_or_notify_cancel():
                 command.done.set_exception(error)
 
-    def waiting_frame(self) -> FrameT | None:
-        """Look at the waiting frame without taking it."""
-        with self._ready:
-            return self._frame
-
     def take_frame_if(self, wanted: Callable[[FrameT], bool]) -> FrameT | None:
         """Take the waiting frame if there is one and it is wanted; never waits."""
         with self._ready:
@@ -178,25 +168,3 @@ class ReceivedFrame:
     sequence: int
     arrived: float
     receive_ms: float
-
-
-class Listener(Protocol):
-    """What the node does with what comes out; called from the inference thread."""
-
-    def publish(
-        self,
-        message: Image | CompressedImage,
-        image: NDArray[np.uint8],
-        result: TrackResult,
-        labels: dict[int, str],
-    ) -> None:
-        """Publish a result under its message's header."""
-
-    def report(self, message: Image | CompressedImage, report: StepReport) -> None:
-        """Publish how the step went."""
-
-    def frame_failed(self, error: Exception) -> None:
-        """Log that a frame could not be used."""
-
-    def frame_too_old(self, age_ms: float, limit_ms: float) -> None:
-        """Log that a frame was dropped for its age."""

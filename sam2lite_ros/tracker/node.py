@@ -1,14 +1,11 @@
-"""The lifecycle node `tracker`: images in, masks out, before the deadline."""
+"""Lifecycle node `tracker`: images in, masks out, before the deadline."""
 
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from time import monotonic
 from typing import Any
 
-import numpy as np
 import rclpy
-from numpy.typing import NDArray
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType  # type: ignore[attr-defined]  # not in rclpy's __all__
 from rclpy.exceptions import (
@@ -23,12 +20,13 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from sam2lite_core.errors import BackendError, Sam2LiteError
 from sam2lite_core.tracker import Tracker
-from sam2lite_core.types import Prompt, TrackResult
+from sam2lite_core.types import Prompt
 from sam2lite_ros.process_memory import keep_freed_memory, spare_what_stays
 from sam2lite_ros.spinning import spin_until_shutdown
-from sam2lite_ros.tracker.counters import FrameCounters, StepReport
+from sam2lite_ros.tracker.counters import FrameCounters
 from sam2lite_ros.tracker.diagnostics import Diagnostics, Health
-from sam2lite_ros.tracker.inputs import THROTTLE_S, ImageInput
+from sam2lite_ros.tracker.frame_log import FrameLog
+from sam2lite_ros.tracker.inputs import ImageInput
 from sam2lite_ros.tracker.outputs import Outputs
 from sam2lite_ros.tracker.parameter_table import SPECIFICATIONS
 from sam2lite_ros.tracker.parameters import TrackerParameters, current_values, declare_parameters, refusal
@@ -36,9 +34,6 @@ from sam2lite_ros.tracker.prompts import initial_prompts
 from sam2lite_ros.tracker.services import OperatorInterface
 from sam2lite_ros.tracker.setup import apply_live, build_tracker, warm_up
 from sam2lite_ros.tracker.worker import TrackingWorker
-
-MOST_COMPLAINTS = 64
-"""Different complaints whose times are remembered."""
 
 
 class TrackerNode(LifecycleNode):
@@ -58,7 +53,7 @@ class TrackerNode(LifecycleNode):
         self._images: ImageInput | None = None
         self._first_prompts: tuple[Prompt, ...] = ()
         self._labels: dict[int, str] = {}
-        self._complained: dict[str, float] = {}
+        self._frame_log = FrameLog(self.get_logger())
         self._operators = OperatorInterface(self, lambda: self._tracking, lambda: self.state_label)
         # Timers of the node's own clock stand still under use_sim_time until somebody publishes /clock.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
@@ -142,9 +137,15 @@ class TrackerNode(LifecycleNode):
             )
 
     def _activate(self) -> None:
-        assert self._tracker is not None
+        assert self._tracker is not None and self._outputs is not None
         self._tracking = TrackingWorker(
-            self._tracker, self._settings, self._first_prompts, self._labels, self, self._now_ns
+            self._tracker,
+            self._settings,
+            self._first_prompts,
+            self._labels,
+            self._outputs,
+            self._frame_log,
+            self._now_ns,
         )
         self._diagnostics.restart()
         self._images = ImageInput(self, self._settings.image_transport, self._receive)
@@ -233,40 +234,6 @@ class TrackerNode(LifecycleNode):
         if self._tracking is not None:
             self._tracking.receive(messages)
 
-    def publish(
-        self,
-        message: Image | CompressedImage,
-        image: NDArray[np.uint8],
-        result: TrackResult,
-        labels: dict[int, str],
-    ) -> None:
-        """Publish a result; called from the inference thread."""
-        if self._outputs is not None:
-            self._outputs.publish(message, image, result, labels)
-
-    def report(self, message: Image | CompressedImage, report: StepReport) -> None:
-        """Publish how a step went; called from the inference thread."""
-        if self._outputs is not None:
-            self._outputs.report(message, report)
-
-    def frame_failed(self, error: Exception) -> None:
-        """Log a frame that could not be used; called from the inference thread."""
-        kind = "" if isinstance(error, Sam2LiteError) else f"unexpected {type(error).__name__}: "
-        text = f"frame not tracked: {kind}{error}"
-        # Each complaint has a throttle of its own: a stream of one kind must not hide another.
-        if monotonic() - self._complained.get(text, -THROTTLE_S) >= THROTTLE_S:
-            if len(self._complained) >= MOST_COMPLAINTS:
-                self._complained.clear()
-            self._complained[text] = monotonic()
-            self.get_logger().error(text)
-
-    def frame_too_old(self, age_ms: float, limit_ms: float) -> None:
-        """Log a frame dropped for its age; called from the inference thread."""
-        self.get_logger().warning(
-            f"frame dropped: {age_ms:.0f} ms old, max_frame_age_ms is {limit_ms:.0f}; replays need use_sim_time",
-            throttle_duration_sec=THROTTLE_S,
-        )
-
     # Diagnostics
 
     def _each_second(self) -> None:
@@ -275,7 +242,7 @@ class TrackerNode(LifecycleNode):
         self._diagnostics.publish()
 
     def _health(self) -> Health:
-        """What diagnostics is told once a second."""
+        """Return what diagnostics publishes."""
         topic = "" if self._images is None else self._images.topic
         counters = FrameCounters() if self._tracking is None else self._tracking.counters
         return Health(

@@ -1,4 +1,4 @@
-"""What the tracker node publishes: masks, objects, overlays, status; each only while somebody listens."""
+"""Publish masks, objects, overlays and status, each only while somebody listens."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from sam2lite_core.types import TrackedObject, TrackResult
 from sam2lite_ros.conversions import label_map_to_image, label_map_to_png, rgb_to_image, rgb_to_jpeg
 from sam2lite_ros.msg import TrackedObject as TrackedObjectMessage
 from sam2lite_ros.msg import TrackedObjectArray, TrackerStatus
-from sam2lite_ros.tracker.counters import StepReport
+from sam2lite_ros.tracker.counters import Counts
 
 _TOPICS: dict[str, Any] = {
     "~/mask": Image,
@@ -27,7 +27,7 @@ _TOPICS: dict[str, Any] = {
 
 
 def result_qos() -> QoSProfile:
-    """Reliable, because RViz and most viewers ask for it; one deep, because an old mask is of no use.
+    """Return the QoS of results: reliable, as RViz and most viewers ask; depth 1, as an old mask is of no use.
 
     A new profile each time: rclpy writes overrides into the one that it is given.
     """
@@ -40,7 +40,7 @@ def result_qos() -> QoSProfile:
 
 
 class Outputs:
-    """The node's result publishers, from configure to clean-up."""
+    """The node's result publishers, from configure to clean-up; the inference thread publishes."""
 
     def __init__(self, node: LifecycleNode, mask_encoding: str) -> None:
         self._node = node
@@ -88,32 +88,23 @@ class Outputs:
             if self._wanted("~/overlay/compressed"):
                 self._send("~/overlay/compressed", message, rgb_to_jpeg(picture))
 
-    def report(self, message: Image | CompressedImage, report: StepReport) -> None:
-        """Publish how the step went."""
-        if not self._wanted("~/status"):
-            return
-        self._send(
-            "~/status",
-            message,
-            TrackerStatus(
-                receive_ms=report.receive_ms,
-                queue_ms=report.queue_ms,
-                preprocess_ms=report.preprocess_ms,
-                inference_ms=report.inference_ms,
-                publish_ms=report.publish_ms,
-                age_ms=report.age_ms,
-                deadline_ms=report.deadline_ms,
-                deadline_missed=report.deadline_missed,
-                scale=float(report.scale),
-                window=int(report.window),
-                memory_tokens=int(report.memory_tokens),
-                memory_budget=int(report.memory_budget),
-                frames_received=report.counts.received,
-                frames_processed=report.counts.processed,
-                frames_dropped=report.counts.dropped,
-                deadlines_missed=report.counts.deadlines_missed,
-            ),
-        )
+    def publish_status(self, message: Image | CompressedImage, counts: Counts, **fields: float) -> None:
+        """Publish the timings of a step.
+
+        Args:
+            message: the input message; its header is passed on as it is.
+            counts: frames received, processed, dropped; deadlines missed.
+            fields: the other fields of TrackerStatus, by name.
+        """
+        if self._wanted("~/status"):
+            status = TrackerStatus(
+                frames_received=counts.received,
+                frames_processed=counts.processed,
+                frames_dropped=counts.dropped,
+                deadlines_missed=counts.deadlines_missed,
+                **fields,
+            )
+            self._send("~/status", message, status)
 
     def _wanted(self, topic: str) -> bool:
         return bool(self._publishers[topic].get_subscription_count() > 0)

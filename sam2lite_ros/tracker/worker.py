@@ -1,4 +1,4 @@
-"""The inference thread: takes the newest frame, tracks, hands the result to the publishers."""
+"""Inference thread: take the newest frame, track, publish the result."""
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -13,19 +13,19 @@ from sensor_msgs.msg import CompressedImage, Image
 from sam2lite_core.errors import Sam2LiteError
 from sam2lite_core.types import Prompt, TrackResult
 from sam2lite_ros.conversions import to_rgb
-from sam2lite_ros.tracker.counters import FrameCounters, StepReport
-from sam2lite_ros.tracker.frame_ring import FrameRing, HeldFrame, HeldImage, scale_prompt, spread
+from sam2lite_ros.tracker.counters import FrameCounters
+from sam2lite_ros.tracker.frame_log import FrameLog
+from sam2lite_ros.tracker.frame_ring import FrameRing, HeldFrame, HeldImage
 from sam2lite_ros.tracker.freshness import Freshness
-from sam2lite_ros.tracker.mailbox import Command, Listener, Mailbox, ReceivedFrame
+from sam2lite_ros.tracker.late_prompts import find_late_prompt, frames_to_catch_up
+from sam2lite_ros.tracker.mailbox import Command, Mailbox, ReceivedFrame
+from sam2lite_ros.tracker.outputs import Outputs
 from sam2lite_ros.tracker.parameters import TrackerParameters
-from sam2lite_ros.tracker.prompts import PromptRequest, resolve_id, stamp_nanoseconds
+from sam2lite_ros.tracker.prompts import PromptRequest, stamp_nanoseconds
 from sam2lite_ros.tracker.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from sam2lite_core.tracker import Tracker
-
-CATCH_UP_STEPS = 4
-"""Most frames stepped to get from an old prompted frame to the present; each costs a step of delay."""
 
 HAND_OVER_S = 1e-4
 """Pause of the executor's thread once a frame is in the mailbox: the inference thread gets Python's lock meanwhile. It
@@ -44,7 +44,8 @@ class TrackingWorker:
         parameters: TrackerParameters,
         first_prompts: Sequence[Prompt],
         labels: dict[int, str],
-        listener: Listener,
+        outputs: Outputs,
+        log: FrameLog,
         now_ns: Callable[[], int],
     ) -> None:
         self.counters = FrameCounters()
@@ -53,7 +54,8 @@ class TrackingWorker:
         self._parameters = parameters
         self._first_prompts = tuple(first_prompts)
         self._labels = labels
-        self._listener = listener
+        self._outputs = outputs
+        self._log = log
         self._now_ns = now_ns
         self._freshness = Freshness()
         self._mailbox: Mailbox[ReceivedFrame] = Mailbox(self._hold_s)
@@ -161,7 +163,7 @@ class TrackingWorker:
                 self._take_safely(item)
 
     def _hold_s(self, frame: ReceivedFrame) -> float:
-        """How long a waiting frame should give its successor the chance to replace it, seconds."""
+        """Return for how many seconds a waiting frame should be held back for its successor."""
         limit_ms = self._parameters.max_frame_age_ms
         return self._freshness.hold_s(
             perf_counter() - frame.arrived,
@@ -175,7 +177,7 @@ class TrackingWorker:
             self._take(frame)
         except Exception as error:
             self.counters.count_failed(error)
-            self._listener.frame_failed(error)
+            self._log.frame_failed(error)
 
     def _take(self, frame: ReceivedFrame) -> None:
         """Process a frame from the mailbox, unless it is too old already."""
@@ -183,7 +185,7 @@ class TrackingWorker:
         age_ms = (self._now_ns() - frame.stamp_ns) / 1e6 if frame.stamp_ns else 0.0
         if limit is not None and age_ms > limit:
             self.counters.count_dropped()
-            self._listener.frame_too_old(age_ms, limit)
+            self._log.frame_too_old(age_ms, limit)
             return
         self._process(frame, self._first_prompts)
 
@@ -211,7 +213,7 @@ class TrackingWorker:
         self._name(labels or {})
         self._last = frame
         publishing = perf_counter()
-        self._listener.publish(frame.message, image, result, dict(self._labels))
+        self._outputs.publish(frame.message, image, result, dict(self._labels))
         finished = perf_counter()
         self._published_ms = (finished - publishing) * 1e3
         total_ms = (finished - (started if again else frame.arrived)) * 1e3
@@ -220,23 +222,21 @@ class TrackingWorker:
         if not again:
             self.counters.count_processed(total_ms, missed)
         timings = result.timings
-        self._listener.report(
+        self._outputs.publish_status(
             frame.message,
-            StepReport(
-                receive_ms=frame.receive_ms,
-                queue_ms=queue_ms,
-                preprocess_ms=decode_ms + timings.preprocess_ms + timings.motion_ms,
-                inference_ms=timings.inference_ms,
-                publish_ms=timings.postprocess_ms + self._published_ms,
-                age_ms=(self._now_ns() - frame.stamp_ns) / 1e6 if frame.stamp_ns else total_ms,
-                deadline_ms=deadline,
-                deadline_missed=missed,
-                scale=result.scale,
-                window=result.window,
-                memory_tokens=result.memory_tokens_used,
-                memory_budget=self._tracker.memory_budget,
-                counts=self.counters.snapshot(),
-            ),
+            self.counters.snapshot(),
+            receive_ms=frame.receive_ms,
+            queue_ms=queue_ms,
+            preprocess_ms=decode_ms + timings.preprocess_ms + timings.motion_ms,
+            inference_ms=timings.inference_ms,
+            publish_ms=timings.postprocess_ms + self._published_ms,
+            age_ms=(self._now_ns() - frame.stamp_ns) / 1e6 if frame.stamp_ns else total_ms,
+            deadline_ms=deadline,
+            deadline_missed=missed,
+            scale=float(result.scale),
+            window=int(result.window),
+            memory_tokens=int(result.memory_tokens_used),
+            memory_budget=int(self._tracker.memory_budget),
         )
 
     def _step(
@@ -249,7 +249,7 @@ class TrackingWorker:
         try:
             return self._advance(image, prompts, sequence, overhead_ms)
         except Sam2LiteError as error:
-            self._listener.frame_failed(error)
+            self._log.frame_failed(error)
             return self._advance(image, (), sequence, overhead_ms)
 
     def _advance(
@@ -277,21 +277,19 @@ class TrackingWorker:
 
     def _prompt(self, request: PromptRequest) -> int:
         """Apply a prompt on the frame that the operator saw, then catch up with the present."""
-        held = self._ring.find(request.stamp_ns)
         taken = {*self._tracker.object_ids, *(prompt.object_id for prompt in self._first_prompts)}
-        object_id = resolve_id(request.object_id, taken, self._parameters.mask_encoding)
-        prompt, labels = request.prompt(object_id), {object_id: request.label}
-        image, size = held.image.load()
-        prompt.check_inside(*size)
-        waiting = self._mailbox.take_frame_if(lambda frame: frame.sequence == held.sequence)
+        late = find_late_prompt(request, self._ring, taken, self._parameters.mask_encoding)
+        object_id = late.prompt.object_id
+        labels = {object_id: request.label}
+        waiting = self._mailbox.take_frame_if(lambda frame: frame.sequence == late.sequence)
         if waiting is not None:
-            self._process_prompted(waiting, prompt, labels)
-        elif self._last is not None and self._last.sequence == held.sequence:
-            self._process(self._last, [prompt], labels, again=True)
+            self._process_prompted(waiting, late.prompt, labels)
+        elif self._last is not None and self._last.sequence == late.sequence:
+            self._process(self._last, [late.prompt], labels, again=True)
         else:
-            self._advance(image, [scale_prompt(prompt, size, image.shape[:2])], held.sequence)
+            self._advance(late.image, [late.held_prompt], late.sequence)
             self._name(labels)
-            self._catch_up(held)
+            self._catch_up(late.sequence)
         return object_id
 
     def _process_prompted(self, frame: ReceivedFrame, prompt: Prompt, labels: Mapping[int, str]) -> None:
@@ -303,20 +301,19 @@ class TrackingWorker:
             self._take_safely(frame)
             raise
 
-    def _catch_up(self, held: HeldFrame) -> None:
+    def _catch_up(self, sequence: int) -> None:
         """Step through some of the frames after an old one, so that the object is found where it is now.
 
-        The object is followed already, so a frame that cannot be used is reported and passed over.
+        The object is followed already, so a frame that cannot be used is logged and passed over.
         """
         last = self._last
         if last is None:
             return
-        newer = [frame for frame in self._ring.since(held.sequence) if frame.sequence <= last.sequence]
-        for frame in spread(newer, CATCH_UP_STEPS):
+        for frame in frames_to_catch_up(self._ring, sequence, last.sequence):
             try:
                 if frame.sequence == last.sequence:
                     self._process(last, (), again=True)
                 else:
                     self._advance(frame.image.load()[0], (), frame.sequence)
             except Exception as error:
-                self._listener.frame_failed(error)
+                self._log.frame_failed(error)

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,11 +12,12 @@ from sam2lite_core.types import ObjectState, Prompt, TrackedObject, TrackResult
 from sam2lite_ros.conversions import rgb_to_image
 from sam2lite_ros.tracker import frame_ring
 from sam2lite_ros.tracker.frame_ring import HELD_SHORT_SIDE
+from sam2lite_ros.tracker.late_prompts import CATCH_UP_STEPS
 from sam2lite_ros.tracker.mailbox import MailboxClosedError
 from sam2lite_ros.tracker.parameter_table import SPECIFICATIONS
 from sam2lite_ros.tracker.parameters import TrackerParameters
 from sam2lite_ros.tracker.prompts import PromptRequest
-from sam2lite_ros.tracker.worker import CATCH_UP_STEPS, TrackingWorker
+from sam2lite_ros.tracker.worker import TrackingWorker
 
 PATIENCE_S = 60
 MS = 1_000_000
@@ -61,17 +63,26 @@ class FakeTracker:
         self.ids.clear()
 
 
-class FakeListener:
+class FakeOutputs:
+    """Keeps what would be published."""
+
     def __init__(self):
-        self.published, self.reports, self.failures, self.too_old = [], [], [], []
+        self.published, self.statuses = [], []
         self.publishing_s = 0.0
 
     def publish(self, message, image, result, labels):
         time.sleep(self.publishing_s)
         self.published.append((int(image[0, 0, 0]), labels))
 
-    def report(self, message, report):
-        self.reports.append(report)
+    def publish_status(self, message, counts, **fields):
+        self.statuses.append(SimpleNamespace(counts=counts, **fields))
+
+
+class FakeLog:
+    """Keeps what would be logged."""
+
+    def __init__(self):
+        self.failures, self.too_old = [], []
 
     def frame_failed(self, error):
         self.failures.append(error)
@@ -86,13 +97,14 @@ class Bench:
     def __init__(self, first_prompts=(), **changes):
         values = {name: specification.default for name, specification in SPECIFICATIONS.items()}
         values.update(frame_deadline_ms=0.0)
-        self.tracker, self.listener, self.now_ms = FakeTracker(), FakeListener(), 0
+        self.tracker, self.outputs, self.log, self.now_ms = FakeTracker(), FakeOutputs(), FakeLog(), 0
         self.worker = TrackingWorker(
             self.tracker,
             TrackerParameters.from_values({**values, **changes}),
             first_prompts,
             {},
-            self.listener,
+            self.outputs,
+            self.log,
             lambda: self.now_ms * MS,
         )
 
@@ -164,7 +176,7 @@ def test_while_a_step_runs_only_the_newest_frame_waits_and_the_others_are_counte
     assert one.worker.counters.snapshot().dropped == 2
     one.tracker.go.set()
     counts = one.settle(4)
-    assert [number for number, _ in one.listener.published] == [1, 4]
+    assert [number for number, _ in one.outputs.published] == [1, 4]
     assert (counts.received, counts.processed, counts.dropped, counts.failed) == (4, 2, 2, 0)
 
 
@@ -172,7 +184,7 @@ def test_frames_that_arrive_together_leave_only_the_newest(bench):
     one = bench()
     one.send(1, 2, 3, together=True)
     counts = one.settle(3)
-    assert [number for number, _ in one.listener.published] == [3]
+    assert [number for number, _ in one.outputs.published] == [3]
     assert (counts.received, counts.processed, counts.dropped) == (3, 1, 2)
 
 
@@ -186,8 +198,8 @@ def test_the_first_frame_carries_the_initial_prompt_and_no_other_does(bench):
 def test_an_initial_prompt_that_does_not_fit_is_reported_and_the_frame_tracked(bench):
     one = bench([Prompt(object_id=1, mask=np.ones((5, 5), bool))])
     one.run(1)
-    assert [type(error) for error in one.listener.failures] == [InvalidPromptError]
-    assert [number for number, _ in one.listener.published] == [1]
+    assert [type(error) for error in one.log.failures] == [InvalidPromptError]
+    assert [number for number, _ in one.outputs.published] == [1]
 
 
 @pytest.mark.parametrize("failure", [BackendError("the device is gone"), RuntimeError("anything at all")])
@@ -199,7 +211,7 @@ def test_a_step_that_fails_is_counted_and_the_next_frame_is_tracked(bench, failu
     one.run(2)
     counts = one.worker.counters.snapshot()
     assert (counts.processed, counts.failed) == (1, 1)
-    assert one.listener.failures == [failure]
+    assert one.log.failures == [failure]
     assert one.worker.counters.last_error == str(failure)
 
 
@@ -207,10 +219,10 @@ def test_a_prompt_on_the_newest_frame_publishes_it_again_without_counting_it(ben
     one = bench()
     one.run(1)
     assert one.worker.add_object(request(label="cup")).result(PATIENCE_S) == 1
-    assert [number for number, _ in one.listener.published] == [1, 1]
+    assert [number for number, _ in one.outputs.published] == [1, 1]
     assert one.worker.counters.snapshot().processed == 1
     one.run(2)
-    assert one.listener.published[-1] == (2, {1: "cup"})
+    assert one.outputs.published[-1] == (2, {1: "cup"})
 
 
 def test_a_prompt_on_the_waiting_frame_goes_with_it(bench):
@@ -237,7 +249,7 @@ def test_a_prompt_on_an_old_frame_steps_there_and_catches_up_in_few_steps(bench)
     assert len(numbers) == 1 + CATCH_UP_STEPS
     assert numbers == sorted(numbers)
     assert numbers[-1] == 10
-    assert one.listener.published[-1][0] == 10
+    assert one.outputs.published[-1][0] == 10
     assert [len(prompts) for _, _, prompts in one.tracker.calls] == [1, 0, 0, 0, 0]
 
 
@@ -281,10 +293,10 @@ def test_ids_are_chosen_from_below_and_labels_go_with_their_object(bench):
     with pytest.raises(UnknownObjectError, match="2"):
         one.worker.remove_object(2).result(PATIENCE_S)
     one.run(2)
-    assert one.listener.published[-1][1] == {1: "0", 3: "3", 4: "0"}
+    assert one.outputs.published[-1][1] == {1: "0", 3: "3", 4: "0"}
     one.worker.reset().result(PATIENCE_S)
     one.run(3)
-    assert one.listener.published[-1][1] == {}
+    assert one.outputs.published[-1][1] == {}
 
 
 def test_frames_older_than_the_limit_are_dropped(bench):
@@ -292,7 +304,7 @@ def test_frames_older_than_the_limit_are_dropped(bench):
     one.now_ms = stamp_of(1) // MS + 101
     one.send(1)
     assert one.settle(1).dropped == 1
-    assert one.listener.too_old == [(101.0, 100.0)]
+    assert one.log.too_old == [(101.0, 100.0)]
     one.send(10)
     assert one.settle(2).processed == 1
 
@@ -305,7 +317,7 @@ def test_deadlines_are_counted_from_arrival_to_mask(bench):
     time.sleep(0.005)
     one.tracker.go.set()
     assert one.settle(1).deadlines_missed == 1
-    report = one.listener.reports[0]
+    report = one.outputs.statuses[0]
     assert report.deadline_missed
     assert report.deadline_ms == 1.0
     assert report.counts.processed == 1
@@ -347,11 +359,11 @@ def test_a_corrupt_frame_on_the_way_does_not_make_a_prompt_fail(bench):
     one.run(4)
     one.run(5, edit=truncated)
     one.tracker.calls.clear()
-    one.listener.failures.clear()
+    one.log.failures.clear()
     assert one.worker.add_object(request(stamp_of(1), label="cup")).result(PATIENCE_S) == 1
     assert [number for number, _, _ in one.tracker.calls] == [1, 2, 4]
-    assert len(one.listener.failures) == 1
-    assert one.listener.published[-1] == (4, {1: "cup"})
+    assert len(one.log.failures) == 1
+    assert one.outputs.published[-1] == (4, {1: "cup"})
 
 
 def test_a_step_that_fails_while_catching_up_leaves_the_object_its_label(bench):
@@ -366,8 +378,8 @@ def test_a_step_that_fails_while_catching_up_leaves_the_object_its_label(bench):
 
     one.tracker.step = fails_after_the_prompt
     assert one.worker.add_object(request(stamp_of(1), label="cup")).result(PATIENCE_S) == 1
-    assert one.listener.published[-1] == (3, {1: "cup"})
-    assert [str(error) for error in one.listener.failures] == ["once"]
+    assert one.outputs.published[-1] == (3, {1: "cup"})
+    assert [str(error) for error in one.log.failures] == ["once"]
 
 
 def test_a_frame_that_cannot_be_loaded_cannot_be_prompted(bench):
@@ -376,7 +388,7 @@ def test_a_frame_that_cannot_be_loaded_cannot_be_prompted(bench):
     with pytest.raises(InvalidFrameError, match="10 bytes"):
         one.worker.add_object(request(stamp_of(1), label="cup")).result(PATIENCE_S)
     one.run(2)
-    assert one.listener.published == [(2, {})]
+    assert one.outputs.published == [(2, {})]
 
 
 def waiting_prompt(one, made):
@@ -434,11 +446,11 @@ def test_a_label_is_published_with_the_frame_prompted_and_kept_when_none_is_give
     one = bench()
     one.run(1)
     one.worker.add_object(request(object_id=4, label="cup")).result(PATIENCE_S)
-    assert one.listener.published[-1] == (1, {4: "cup"})
+    assert one.outputs.published[-1] == (1, {4: "cup"})
     one.worker.add_object(request(object_id=4)).result(PATIENCE_S)
-    assert one.listener.published[-1] == (1, {4: "cup"})
+    assert one.outputs.published[-1] == (1, {4: "cup"})
     one.worker.add_object(request(object_id=4, label="mug")).result(PATIENCE_S)
-    assert one.listener.published[-1] == (1, {4: "mug"})
+    assert one.outputs.published[-1] == (1, {4: "mug"})
     with pytest.raises(InvalidPromptError):
         outside = PromptRequest(0, object_id=4, label="jug", points=np.array([[99, 0]], np.float32))
         one.worker.add_object(outside).result(PATIENCE_S)
@@ -449,7 +461,7 @@ def test_a_label_is_published_with_the_frame_prompted_and_kept_when_none_is_give
     one.tracker.failure = None
     one.worker.remove_object(4).result(PATIENCE_S)
     one.worker.add_object(request(object_id=4)).result(PATIENCE_S)
-    assert one.listener.published[-1] == (1, {4: ""})
+    assert one.outputs.published[-1] == (1, {4: ""})
 
 
 def test_the_tracker_learns_how_many_frames_lie_between_its_steps(bench):
@@ -481,14 +493,14 @@ def test_the_tracker_learns_what_a_frame_costs_outside_the_step(bench):
     assert one.tracker.entered.acquire(timeout=PATIENCE_S)
     one.send(2)
     time.sleep(0.03)
-    one.listener.publishing_s = 0.02
+    one.outputs.publishing_s = 0.02
     one.tracker.go.set()
     one.settle(2)
     first, second = (overhead for _, overhead in one.tracker.pace)
-    report = one.listener.reports[1]
+    report = one.outputs.statuses[1]
     # Frame 2 waited through the pause and through the publishing of frame 1, which counts once more as a forecast.
     assert second >= 30 + 20 + 20
-    assert report.queue_ms + report.preprocess_ms >= second - one.listener.reports[0].publish_ms - 1e-6
+    assert report.queue_ms + report.preprocess_ms >= second - one.outputs.statuses[0].publish_ms - 1e-6
     assert 0 <= first < second
 
 
@@ -545,7 +557,7 @@ def test_a_frame_that_is_held_back_gives_way_to_the_next(bench):
     one.now_ms += 20
     one.send(2)
     counts = one.settle(2)
-    assert [number for number, _ in one.listener.published] == [2]
+    assert [number for number, _ in one.outputs.published] == [2]
     assert (counts.received, counts.processed, counts.dropped) == (2, 1, 1)
     assert spy.stamps == [stamp_of(1) / 1e9, stamp_of(2) / 1e9]
     waited, receive, limit = spy.asked[0]

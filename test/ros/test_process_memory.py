@@ -14,7 +14,7 @@ from sam2lite_ros import process_memory
 FRAMES = """
 import resource, threading
 import numpy as np
-from sam2lite_ros.steady import keep_freed_memory
+from sam2lite_ros.process_memory import keep_freed_memory
 
 def pages():
     return resource.getrusage(resource.RUSAGE_THREAD).ru_minflt

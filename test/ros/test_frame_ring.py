@@ -1,4 +1,4 @@
-"""The last second of frames: found by stamp, refused by name, reduced without losing the prompt."""
+"""The last second of frames: found by stamp, refused by name, reduced."""
 
 import numpy as np
 import pytest
@@ -7,16 +7,13 @@ from hypothesis import strategies as st
 from sensor_msgs.msg import Image
 
 from sam2lite_core.errors import InvalidFrameError, InvalidPromptError
-from sam2lite_core.types import Prompt
 from sam2lite_ros.conversions import rgb_to_image, rgb_to_jpeg
 from sam2lite_ros.tracker.frame_ring import (
     FrameRing,
     HeldFrame,
     HeldImage,
-    scale_prompt,
     seconds,
     shrink,
-    spread,
 )
 
 MS = 1_000_000
@@ -37,7 +34,7 @@ def test_frames_are_found_by_stamp_and_zero_means_the_newest():
 
 def test_older_than_a_second_is_gone_and_the_refusal_names_the_oldest_held():
     ring = ring_of(5000, 5500, 6000, 6001)
-    assert len(ring) == 3
+    assert len(ring.since(0)) == 3
     with pytest.raises(
         InvalidPromptError, match=r"5\.000000000.*oldest held is 5\.500000000.*newest 6\.001000000"
     ):
@@ -45,7 +42,7 @@ def test_older_than_a_second_is_gone_and_the_refusal_names_the_oldest_held():
 
 
 def test_exactly_a_second_is_held():
-    assert len(ring_of(5000, 6000)) == 2
+    assert len(ring_of(5000, 6000).since(0)) == 2
 
 
 def test_an_empty_ring_says_that_no_image_came():
@@ -55,12 +52,12 @@ def test_an_empty_ring_says_that_no_image_came():
 
 def test_time_that_goes_back_starts_over():
     ring = ring_of(5000, 5033, 1000)
-    assert len(ring) == 1
+    assert len(ring.since(0)) == 1
     assert ring.find(1000 * MS).sequence == 3
 
 
 def test_the_number_is_bounded_when_stamps_stand_still():
-    assert len(ring_of(*[0] * 50, max_frames=10)) == 10
+    assert len(ring_of(*[0] * 50, max_frames=10).since(0)) == 10
 
 
 def test_since_gives_what_came_later_in_order():
@@ -73,18 +70,8 @@ def test_the_ring_holds_exactly_the_last_second_since_time_last_went_back(stamps
     run = []
     for stamp in stamps:
         run = [stamp] if run and stamp < run[-1] else [*run, stamp]
-    assert len(ring) == sum(stamp >= run[-1] - 1000 for stamp in run) if run else len(ring) == 0
-
-
-@given(st.integers(0, 100), st.integers(1, 10))
-def test_spread_is_even_and_ends_with_the_last(count, at_most):
-    chosen = spread(list(range(count)), at_most)
-    assert len(chosen) == min(count, at_most)
-    assert chosen == sorted(set(chosen))
-    if count:
-        assert chosen[-1] == count - 1
-        steps = np.diff([-1, *chosen])
-        assert steps.max() - steps.min() <= 1
+    held = len(ring.since(0))
+    assert held == sum(stamp >= run[-1] - 1000 for stamp in run) if run else held == 0
 
 
 @pytest.mark.parametrize(
@@ -117,33 +104,6 @@ def test_a_bad_large_image_is_refused_when_it_is_loaded_and_not_before():
     kept.reduce()
     with pytest.raises(InvalidFrameError, match="0 bytes"):
         kept.load()
-
-
-def test_prompts_move_with_the_image():
-    mask = np.zeros((100, 200), bool)
-    mask[40:60, 100:140] = True
-    prompt = Prompt(
-        object_id=3,
-        points=np.array([[100, 50], [20, 10]]),
-        point_labels=np.array([1, 0]),
-        box=np.array([10, 20, 50, 80]),
-        mask=mask,
-    )
-    moved = scale_prompt(prompt, (100, 200), (50, 100))
-    assert moved.object_id == 3
-    assert moved.points.tolist() == [[50, 25], [10, 5]]
-    assert moved.point_labels.tolist() == [1, 0]
-    assert moved.box.tolist() == [5, 10, 25, 40]
-    expected = np.zeros((50, 100), bool)
-    expected[20:30, 50:70] = True
-    assert np.array_equal(moved.mask, expected)
-
-
-def test_a_mask_of_one_pixel_survives_reduction():
-    mask = np.zeros((100, 100), bool)
-    mask[33, 67] = True
-    moved = scale_prompt(Prompt(object_id=1, mask=mask), (100, 100), (20, 20))
-    assert np.argwhere(moved.mask).tolist() == [[6, 13]]
 
 
 def test_stamps_are_written_with_nine_digits():
