@@ -1,28 +1,22 @@
 """Replay a bag to the tracker, and record what it says: `replay.launch.py bag:=/path/to/bag mask:=/path/to.png`."""
 
-import os
 from pathlib import Path
-from typing import Any
 
 from launch import LaunchContext, LaunchDescription
-from launch.actions import (
-    DeclareLaunchArgument,
-    ExecuteProcess,
-    OpaqueFunction,
-    RegisterEventHandler,
-    SetEnvironmentVariable,
-    Shutdown,
-    TimerAction,
-)
+from launch.actions import ExecuteProcess, OpaqueFunction, RegisterEventHandler, Shutdown, TimerAction
 from launch.launch_description_entity import LaunchDescriptionEntity
-from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
-from launch_ros.actions import LifecycleNode
 from launch_ros.event_handlers import OnStateTransition
-from launch_ros.parameter_descriptions import ParameterValue
-from launch_ros.substitutions import FindPackageShare
 
-SPELLINGS = ["true", "false", "True", "False"]
-PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
+from sam2lite_ros.launching import (
+    PROMPT_ARGUMENTS,
+    argument,
+    declare_arguments,
+    end_on_failure,
+    initial_prompt,
+    is_true,
+    tracker_node,
+    use_large_shared_memory,
+)
 
 CLOCK_HZ = "200"
 """How often /clock is published: times of a mask are this fine."""
@@ -42,9 +36,7 @@ ARGUMENTS = (
     ("image_topic", "/camera/image_raw", "Topic of the bag that carries the frames (sensor_msgs/Image)."),
     ("rate", "1.0", "Play so many times as fast as it was recorded."),
     ("record", "", "Bag to write with masks, objects and status; it must not exist. Empty records nothing."),
-    ("mask", "", "PNG of the first frame's size; each of its labels is followed."),
-    ("point", "", "X,Y in pixels of the first frame, on the object to follow."),
-    ("box", "", "X0,Y0,X1,Y1 in pixels of the first frame, around the object to follow."),
+    *PROMPT_ARGUMENTS,
     ("namespace", "", "Namespace of the tracker and its relative topics."),
 )
 SWITCHES = (
@@ -53,37 +45,8 @@ SWITCHES = (
 )
 
 
-def use_large_shared_memory(context: LaunchContext) -> list[LaunchDescriptionEntity]:
-    """Name the Fast DDS profile of this package to every process started here, unless the user has one."""
-    if any(os.environ.get(name) for name in PROFILE_VARIABLES):
-        return []
-    profile = PathJoinSubstitution([FindPackageShare("sam2lite_ros"), "config", "fastdds_shm.xml"])
-    return [SetEnvironmentVariable(name, profile) for name in PROFILE_VARIABLES]
-
-
-def argument(context: LaunchContext, name: str) -> str:
-    """Return a launch argument's value."""
-    return str(LaunchConfiguration(name).perform(context))
-
-
-def initial_prompt(context: LaunchContext) -> dict[str, Any]:
-    """Turn the arguments mask, point and box into the tracker's parameters."""
-    mask, point, box = (argument(context, name) for name in ("mask", "point", "box"))
-    prompt: dict[str, Any] = {}
-    if mask:
-        # A plain string would be read as YAML, and a path may look like something else in YAML.
-        prompt["initial_prompt.mask_file"] = ParameterValue(str(Path(mask).resolve()), value_type=str)
-    if point:
-        prompt["initial_prompt.points"] = [float(value) for value in point.split(",")]
-    if box:
-        prompt["initial_prompt.box"] = [float(value) for value in box.split(",")]
-    if prompt:
-        prompt["initial_prompt.object_id"] = 0 if mask and not (point or box) else 1
-    return prompt
-
-
 def play_command(context: LaunchContext) -> list[str]:
-    """`ros2 bag play`, in the words that Humble, Jazzy and Kilted share.
+    """Return the `ros2 bag play` command in the words that Humble, Jazzy and Kilted share.
 
     Raises:
         RuntimeError: no bag was given, it does not exist, or the rate is no positive number.
@@ -105,7 +68,7 @@ def play_command(context: LaunchContext) -> list[str]:
 
 
 def record_command(context: LaunchContext) -> list[str]:
-    """`ros2 bag record`, in the words that Humble, Jazzy and Kilted share; empty when nothing is recorded.
+    """Return the `ros2 bag record` command in the words that all distributions share; empty when nothing is recorded.
 
     Raises:
         RuntimeError: something is already where the bag shall be.
@@ -119,40 +82,9 @@ def record_command(context: LaunchContext) -> list[str]:
     return [*command, "--use-sim-time"] if is_true(context, "use_sim_time") else command
 
 
-def is_true(context: LaunchContext, name: str) -> bool:
-    """Return a switch."""
-    return argument(context, name).lower() == "true"
-
-
-def end_on_failure(event: Any, context: LaunchContext) -> None:
-    """End all that was launched, with exit code 1, when a process has failed by itself.
-
-    The action Shutdown would end it with 0.
-
-    Raises:
-        RuntimeError: the process failed; launch shuts down for it.
-    """
-    if event.returncode != 0 and not context.is_shutdown:
-        raise RuntimeError(f"{event.process_name} ended with code {event.returncode}")
-
-
 def replay(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     """Start recorder and tracker, and the bag once the tracker is active; all end after the bag."""
-    tracker = LifecycleNode(
-        package="sam2lite_ros",
-        executable="tracker",
-        name="tracker",
-        namespace=LaunchConfiguration("namespace"),
-        parameters=[
-            LaunchConfiguration("params_file"),
-            # One dictionary: without a prompt, another would be a file of parameters with none in it.
-            {**initial_prompt(context), **{name: switch(name) for name in ("use_sim_time", "autostart")}},
-        ],
-        remappings=[("image", LaunchConfiguration("image_topic"))],
-        arguments=["--ros-args", "--log-level", LaunchConfiguration("log_level")],
-        on_exit=end_on_failure,
-        output="screen",
-    )
+    tracker = tracker_node(initial_prompt(context), on_exit=end_on_failure)
     play = ExecuteProcess(
         cmd=play_command(context),
         name="play",
@@ -173,35 +105,11 @@ def replay(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     ]
 
 
-def switch(name: str) -> ParameterValue:
-    """Return a launch argument as a boolean parameter."""
-    return ParameterValue(LaunchConfiguration(name), value_type=bool)
-
-
 def generate_launch_description() -> LaunchDescription:
     """Describe the arguments, and what is started with them."""
-    parameters_file = PathJoinSubstitution([FindPackageShare("sam2lite_ros"), "config", "tracker.yaml"])
     return LaunchDescription(
         [
-            *(
-                DeclareLaunchArgument(name, default_value=value, description=text)
-                for name, value, text in ARGUMENTS
-            ),
-            *(
-                DeclareLaunchArgument(name, default_value=value, choices=SPELLINGS, description=text)
-                for name, value, text in SWITCHES
-            ),
-            DeclareLaunchArgument(
-                "params_file",
-                default_value=parameters_file,
-                description="YAML file with the tracker's parameters.",
-            ),
-            DeclareLaunchArgument(
-                "log_level",
-                default_value="info",
-                choices=["debug", "info", "warn", "error", "fatal"],
-                description="Least severe log messages to show.",
-            ),
+            *declare_arguments(ARGUMENTS, SWITCHES),
             OpaqueFunction(function=use_large_shared_memory),
             OpaqueFunction(function=replay),
         ]

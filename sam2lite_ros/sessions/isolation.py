@@ -1,4 +1,4 @@
-"""Keeps a group of ROS processes on this machine, to themselves, and gives them room for images."""
+"""Isolate a group of ROS processes, and give their transport room for images."""
 
 import os
 import random
@@ -8,8 +8,8 @@ from ament_index_python.packages import PackageNotFoundError, get_package_share_
 
 from sam2lite_core.errors import ConfigurationError
 
-PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
-"""What names a Fast DDS profile: to Fast DDS 2, which Humble and Jazzy have, and to later ones."""
+PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
+"""Environment variables that name a Fast DDS profile: of Fast DDS 3, and of 2, which Humble and Jazzy have."""
 
 
 def isolate() -> None:
@@ -29,7 +29,7 @@ def isolate() -> None:
         os.environ.pop("ROS_LOCALHOST_ONLY", None)
         os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
     if not any(os.environ.get(name) for name in PROFILE_VARIABLES):
-        older, newer = PROFILE_VARIABLES
+        newer, older = PROFILE_VARIABLES
         os.environ[older if distribution in ("humble", "jazzy") else newer] = str(_profile())
 
 

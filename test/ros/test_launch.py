@@ -1,6 +1,7 @@
 """The launch files: their arguments and nodes, where launch_ros is installed; what the replay would start, anywhere."""
 
 import ast
+import importlib.util
 import re
 import runpy
 import sys
@@ -49,22 +50,39 @@ def test_the_tracker_is_a_lifecycle_node_of_this_package():
     assert [node.node_executable for node in nodes] == ["tracker"]
 
 
-@pytest.mark.parametrize("path", sorted(LAUNCH.glob("*.launch.py")), ids=lambda path: path.name)
+SHARED = LAUNCH.parent / "sam2lite_ros" / "launching.py"
+SOURCES = [*sorted(LAUNCH.glob("*.launch.py")), SHARED]
+
+
+def imports_of_launch(path):
+    """Yield the imports from launch and launch_ros in a file."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] in ("launch", "launch_ros"):
+            yield node
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
 def test_launch_files_use_only_what_every_supported_distribution_has(path):
-    """Humble's LifecycleNode takes no `autostart`, and only the public modules are common to all."""
-    tree = ast.parse(path.read_text())
-    modules = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    assert {module for module in modules if module.split(".")[0] in ("launch", "launch_ros")} <= {
+    """Only the public modules are common to all."""
+    assert {node.module for node in imports_of_launch(path)} <= {
         "launch", "launch.actions", "launch.conditions", "launch.event_handlers",
         "launch.launch_description_entity", "launch.substitutions", "launch_ros.actions", "launch_ros.event_handlers",
         "launch_ros.parameter_descriptions", "launch_ros.substitutions",
     }  # fmt: skip
-    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
-    lifecycle = [call for call in calls if getattr(call.func, "id", "") == "LifecycleNode"]
-    assert len(lifecycle) == 1
-    given = {keyword.arg for keyword in lifecycle[0].keywords}
-    assert {"name", "namespace"} <= given, "Humble requires both"
-    assert "autostart" not in given
+
+
+def test_the_one_description_of_the_tracker_suits_humble():
+    """Humble's LifecycleNode takes no `autostart`."""
+    calls = [
+        node
+        for path in SOURCES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("LifecycleNode", "tracker_node")
+    ]
+    (lifecycle,) = [call for call in calls if call.func.id == "LifecycleNode"]
+    assert {"name", "namespace"} <= {keyword.arg for keyword in lifecycle.keywords}, "Humble requires both"
+    assert "autostart" not in {keyword.arg for call in calls for keyword in call.keywords}
+    assert len(calls) == 1 + len(FILES)
 
 
 class Recorded(SimpleNamespace):
@@ -79,14 +97,21 @@ class Recorded(SimpleNamespace):
 
 def over_stand_ins(monkeypatch, name):
     """A launch file over stand-ins for launch: its functions run, and what they describe can be read."""
-    path = LAUNCH / name
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] in ("launch", "launch_ros"):
-            module = ModuleType(node.module)
+    for path in SOURCES:
+        for node in imports_of_launch(path):
+            module = sys.modules.get(node.module)
+            if not hasattr(module, "stands_in"):
+                module = ModuleType(node.module)
+                module.stands_in = True
+                monkeypatch.setitem(sys.modules, node.module, module)
             for alias in node.names:
-                setattr(module, alias.name, type(alias.name, (Recorded,), {}))
-            monkeypatch.setitem(sys.modules, node.module, module)
-    return runpy.run_path(str(path))
+                if not hasattr(module, alias.name):
+                    setattr(module, alias.name, type(alias.name, (Recorded,), {}))
+    spec = importlib.util.spec_from_file_location("sam2lite_ros.launching", SHARED)
+    launching = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, launching)
+    spec.loader.exec_module(launching)
+    return {**vars(launching), **runpy.run_path(str(LAUNCH / name))}
 
 
 @pytest.fixture
