@@ -1,4 +1,4 @@
-"""The demo: a source is played to the tracker over DDS, and what comes back is recorded, drawn and scored."""
+"""Play a source to the tracker over DDS; record, draw and score what comes back."""
 
 import shutil
 import signal
@@ -14,11 +14,11 @@ from rich.console import Console
 from sam2lite_core.control.registry import DEFAULT_CONTROLLER
 from sam2lite_core.errors import Sam2LiteError
 from sam2lite_core.files import output_folder
-from sam2lite_ros.sessions.demo_plan import RESULT_FILE, Request, make_plan
 from sam2lite_ros.sessions.demo_report import result_table, write_report
-from sam2lite_ros.sessions.demo_session import run
+from sam2lite_ros.sessions.demo_settings import RESULT_FILE, DemoRequest, check_request
 from sam2lite_ros.sessions.isolation import isolate
 from sam2lite_ros.sessions.processes import ProcessError
+from sam2lite_ros.sessions.tracker_session import record
 
 application = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -52,7 +52,7 @@ def demo(
     ] = None,
 ) -> None:
     """Follow what the mask, point or box shows through SOURCE, with player and tracker as processes over DDS."""
-    request = Request(
+    request = DemoRequest(
         source,
         mask,
         point,
@@ -70,18 +70,15 @@ def demo(
     )
     try:
         result = play(request)
-    except ProcessError as error:
-        print(f"demo: {error}", file=sys.stderr)
-        raise typer.Exit(1) from None
     except Sam2LiteError as error:
         print(f"demo: {error}", file=sys.stderr)
-        raise typer.Exit(2) from None
+        raise typer.Exit(1 if isinstance(error, ProcessError) else 2) from None
     console = Console()
     console.print(result_table(result))
     console.print(f"written to {out}", highlight=False)
 
 
-def play(request: Request) -> dict[str, Any]:
+def play(request: DemoRequest) -> dict[str, Any]:
     """Run the demo.
 
     Returns:
@@ -91,15 +88,15 @@ def play(request: Request) -> dict[str, Any]:
         Sam2LiteError: for bad input, before anything was started; or a process that failed. The output folder
             is then as it was.
     """
-    plan = make_plan(request)
+    settings = check_request(request)
     isolate()
     work = Path(tempfile.mkdtemp(prefix="sam2lite_demo_"))
     try:
-        with output_folder(plan.out, marker=RESULT_FILE, overwrite=True) as folder:
+        with output_folder(request.out, marker=RESULT_FILE, overwrite=True) as folder:
             masks = folder / "masks"
             masks.mkdir()
-            recording = run(plan, work, masks)
-            return write_report(plan, recording, work, folder)
+            recording = record(settings.tracker_parameters(work), settings.player_parameters(), work, masks)
+            return write_report(settings, recording, work, folder)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 

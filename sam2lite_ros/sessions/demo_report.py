@@ -20,14 +20,14 @@ from sam2lite_core.errors import SourceError
 from sam2lite_core.evaluation.davis_protocol import SequenceScorer, SequenceScores
 from sam2lite_core.evaluation.runs.machine import describe_machine
 from sam2lite_core.files import write_atomically
-from sam2lite_core.media.label_map import read_label_map
+from sam2lite_core.media.label_map import LabelMap, read_label_map
 from sam2lite_core.media.open import open_source
 from sam2lite_core.media.overlay import contact_sheet, draw_overlay
 from sam2lite_core.media.pictures import read_image
 from sam2lite_core.media.video_writer import VideoWriter
 from sam2lite_core.types import Frame
 from sam2lite_ros.player.sources import RenderedSource, is_camera
-from sam2lite_ros.sessions.demo_plan import RESULT_FILE, LabelMap, Plan
+from sam2lite_ros.sessions.demo_settings import RESULT_FILE, DemoSettings
 from sam2lite_ros.sessions.recorder import Recording
 from sam2lite_ros.tracker.frame_ring import shrink
 from sam2lite_ros.tracker.prompts import stamp_nanoseconds
@@ -45,11 +45,11 @@ SHEET_SHORT_SIDE = 270
 """Short side of a picture on the contact sheet, pixels."""
 
 
-def write_report(plan: Plan, recording: Recording, work: Path, out: Path) -> dict[str, Any]:
+def write_report(settings: DemoSettings, recording: Recording, work: Path, out: Path) -> dict[str, Any]:
     """Turn the masks, named by stamp, into the demo's output; `result.json` comes last.
 
     Args:
-        plan: what was asked.
+        settings: of the run.
         recording: what was seen.
         work: folder with the player's list and, of a camera, its frames.
         out: folder whose `masks` holds the recorded masks; everything is written into it.
@@ -62,23 +62,23 @@ def write_report(plan: Plan, recording: Recording, work: Path, out: Path) -> dic
     """
     names = _name_masks(recording, out / "masks")
     write_atomically(out / FRAMES_FILE, frames_table(recording).encode())
-    scores, scored = _score(plan, recording, names, out / "masks")
-    _draw(plan, recording, names, work, out)
+    scores, scored = _score(settings, recording, names, out / "masks")
+    _draw(settings, recording, names, work, out)
     result = {
-        "source": plan.source or "rendered clip",
-        "size": {"height": plan.size[0], "width": plan.size[1]},
-        "rate_hz": plan.rate,
-        "prompt": plan.described,
-        "object_ids": list(plan.object_ids),
+        "source": settings.source or "rendered clip",
+        "size": {"height": settings.size[0], "width": settings.size[1]},
+        "rate_hz": settings.rate,
+        "prompt": settings.prompt.described,
+        "object_ids": list(settings.prompt.object_ids),
         "frames": _frame_counts(recording, names),
         "latency_ms": latencies(recording),
         "freshness": freshness(recording),
-        "deadline_ms": plan.deadline_ms,
+        "deadline_ms": settings.deadline_ms,
         "scale": _range([float(status.scale) for status in recording.statuses]),
         "memory": _memory(recording),
-        "score": _score_entry(plan, scores, scored),
-        "variant": plan.variant,
-        "model": "shipped" if plan.model is None else str(plan.model),
+        "score": _score_entry(settings, scores, scored),
+        "variant": settings.request.variant,
+        "model": "shipped" if settings.request.model is None else str(settings.request.model),
         "machine": {
             **describe_machine(),
             "sam2lite": sam2lite_core.__version__,
@@ -103,19 +103,21 @@ def _name_masks(recording: Recording, folder: Path) -> dict[str, int]:
 
 
 def _score(
-    plan: Plan, recording: Recording, names: dict[str, int], folder: Path
+    settings: DemoSettings, recording: Recording, names: dict[str, int], folder: Path
 ) -> tuple[SequenceScores | None, int]:
     """Score the processed frames by the DAVIS protocol: all but the first and the last of those sent."""
     ends = {recording.sent[0]["name"], recording.sent[-1]["name"]}
     truths = {
-        name: truth for name in names if name not in ends and (truth := plan.true_label_map(name)) is not None
+        name: truth
+        for name in names
+        if name not in ends and (truth := settings.true_label_map(name)) is not None
     }
     if not truths:
         return None, 0
-    scorer = SequenceScorer(plan.object_ids)
+    scorer = SequenceScorer(settings.prompt.object_ids)
     # The scorer leaves out its first and last frame; the sequence's own ends, processed or not, take those
     # places.
-    blank: LabelMap = np.zeros(plan.size, np.uint8)
+    blank: LabelMap = np.zeros(settings.size, np.uint8)
     scorer.add(blank, blank)
     for name, truth in truths.items():
         scorer.add(read_label_map(folder / f"{name}.png", keep_ids=True), truth)
@@ -123,8 +125,8 @@ def _score(
     return scorer.result(), len(truths)
 
 
-def _score_entry(plan: Plan, scores: SequenceScores | None, scored: int) -> dict[str, Any] | None:
-    if plan.truth is None:
+def _score_entry(settings: DemoSettings, scores: SequenceScores | None, scored: int) -> dict[str, Any] | None:
+    if settings.truth is None:
         return None
     entry: dict[str, Any] = {
         "protocol": "DAVIS: first and last frame left out; frames that were processed",
@@ -146,30 +148,30 @@ def _score_entry(plan: Plan, scores: SequenceScores | None, scored: int) -> dict
     }
 
 
-def _frames(plan: Plan, recording: Recording, work: Path) -> Iterator[Frame]:
+def _frames(settings: DemoSettings, recording: Recording, work: Path) -> Iterator[Frame]:
     """Yield the frames that were sent, once more."""
-    if is_camera(plan.source):
+    if is_camera(settings.source):
         for entry in recording.sent:
             image = read_image(work / f"{entry['name']}.jpg")
             yield Frame(image, entry["stamp_ns"] / 1e9, entry["index"], entry["name"])
         return
     limit = len(recording.sent)
-    if not plan.source:
+    if not settings.source:
         yield from RenderedSource(limit)
         return
-    with open_source(plan.source, limit=limit, topic=plan.topic) as source:
+    with open_source(settings.source, limit=limit, topic=settings.request.topic) as source:
         yield from source
 
 
-def _draw(plan: Plan, recording: Recording, names: dict[str, int], work: Path, out: Path) -> None:
+def _draw(settings: DemoSettings, recording: Recording, names: dict[str, int], work: Path, out: Path) -> None:
     """Write the overlay video and the contact sheet, of the frames that were processed."""
     chosen = {list(names)[round(i)] for i in np.linspace(0, len(names) - 1, min(SHEET_PICTURES, len(names)))}
     pictures: list[NDArray[np.uint8]] = []
     captions: list[str] = []
     # At this rate the video lasts as long as the stream did.
-    fps = max(1.0, plan.rate * len(names) / len(recording.sent))
+    fps = max(1.0, settings.rate * len(names) / len(recording.sent))
     with VideoWriter(out / "overlay.mp4", fps) as writer:
-        for frame in _frames(plan, recording, work):
+        for frame in _frames(settings, recording, work):
             if frame.name not in names:
                 continue
             labels = read_label_map(out / "masks" / f"{frame.name}.png", keep_ids=True)

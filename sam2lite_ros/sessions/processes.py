@@ -12,7 +12,7 @@ from typing import Any
 from sam2lite_core.errors import Sam2LiteError
 
 LOG_LINES = 30
-
+"""Lines of a process's log that an error message ends with."""
 
 BAD_INPUT = 2
 """Exit code of our executables for input that cannot be used."""
@@ -24,10 +24,10 @@ class ProcessError(Sam2LiteError):
 
 @contextmanager
 def process(
-    module: str, parameters: dict[str, Any], folder: Path, namespace: str = "/"
+    node: str, parameters: dict[str, Any], folder: Path, namespace: str = "/"
 ) -> Iterator["NodeProcess"]:
-    """Run a module of this package as a node; the process has ended when the block has, however it ends."""
-    running = NodeProcess(module, parameters, folder, namespace)
+    """Run a node, `tracker` or `player`; its process has ended when the block has, however it ends."""
+    running = NodeProcess(node, parameters, folder, namespace)
     try:
         yield running
     finally:
@@ -37,18 +37,16 @@ def process(
 class NodeProcess:
     """A node in a process of its own, whose output goes to a file."""
 
-    def __init__(self, module: str, parameters: dict[str, Any], folder: Path, namespace: str = "/") -> None:
-        self.name = module
-        self._log = folder / f"{module}.log"
-        file = folder / f"{module}.yaml"
+    def __init__(self, node: str, parameters: dict[str, Any], folder: Path, namespace: str = "/") -> None:
+        self._log = folder / f"{node}.log"
+        file = folder / f"{node}.yaml"
         # JSON is YAML, and writes strings so that no value is taken for another type.
         file.write_text(json.dumps({"/**": {"ros__parameters": parameters}}))
         arguments = ["--ros-args", "--params-file", str(file), "--remap", f"__ns:={namespace}"]
-        command = [sys.executable, "-m", f"sam2lite_ros.{module}", *arguments]
         with self._log.open("wb") as log:
             # A session of its own: Ctrl-C goes to the demo alone, which then ends its processes in order.
             self._process = subprocess.Popen(
-                command,
+                [sys.executable, "-m", f"sam2lite_ros.{node}.node", *arguments],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
@@ -62,11 +60,11 @@ class NodeProcess:
 
     @property
     def exit_code(self) -> int | None:
-        """None while it runs."""
+        """Exit code; None while it runs."""
         return self._process.poll()
 
     def log_tail(self) -> str:
-        """The last lines that it wrote."""
+        """Return the last lines that it wrote."""
         return "\n".join(self._log.read_text(errors="replace").splitlines()[-LOG_LINES:])
 
     def interrupt(self) -> None:

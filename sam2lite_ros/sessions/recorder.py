@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from sam2lite_ros.tracker.prompts import stamp_nanoseconds
 SERVICE_TIMEOUT_S = 120.0
 """Longest wait for the tracker to appear or to change state; loading a model on a busy machine takes a while."""
 
+STATUSES_FILE = "statuses.jsonl"
 
 RECORDED = {
     "qos_overrides./tracker/mask.publisher.depth": 100,
@@ -33,7 +34,7 @@ RECORDED = {
 
 @dataclass
 class Recording:
-    """What was seen.
+    """Messages of a run.
 
     Attributes:
         masks: stamp of each mask received, nanoseconds, in order; the files are named by it.
@@ -45,9 +46,17 @@ class Recording:
     statuses: list[TrackerStatus] = field(default_factory=list)
     sent: list[dict[str, Any]] = field(default_factory=list)
 
+    @property
+    def settled(self) -> bool:
+        """True when the tracker has processed or dropped every frame that it received."""
+        latest = self.statuses[-1] if self.statuses else None
+        return (
+            latest is not None and latest.frames_received == latest.frames_processed + latest.frames_dropped
+        )
+
 
 class Recorder(Node):
-    """Saves masks as they come and drives the tracker through its lifecycle."""
+    """Node that saves masks as they come and drives the tracker through its lifecycle."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__("demo")
@@ -99,3 +108,20 @@ def read_record(work: Path) -> list[dict[str, Any]]:
     path = work / RECORD_FILE
     lines = path.read_text().splitlines() if path.is_file() else []
     return [json.loads(line) for line in lines]
+
+
+def write_lines(path: Path, entries: Iterable[dict[str, Any]]) -> None:
+    """Write a JSON object a line."""
+    path.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+
+
+def write_statuses(recording: Recording, folder: Path) -> None:
+    """Write what the tracker said of each frame into a folder's STATUSES_FILE."""
+    write_lines(folder / STATUSES_FILE, map(status_entry, recording.statuses))
+
+
+def status_entry(status: TrackerStatus) -> dict[str, Any]:
+    """Return a TrackerStatus as plain numbers: the header's stamp as `stamp_ns`, every other field by its name."""
+    names = [name for name in status.get_fields_and_field_types() if name != "header"]
+    stamp_ns = stamp_nanoseconds(status.header.stamp)
+    return {"stamp_ns": stamp_ns, **{name: getattr(status, name) for name in names}}

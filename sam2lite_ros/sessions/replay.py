@@ -1,17 +1,16 @@
-"""Plays a bag to the tracker over DDS for `sam2lite eval bag`, which starts this as a process of its own.
+"""Play a bag to the tracker over DDS, in a process that `sam2lite eval bag` starts.
 
 `python -m sam2lite_ros.sessions.replay FOLDER` reads FOLDER/request.json, the parameters of both nodes, and leaves in
-FOLDER what was seen: `masks/STAMP.png`, `frames.jsonl` (what the player sent), `statuses.jsonl` (what the tracker
-said of each frame) and `TrackerStatus.msg`, the definition that goes with it.
+FOLDER: `masks/STAMP.png`, `frames.jsonl` (frames that the player sent), `statuses.jsonl` (TrackerStatus of each frame)
+and `TrackerStatus.msg`, the definition that goes with it.
 """
 
-import json
 import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sam2lite_ros.sessions.request import REQUEST_FILE, STATUSES_FILE, run_request, status_entry
+from sam2lite_ros.sessions.request import read_request, run_request
 
 STATUS_DEFINITION = "TrackerStatus.msg"
 
@@ -25,18 +24,16 @@ def replay(folder: Path) -> None:
     """
     from ament_index_python.packages import get_package_share_directory
 
-    from sam2lite_ros.sessions.demo_session import run_nodes
-    from sam2lite_ros.sessions.isolation import isolate
+    from sam2lite_ros.sessions.recorder import write_statuses
+    from sam2lite_ros.sessions.tracker_session import record
 
-    request = json.loads((folder / REQUEST_FILE).read_text())
-    isolate()
+    request = read_request(folder)
     masks = folder / "masks"
     masks.mkdir()
-    recording = run_nodes(request["tracker"], request["player"], folder, masks)
+    recording = record(request["tracker"], request["player"], folder, masks)
     definition = Path(get_package_share_directory("sam2lite_ros")) / "msg" / STATUS_DEFINITION
     shutil.copyfile(definition, folder / STATUS_DEFINITION)
-    lines = [json.dumps(status_entry(status)) + "\n" for status in recording.statuses]
-    (folder / STATUSES_FILE).write_text("".join(lines))
+    write_statuses(recording, folder)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

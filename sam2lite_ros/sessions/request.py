@@ -1,5 +1,6 @@
 """Read a session request from its folder, and run it."""
 
+import json
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -11,18 +12,13 @@ from sam2lite_core.errors import Sam2LiteError
 REQUEST_FILE = "request.json"
 
 
-STATUSES_FILE = "statuses.jsonl"
+def read_request(folder: Path) -> dict[str, Any]:
+    """Read a folder's request, and isolate this process for it: see `isolate`."""
+    from sam2lite_ros.sessions.isolation import isolate
 
-
-def status_entry(status: Any) -> dict[str, Any]:
-    """Return a TrackerStatus as plain numbers: the header's stamp as `stamp_ns`, every other field by its name."""
-    from sam2lite_ros.tracker.prompts import stamp_nanoseconds
-
-    names = [name for name in status.get_fields_and_field_types() if name != "header"]
-    return {
-        "stamp_ns": stamp_nanoseconds(status.header.stamp),
-        **{name: getattr(status, name) for name in names},
-    }
+    request: dict[str, Any] = json.loads((folder / REQUEST_FILE).read_text())
+    isolate()
+    return request
 
 
 def run_request(name: str, work: Callable[[Path], None], arguments: Sequence[str] | None) -> int:

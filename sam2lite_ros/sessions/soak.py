@@ -1,17 +1,16 @@
-"""Runs the tracker on the player's frames for `sam2lite bench node`, which starts this as a process of its own.
+"""Run the tracker for a while and watch its process, in a process that `sam2lite bench node` starts.
 
-`python -m sam2lite_ros.sessions.soak FOLDER` reads FOLDER/request.json, the parameters of both nodes and how often to
-look at the tracker's process, and leaves in FOLDER: `frames.jsonl` (what the player sent), `statuses.jsonl` (what the
-tracker said of each frame), `samples.jsonl` (its memory, threads, open files over time) and `seen.json` (its last
-counters).
+`python -m sam2lite_ros.sessions.soak FOLDER` reads FOLDER/request.json: the parameters of both nodes, and the seconds
+between two looks at the tracker's process. It leaves in FOLDER: `frames.jsonl` (frames that the player sent),
+`statuses.jsonl` (TrackerStatus of each frame), `samples.jsonl` (the process's memory, threads and open files over
+time) and `seen.json` (the tracker's last counters).
 """
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sam2lite_ros.sessions.request import REQUEST_FILE, run_request
+from sam2lite_ros.sessions.request import read_request, run_request
 
 
 def soak(folder: Path) -> None:
@@ -21,12 +20,9 @@ def soak(folder: Path) -> None:
         Sam2LiteError: bad input, a node that refused it, or a process that failed.
         ModuleNotFoundError: ROS, or our messages, cannot be imported.
     """
-    from sam2lite_ros.sessions.isolation import isolate
     from sam2lite_ros.sessions.soak_session import soak as run
 
-    request = json.loads((folder / REQUEST_FILE).read_text())
-    isolate()
-    run(request, folder)
+    run(read_request(folder), folder)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -206,7 +206,7 @@ class Operator:
 def tracker(isolated_ros, tmp_path_factory):
     """The tracker's process, shared by the tests of a module: each leaves it alive."""
     with process(
-        "tracker_node", {"frame_deadline_ms": 0.0, "threads": 1}, tmp_path_factory.mktemp("tracker")
+        "tracker", {"frame_deadline_ms": 0.0, "threads": 1}, tmp_path_factory.mktemp("tracker")
     ) as running:
         yield running
         assert running.exit_code is None, running.log_tail()

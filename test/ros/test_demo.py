@@ -17,8 +17,8 @@ from sam2lite_core.evaluation.runs.machine import describe_machine
 from sam2lite_core.media.label_map import read_label_map, write_label_map
 from sam2lite_core.media.open import open_source
 from sam2lite_ros.player.sources import RenderedSource, is_camera, rendered_clip
-from sam2lite_ros.sessions.demo_plan import Request, make_plan
 from sam2lite_ros.sessions.demo_report import frames_table, freshness, latencies
+from sam2lite_ros.sessions.demo_settings import DemoRequest, check_request
 from sam2lite_ros.sessions.recorder import Recording
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -218,17 +218,17 @@ def test_a_bag_is_a_source_with_topics(tmp_path, small_clip):
         for topic in ("/left", "/right"):
             for index, image in enumerate(small_clip.frames[:3]):
                 bag.add(topic, "sensor_msgs/msg/Image", image_message(image, index), index * 100_000_000)
-    plan = make_plan(Request(str(tmp_path / "bag"), point="5,5", topic="/right"))
-    assert (plan.topic, plan.size, plan.rate) == ("/right", (96, 128), pytest.approx(10))
+    settings = check_request(DemoRequest(str(tmp_path / "bag"), point="5,5", topic="/right"))
+    assert (settings.request.topic, settings.size, settings.rate) == ("/right", (96, 128), pytest.approx(10))
     with pytest.raises(SourceError, match="choose one: /left"):
-        make_plan(Request(str(tmp_path / "bag"), point="5,5"))
+        check_request(DemoRequest(str(tmp_path / "bag"), point="5,5"))
 
 
 def test_the_deadline_is_one_period_unless_given(clip_folder):
     frames, _ = clip_folder
-    assert make_plan(Request(str(frames), point="5,5", rate=20.0)).deadline_ms == pytest.approx(50.0)
-    assert make_plan(Request(str(frames), point="5,5", deadline_ms=0.0)).deadline_ms == 0.0
-    assert make_plan(Request(str(frames), point="5,5")).rate == 30.0
+    assert check_request(DemoRequest(str(frames), point="5,5", rate=20.0)).deadline_ms == pytest.approx(50.0)
+    assert check_request(DemoRequest(str(frames), point="5,5", deadline_ms=0.0)).deadline_ms == 0.0
+    assert check_request(DemoRequest(str(frames), point="5,5")).rate == 30.0
 
 
 def test_latencies_are_summed_up_by_part():

@@ -336,7 +336,7 @@ def test_a_tracker_that_is_killed_comes_back_by_autostart_and_goes_on(operator, 
     }
     for ending in (signal.SIGKILL, signal.SIGINT):
         operator.seen.mask.clear()
-        with process("tracker_node", parameters, tmp_path, namespace="/alone") as tracker:
+        with process("tracker", parameters, tmp_path, namespace="/alone") as tracker:
             operator.until(lambda log=tracker.log_tail: "active: waiting" in log(), "autostart")
             operator.until(lambda: operator._mask_of(images[0]) is not None, "the first mask")
             assert_follows(operator.track(images[1]), truth[1])

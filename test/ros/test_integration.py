@@ -29,7 +29,7 @@ def test_two_trackers_follow_two_cameras_without_hearing_of_each_other(isolated_
             folder = tmp_path / name[1:]
             folder.mkdir()
             parameters = {"autostart": True, "frame_deadline_ms": 0.0, "threads": 1}
-            trackers[name] = stack.enter_context(process("tracker_node", parameters, folder, namespace=name))
+            trackers[name] = stack.enter_context(process("tracker", parameters, folder, namespace=name))
         for name, operator in operators.items():
             operator.until(lambda name=name: "active: waiting" in trackers[name].log_tail(), "autostart")
             assert f"{name}/image" in trackers[name].log_tail()

@@ -66,8 +66,8 @@ def test_launch_files_use_only_what_every_supported_distribution_has(path):
     """Only the public modules are common to all."""
     assert {node.module for node in imports_of_launch(path)} <= {
         "launch", "launch.actions", "launch.conditions", "launch.event_handlers",
-        "launch.launch_description_entity", "launch.substitutions", "launch_ros.actions", "launch_ros.event_handlers",
-        "launch_ros.parameter_descriptions", "launch_ros.substitutions",
+        "launch.launch_context", "launch.launch_description_entity", "launch.substitutions", "launch_ros.actions",
+        "launch_ros.event_handlers", "launch_ros.parameter_descriptions", "launch_ros.substitutions",
     }  # fmt: skip
 
 

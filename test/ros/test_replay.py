@@ -28,9 +28,9 @@ from sam2lite_core.media.bags.writer import image_message, jpeg_message, new_bag
 from sam2lite_core.media.image_messages import compressed_to_rgb
 from sam2lite_core.media.label_map import read_label_map, write_label_map
 from sam2lite_ros.conversions import image_to_rgb
-from sam2lite_ros.sessions import replay, request
+from sam2lite_ros.sessions import replay
 from sam2lite_ros.sessions.processes import process
-from sam2lite_ros.sessions.recorder import read_record
+from sam2lite_ros.sessions.recorder import read_record, status_entry
 
 START, STEP = 1_700_000_000_000_000_000, 50_000_000
 
@@ -186,7 +186,7 @@ def test_ros_reads_the_messages_of_the_bag_that_is_left(tmp_path, small_clip, tr
     definition = Path(get_package_share_directory("sam2lite_ros")) / "msg" / "TrackerStatus.msg"
     recording = Recording(
         sent=tuple(range(6)),
-        statuses=dict(enumerate(map(request.status_entry, made))),
+        statuses=dict(enumerate(map(status_entry, made))),
         masks={index: truth / f"{index:05d}.png" for index in range(6)},
         definition=definition.read_text(),
     )

@@ -12,7 +12,7 @@ def operator(isolated_ros, make_operator):
 
 
 def test_autostart_shutdown_and_a_signal(operator, tmp_path):
-    with process("tracker_node", {"autostart": True, "threads": 1}, tmp_path) as tracker:
+    with process("tracker", {"autostart": True, "threads": 1}, tmp_path) as tracker:
         operator.until(lambda: operator.state() == "active", "autostart")
         assert operator.change(Transition.TRANSITION_ACTIVE_SHUTDOWN)
         assert operator.state() == "finalized"
@@ -24,10 +24,10 @@ def test_autostart_shutdown_and_a_signal(operator, tmp_path):
 @pytest.mark.parametrize(
     ("module", "parameters", "named"),
     [
-        ("tracker_node", {"controller": "fancy"}, "plain, predictive, off"),
-        ("tracker_node", {"frame_deadline_ms": 20}, "frame_deadline_ms"),
-        ("tracker_node", {"kp": -1.0}, "kp"),
-        ("tracker_node", {"initial_prompt.points": [1.0]}, "initial_prompt.points has 1 numbers"),
+        ("tracker", {"controller": "fancy"}, "plain, predictive, off"),
+        ("tracker", {"frame_deadline_ms": 20}, "frame_deadline_ms"),
+        ("tracker", {"kp": -1.0}, "kp"),
+        ("tracker", {"initial_prompt.points": [1.0]}, "initial_prompt.points has 1 numbers"),
         ("player", {"source": "/no/such/folder"}, "/no/such/folder"),
         ("player", {"reliability": "perfect"}, "reliable or best_effort"),
     ],
@@ -41,7 +41,7 @@ def test_wrong_parameters_end_the_process_with_code_2(operator, tmp_path, module
 
 def test_autostart_that_fails_leaves_the_node_unconfigured_and_alive(operator, tmp_path):
     parameters = {"autostart": True, "initial_prompt.mask_file": "/no/such/mask.png"}
-    with process("tracker_node", parameters, tmp_path) as tracker:
+    with process("tracker", parameters, tmp_path) as tracker:
         operator.until(lambda: "/no/such/mask.png" in tracker.log_tail(), "the reason in the log")
         assert operator.state() == "unconfigured"
         assert operator.set(initial_prompt__mask_file="")[0].successful

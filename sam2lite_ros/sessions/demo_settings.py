@@ -1,6 +1,6 @@
-"""What a demo run is asked to do, checked before anything is started."""
+"""Check what a demo is asked to do, before anything is started."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from sam2lite_core.control.base import ControllerConfig
 from sam2lite_core.control.registry import DEFAULT_CONTROLLER, check_controller
 from sam2lite_core.errors import ConfigurationError, InvalidPromptError, SourceError
 from sam2lite_core.files import check_output_folder
-from sam2lite_core.media.label_map import read_label_map
+from sam2lite_core.media.label_map import LabelMap, read_label_map, write_label_map
 from sam2lite_core.media.open import open_source
 from sam2lite_core.media.source import NOMINAL_FPS
 from sam2lite_core.types import Prompt
@@ -19,13 +19,11 @@ from sam2lite_core.variants import get_variant
 from sam2lite_ros.player.sources import is_camera, rendered_clip
 
 RESULT_FILE = "result.json"
-"""What a complete output folder holds; written last."""
-
-LabelMap = NDArray[np.uint8] | NDArray[np.uint16]
+"""File of a complete output folder; written last."""
 
 
 @dataclass(frozen=True)
-class Request:
+class DemoRequest:
     """The command line, as typed; see `sam2lite_ros.sessions.demo` for the meaning of each."""
 
     source: str | None = None
@@ -45,45 +43,28 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """A run that can start.
+class DemoSettings:
+    """A checked request with what its source says.
 
     Attributes:
+        request: the command line.
         source: folder, video, bag or camera index; empty for the rendered clip.
-        topic: which images of a bag, or None.
         size: (height, width) of the first frame, pixels.
         rate: frames per second at which the source is played.
         deadline_ms: the tracker's deadline, milliseconds; 0 = none.
-        scale: fixed resolution scale, or None for the controller's choice.
         controller: how the deadline is kept.
-        variant: size of the student.
-        model: weights to use instead of the shipped ones, or None.
-        frames: most frames to play, or None.
-        out: folder to write.
-        prompt: the tracker's `initial_prompt.*` parameters, without a mask file.
-        mask: label map of the first frame that is the prompt, or None.
-        described: the prompt in words.
-        truth: where the true label maps are: a folder of PNGs named like the frames, the rendered clip's
-            own, or None.
-        object_ids: the ids that are followed.
+        prompt: the prompt.
+        truth: folder of PNGs named like the frames, the rendered clip's label maps, or None.
     """
 
+    request: DemoRequest
     source: str
-    topic: str | None
     size: tuple[int, int]
     rate: float
     deadline_ms: float
-    scale: float | None
     controller: str
-    variant: str
-    model: Path | None
-    frames: int | None
-    out: Path
-    prompt: dict[str, Any]
-    mask: LabelMap | None
-    described: str
+    prompt: "DemoPrompt"
     truth: Path | NDArray[np.uint8] | None
-    object_ids: tuple[int, ...]
 
     def true_label_map(self, name: str) -> LabelMap | None:
         """Return the truth of the frame with this name, or None where there is none.
@@ -99,49 +80,87 @@ class Plan:
         label_map: LabelMap = self.truth[int(name)]
         return label_map
 
+    def tracker_parameters(self, work: Path) -> dict[str, Any]:
+        """Return the tracker's parameters; a mask to prompt with is written into `work`."""
+        request, mask = self.request, self.prompt.mask
+        parameters: dict[str, Any] = {
+            "variant": request.variant,
+            "model_path": "" if request.model is None else str(request.model.resolve()),
+            "frame_deadline_ms": float(self.deadline_ms),
+            "controller": self.controller if self.deadline_ms else "off",
+            "mask_encoding": "mono16" if max(self.prompt.object_ids) > 255 else "mono8",
+            **self.prompt.parameters,
+        }
+        if request.scale is not None:
+            parameters.update(min_scale=float(request.scale), max_scale=float(request.scale))
+        if mask is not None:
+            file = (work / "prompt.png").resolve()
+            write_label_map(file, mask)
+            parameters.update({"initial_prompt.mask_file": str(file), "initial_prompt.object_id": 0})
+        return parameters
 
-def make_plan(request: Request) -> Plan:
+    def player_parameters(self) -> dict[str, Any]:
+        """Return the player's parameters."""
+        source = self.source
+        return {
+            "source": str(Path(source).resolve()) if source and Path(source).exists() else source,
+            "topic": self.request.topic or "",
+            "rate": float(self.rate),
+            "max_frames": self.request.frames or 0,
+        }
+
+
+@dataclass(frozen=True)
+class DemoPrompt:
+    """The first frame's prompt.
+
+    Attributes:
+        described: in words.
+        object_ids: the ids that are followed.
+        parameters: the tracker's `initial_prompt.*` of a point or box.
+        mask: (H, W) label map of a mask, or None.
+    """
+
+    described: str
+    object_ids: tuple[int, ...]
+    parameters: dict[str, Any] = field(default_factory=dict)
+    mask: LabelMap | None = None
+
+
+def check_request(request: DemoRequest) -> DemoSettings:
     """Check a request against its source.
 
     Raises:
         Sam2LiteError: whatever is wrong with it, naming the value and what is allowed.
     """
     kind = _check_options(request)
-    clip = rendered_clip() if request.source is None else None
-    if clip is None:
-        source = str(request.source)
-        with open_source(source, topic=request.topic) as opened:
-            size, fps = opened.size, opened.fps
-            first_name = "" if is_camera(source) else next(iter(opened)).name
+    source = request.source or ""
+    fps: float | None
+    truth: Path | NDArray[np.uint8] | None
+    if request.source is None:
+        clip = rendered_clip()
+        size, fps, first_name = clip.frames.shape[1:3], clip.fps, "00000"
+        truth = clip.label_maps
     else:
-        source, fps, first_name = "", clip.fps, "00000"
-        size = (clip.frames.shape[1], clip.frames.shape[2])
-    truth: Path | NDArray[np.uint8] | None = request.truth if clip is None else clip.label_maps
+        with open_source(source, topic=request.topic) as opened:
+            size, fps, truth = opened.size, opened.fps, request.truth
+            first_name = "" if is_camera(source) else next(iter(opened)).name
     first_truth = _first_truth(truth, first_name, size)
-    mask, prompt, described, ids = _prompt(request, kind, size, first_truth, clip is not None)
     rate = request.rate or fps or NOMINAL_FPS
-    return Plan(
+    return DemoSettings(
+        request=request,
         source=source,
-        topic=request.topic,
         size=size,
         rate=rate,
         deadline_ms=1000.0 / rate if request.deadline_ms is None else request.deadline_ms,
-        scale=request.scale,
         controller=request.controller if request.scale is None else "off",
-        variant=request.variant,
-        model=request.model,
-        frames=request.frames,
-        out=request.out,
-        prompt=prompt,
-        mask=mask,
-        described=described,
+        prompt=_prompt(request, kind, size, first_truth),
         truth=truth,
-        object_ids=ids,
     )
 
 
-def _check_options(request: Request) -> str | None:
-    """Check what can be checked without looking at the source; returns which prompt is given."""
+def _check_options(request: DemoRequest) -> str | None:
+    """Check what needs no look at the source; return which prompt is given."""
     given = [name for name in ("mask", "point", "box") if getattr(request, name) is not None]
     if len(given) > 1:
         raise ConfigurationError(f"--{' and --'.join(given)} exclude each other; give one")
@@ -189,29 +208,29 @@ def _first_truth(
 
 
 def _prompt(
-    request: Request, kind: str | None, size: tuple[int, int], truth: LabelMap | None, rendered: bool
-) -> tuple[LabelMap | None, dict[str, Any], str, tuple[int, ...]]:
-    """Return mask, parameters, description and ids of the prompt."""
+    request: DemoRequest, kind: str | None, size: tuple[int, int], truth: LabelMap | None
+) -> DemoPrompt:
+    """Read the prompt, or take the rendered clip's truth where none is given."""
     if kind is None:
-        if not rendered or truth is None:
+        if request.source is not None or truth is None:
             raise InvalidPromptError(
                 "what shall be followed? give --mask PNG, --point X,Y or --box X0,Y0,X1,Y1"
             )
-        return truth, {}, "true masks of the first frame", _ids(truth)
+        return DemoPrompt("true masks of the first frame", _ids(truth), mask=truth)
     if kind == "mask" and request.mask is not None:
         mask = read_label_map(request.mask)
         if not mask.any():
             raise InvalidPromptError(f"--mask {request.mask}: is empty; mark at least one pixel")
         Prompt(object_id=1, mask=mask > 0).check_inside(*size)
-        return mask, {}, f"mask {request.mask}", _ids(mask)
-    count = 2 if kind == "point" else 4
-    numbers = _numbers(kind, str(getattr(request, kind)), count)
+        return DemoPrompt(f"mask {request.mask}", _ids(mask), mask=mask)
+    numbers = _numbers(kind, str(getattr(request, kind)), 2 if kind == "point" else 4)
     flat = np.array(numbers, np.float32)
     prompt = Prompt(object_id=1, points=flat[None]) if kind == "point" else Prompt(object_id=1, box=flat)
     prompt.check_inside(*size)
     object_id = _id_below(numbers, truth)
     name = "initial_prompt.points" if kind == "point" else "initial_prompt.box"
-    return None, {name: numbers, "initial_prompt.object_id": object_id}, f"{kind} {numbers}", (object_id,)
+    parameters = {name: numbers, "initial_prompt.object_id": object_id}
+    return DemoPrompt(f"{kind} {numbers}", (object_id,), parameters)
 
 
 def _numbers(kind: str, text: str, count: int) -> list[float]:
