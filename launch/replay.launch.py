@@ -19,7 +19,7 @@ from sam2lite_ros.launching import (
 )
 
 CLOCK_HZ = "200"
-"""How often /clock is published: times of a mask are this fine."""
+"""Messages per second on /clock: times of a mask are this fine."""
 
 START_DELAY_S = "2"
 """Pause before the first message, in which everybody finds everybody: the first image carries the prompt."""
@@ -28,7 +28,7 @@ END_DELAY_S = 3.0
 """Pause after the last message, in which the last masks are still made and recorded."""
 
 RECORDED = ".*/tracker/(mask|objects|status)$"
-"""What is recorded. As a pattern, since Humble takes topics in another way than the distributions after it."""
+"""Topics to record. A pattern, since Humble takes topics in another way than the distributions after it."""
 
 # name, default, description
 ARGUMENTS = (

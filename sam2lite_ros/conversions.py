@@ -1,4 +1,4 @@
-"""Image messages to arrays and back.
+"""Convert image messages to arrays and back.
 
 The core converts the 8-bit encodings that cameras publish, as it does for those in bags; the rest goes to cv_bridge
 where it is installed. Sizes are checked before anything is allocated.

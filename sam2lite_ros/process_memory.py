@@ -1,4 +1,4 @@
-"""Keeps a process from interrupting its frames to manage memory; for `main`, since it concerns the whole process."""
+"""Keep a process from interrupting its frames to manage memory; only `main` may decide that."""
 
 import ctypes
 import gc

@@ -1,4 +1,4 @@
-"""Spinning until somebody ends the process."""
+"""Spin until somebody ends the process."""
 
 import rclpy
 from rclpy.executors import Executor, ExternalShutdownException

@@ -89,7 +89,7 @@ def files_below(folder: Path) -> set[Path]:
 
 
 def run_python(code: str, folder: Path) -> str:
-    """What a fresh interpreter prints for this code, started in a folder."""
+    """Return what a fresh interpreter prints for this code, started in a folder."""
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False
     )
@@ -300,14 +300,72 @@ def test_pip_installs_every_file_of_the_weights() -> None:
     assert present - packaged == set()
 
 
+def installed_python() -> Path:
+    """The install space's folder of Python packages."""
+    return next(path.parents[1] for path in built_prefix().glob("**/sam2lite_core/__init__.py"))
+
+
+def outside_the_checkout() -> dict[str, str]:
+    """The environment without a path that leads Python into the checkout."""
+    paths = [str(installed_python()), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(path for path in paths if path and Path(path).resolve() != ROOT),
+    }
+
+
 def test_installed_package_holds_messages_and_modules_side_by_side() -> None:
     prefix = built_prefix()
     modules = ["msg", "srv", "player.node", "sessions.demo", "tracker.node"]
     for folder in (prefix, ROOT):  # away from the checkout, and from inside it
         run_python("; ".join(f"import sam2lite_ros.{name}" for name in modules), folder)
-    installed = next(path.parent for path in prefix.glob("**/sam2lite_core/__init__.py")).parent
+    installed = installed_python()
     assert not (installed / "training").exists()
     assert files_below(installed / "sam2lite_core/weights") == files_below(ROOT / "sam2lite_core/weights")
+
+
+@pytest.mark.parametrize("package", ["sam2lite_core", "sam2lite_ros"])
+def test_install_space_carries_every_module_and_subpackage(package: str) -> None:
+    generated = ("msg", "srv")
+    installed = installed_python()
+    found = {
+        path
+        for path in files_below(installed / package)
+        if path.suffix == ".py" and (package == "sam2lite_core" or path.parts[0] not in generated)
+    }
+    expected = {path.relative_to(ROOT / package) for path in sources(package)}
+    assert Path("__init__.py") in found
+    assert found == expected, "the build is older than the checkout: run scripts/setup.sh"
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "said"),
+    [
+        (["{python}", "-m", "sam2lite_core", "--version"], 0, sam2lite_core.__version__),
+        (["{prefix}/lib/sam2lite_ros/demo", "--help"], 0, "--deadline-ms"),
+        (
+            ["{prefix}/lib/sam2lite_ros/player", "--ros-args", "-p", "source:=/nowhere"],
+            2,
+            "player: /nowhere",
+        ),
+        (["{prefix}/lib/sam2lite_ros/tracker", "--ros-args", "-p", "variant:=huge"], 2, "tracker: variant"),
+    ],
+    ids=lambda value: Path(value[0]).name if isinstance(value, list) else "",
+)
+def test_what_is_installed_runs_outside_the_checkout(
+    command: list[str], code: int, said: str, tmp_path: Path
+) -> None:
+    places = {"python": sys.executable, "prefix": str(built_prefix())}
+    done = subprocess.run(
+        [part.format(**places) for part in command],
+        cwd=tmp_path,
+        env=outside_the_checkout(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == code, done.stderr
+    assert said in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(("given", "expected"), [(None, "1"), ("0", "0")])

@@ -1,12 +1,13 @@
-"""The node `player`: a folder, a video, a bag, a camera or the rendered clip, published as `image`."""
+"""Node `player`: publish a folder, a video, a bag, a camera or the rendered clip as `image`."""
 
 import contextlib
 import json
-import queue
 import sys
 import threading
 import time
-from collections.abc import Generator, Sequence
+from collections import deque
+from collections.abc import Generator, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -40,7 +41,7 @@ LINGER_S = 1.0
 """Pause after the last frame: a best-effort subscriber never says that it has received it."""
 
 RECORD_FILE = "frames.jsonl"
-"""What `record_dir` gets: one line for each frame sent, with its index, name and stamp."""
+"""File in `record_dir` with a line for each frame sent: its index, name and stamp."""
 
 _RELIABILITY = {"reliable": ReliabilityPolicy.RELIABLE, "best_effort": ReliabilityPolicy.BEST_EFFORT}
 
@@ -63,7 +64,7 @@ _PARAMETERS: dict[str, tuple[Any, str]] = {
 
 
 class Player(Node):
-    """Publishes frames at their rate; none is skipped, a late one goes out at once."""
+    """Node that publishes frames at their rate; none is skipped, a late one goes out at once."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__("player", **options)
@@ -148,8 +149,7 @@ class Player(Node):
             )
         while self._running() and self._image_publisher.get_subscription_count() < wanted:
             time.sleep(0.02)
-        # This side has matched; the other may need a moment more, and best effort does not repeat what it
-        # missed.
+        # This side has matched; the other may need a moment more, and best effort does not repeat what it missed.
         self._sleep_until(time.monotonic() + float(self._value("start_delay_s")))
 
     def _sleep_until(self, due: float) -> None:
@@ -182,7 +182,7 @@ class Player(Node):
         return sent
 
     def _due(self, due: float, previous: Frame, frame: Frame, sent: int) -> float:
-        """When a frame goes out, given when the one before was due."""
+        """Return when a frame goes out, given when the one before was due."""
         if sent == 1 and self._value("hold_first_s") > 0:
             return due
         rate = float(self._value("rate"))
@@ -209,12 +209,12 @@ class Player(Node):
                 cv2.imwrite(str(path), cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR))
 
 
-def frames_of(source: Any, *, ahead: bool) -> contextlib.closing[Generator[Frame, None, None]]:
+def frames_of(source: Iterable[Frame], *, ahead: bool) -> contextlib.closing[Generator[Frame, None, None]]:
     """Give a source's frames to a block, after which nothing reads the source any more, however the block ends."""
     return contextlib.closing(read_ahead(source) if ahead else (frame for frame in source))
 
 
-def read_ahead(source: Any) -> Generator[Frame, None, None]:
+def read_ahead(source: Iterable[Frame]) -> Generator[Frame, None, None]:
     """Iterate over a source that a thread of its own decodes, a few frames ahead.
 
     Closing the generator waits for the read that is going on.
@@ -222,36 +222,15 @@ def read_ahead(source: Any) -> Generator[Frame, None, None]:
     Raises:
         SourceError: whatever the source raises, at the frame where it raises it.
     """
-    ready: queue.Queue[Frame | Exception | None] = queue.Queue(maxsize=FRAMES_AHEAD)
-    stopped = threading.Event()
-
-    def put(item: Frame | Exception | None) -> None:
-        while not stopped.is_set():
-            try:
-                return ready.put(item, timeout=0.1)
-            except queue.Full:
-                continue
-
-    def decode() -> None:
-        try:
-            for frame in source:
-                put(frame)
-                if stopped.is_set():
-                    return
-            put(None)
-        except Exception as error:
-            put(error)
-
-    thread = threading.Thread(target=decode, name="decoder", daemon=True)
-    thread.start()
+    decoder = ThreadPoolExecutor(1, thread_name_prefix="decoder")
+    frames = iter(source)
     try:
-        while (item := ready.get()) is not None:
-            if isinstance(item, Exception):
-                raise item
-            yield item
+        reads = deque(decoder.submit(next, frames, None) for _ in range(FRAMES_AHEAD))
+        while (frame := reads.popleft().result()) is not None:
+            reads.append(decoder.submit(next, frames, None))
+            yield frame
     finally:
-        stopped.set()
-        thread.join()
+        decoder.shutdown(cancel_futures=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

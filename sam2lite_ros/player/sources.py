@@ -1,15 +1,12 @@
-"""What the player and the demo read frames from, beyond what `sam2lite_core.video` opens."""
+"""Frame sources beyond those of `sam2lite_core.media.open`: the rendered clip."""
 
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from types import TracebackType
 
-from sam2lite_core.media.source import NOMINAL_FPS
+from sam2lite_core.media.source import FrameSource
 from sam2lite_core.scenes.clip import RenderedClip, render_clip
 from sam2lite_core.types import Frame
-
-__all__ = ["NOMINAL_FPS", "RenderedSource", "is_camera", "rendered_clip"]
 
 
 def is_camera(source: str) -> bool:
@@ -23,29 +20,15 @@ def rendered_clip() -> RenderedClip:
     return render_clip()
 
 
-class RenderedSource:
-    """The rendered clip as a source of frames, named by their index.
-
-    Attributes:
-        fps: frames per second.
-        length: number of frames.
-        size: (height, width), pixels.
-    """
+class RenderedSource(FrameSource):
+    """The rendered clip as a source of frames, named by their index."""
 
     def __init__(self, limit: int | None = None) -> None:
-        self._clip = rendered_clip()
-        self.fps: float | None = self._clip.fps
-        self.length: int | None = len(self._clip.frames[:limit])
-        self.size = (self._clip.frames.shape[1], self._clip.frames.shape[2])
-
-    def __enter__(self) -> "RenderedSource":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        return None
+        clip = rendered_clip()
+        self._frames = clip.frames[:limit]
+        self.fps, self.length, self.size = clip.fps, len(self._frames), clip.frames.shape[1:3]
 
     def __iter__(self) -> Iterator[Frame]:
-        for index in range(self.length or 0):
-            yield Frame(self._clip.frames[index], index / (self.fps or NOMINAL_FPS), index, f"{index:05d}")
+        """Yield the frames."""
+        for index, image in enumerate(self._frames):
+            yield Frame(image, index / rendered_clip().fps, index, f"{index:05d}")

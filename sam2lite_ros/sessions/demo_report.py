@@ -1,4 +1,4 @@
-"""From a recording to files and figures: masks, overlay, contact sheet, frames.csv, result.json, a table."""
+"""Write a recording as files and figures: masks, overlay, contact sheet, frames.csv, result.json, a table."""
 
 import csv
 import io
@@ -67,15 +67,14 @@ def write_report(settings: DemoSettings, recording: Recording, work: Path, out: 
     result = {
         "source": settings.source or "rendered clip",
         "size": {"height": settings.size[0], "width": settings.size[1]},
-        "rate_hz": settings.rate,
+        "rate_hz": settings.fps,
         "prompt": settings.prompt.described,
         "object_ids": list(settings.prompt.object_ids),
         "frames": _frame_counts(recording, names),
         "latency_ms": latencies(recording),
         "freshness": freshness(recording),
         "deadline_ms": settings.deadline_ms,
-        "scale": _range([float(status.scale) for status in recording.statuses]),
-        "memory": _memory(recording),
+        **_scale_and_memory(recording),
         "score": _score_entry(settings, scores, scored),
         "variant": settings.request.variant,
         "model": "shipped" if settings.request.model is None else str(settings.request.model),
@@ -115,8 +114,7 @@ def _score(
     if not truths:
         return None, 0
     scorer = SequenceScorer(settings.prompt.object_ids)
-    # The scorer leaves out its first and last frame; the sequence's own ends, processed or not, take those
-    # places.
+    # The scorer leaves out its first and last frame: here, stand-ins for the sequence's own ends.
     blank: LabelMap = np.zeros(settings.size, np.uint8)
     scorer.add(blank, blank)
     for name, truth in truths.items():
@@ -169,7 +167,7 @@ def _draw(settings: DemoSettings, recording: Recording, names: dict[str, int], w
     pictures: list[NDArray[np.uint8]] = []
     captions: list[str] = []
     # At this rate the video lasts as long as the stream did.
-    fps = max(1.0, settings.rate * len(names) / len(recording.sent))
+    fps = max(1.0, settings.fps * len(names) / len(recording.sent))
     with VideoWriter(out / "overlay.mp4", fps) as writer:
         for frame in _frames(settings, recording, work):
             if frame.name not in names:
@@ -200,6 +198,17 @@ def _frame_counts(recording: Recording, names: dict[str, int]) -> dict[str, int]
     }
 
 
+def _scale_and_memory(recording: Recording) -> dict[str, dict[str, float]]:
+    if not recording.statuses:
+        return {"scale": {}, "memory": {}}
+    scales = [float(status.scale) for status in recording.statuses]
+    tokens = max(int(status.memory_tokens) for status in recording.statuses)
+    return {
+        "scale": {"min": min(scales), "mean": float(np.mean(scales)), "max": max(scales)},
+        "memory": {"tokens_max": tokens, "budget": int(recording.statuses[-1].memory_budget)},
+    }
+
+
 def latencies(recording: Recording) -> dict[str, dict[str, float]]:
     """Sum up each part of the tracker's time over the processed frames: p50, p95, max in milliseconds."""
     summary = {}
@@ -212,7 +221,7 @@ def latencies(recording: Recording) -> dict[str, dict[str, float]]:
 
 
 def freshness(recording: Recording) -> dict[str, float]:
-    """How long frames waited, from stamp to step, beside the stream's period.
+    """Compare how long frames waited, from stamp to step, with the stream's period.
 
     A mask is never older than a period and a step as long as no frame waits for longer than a period: the time to the
     next frame's stamp, or the median of those times where that is longer (a player that catches up). The first frame
@@ -248,7 +257,7 @@ def freshness(recording: Recording) -> dict[str, float]:
 
 
 def frames_table(recording: Recording) -> str:
-    """What happened to each frame that was sent, as CSV: one row a frame, in order.
+    """Write a CSV with one row for each frame that was sent, in order.
 
     `period_ms` is the time from its stamp to the next frame's. The columns from `receive_ms` on are those of its
     TrackerStatus, and empty for a frame that was not processed.
@@ -267,21 +276,6 @@ def frames_table(recording: Recording) -> str:
             [entry["index"], entry["name"], entry["stamp_ns"], period, int(status is not None), *values]
         )
     return text.getvalue()
-
-
-def _range(values: list[float]) -> dict[str, float]:
-    if not values:
-        return {}
-    return {"min": min(values), "mean": float(np.mean(values)), "max": max(values)}
-
-
-def _memory(recording: Recording) -> dict[str, int]:
-    if not recording.statuses:
-        return {}
-    return {
-        "tokens_max": max(int(status.memory_tokens) for status in recording.statuses),
-        "budget": int(recording.statuses[-1].memory_budget),
-    }
 
 
 def result_table(result: dict[str, Any]) -> Table:

@@ -50,7 +50,7 @@ class DemoSettings:
         request: the command line.
         source: folder, video, bag or camera index; empty for the rendered clip.
         size: (height, width) of the first frame, pixels.
-        rate: frames per second at which the source is played.
+        fps: frames per second at which the source is played.
         deadline_ms: the tracker's deadline, milliseconds; 0 = none.
         controller: how the deadline is kept.
         prompt: the prompt.
@@ -60,7 +60,7 @@ class DemoSettings:
     request: DemoRequest
     source: str
     size: tuple[int, int]
-    rate: float
+    fps: float
     deadline_ms: float
     controller: str
     prompt: "DemoPrompt"
@@ -105,7 +105,7 @@ class DemoSettings:
         return {
             "source": str(Path(source).resolve()) if source and Path(source).exists() else source,
             "topic": self.request.topic or "",
-            "rate": float(self.rate),
+            "rate": float(self.fps),
             "max_frames": self.request.frames or 0,
         }
 
@@ -146,13 +146,13 @@ def check_request(request: DemoRequest) -> DemoSettings:
             size, fps, truth = opened.size, opened.fps, request.truth
             first_name = "" if is_camera(source) else next(iter(opened)).name
     first_truth = _first_truth(truth, first_name, size)
-    rate = request.rate or fps or NOMINAL_FPS
+    fps = request.rate or fps or NOMINAL_FPS
     return DemoSettings(
         request=request,
         source=source,
         size=size,
-        rate=rate,
-        deadline_ms=1000.0 / rate if request.deadline_ms is None else request.deadline_ms,
+        fps=fps,
+        deadline_ms=1000.0 / fps if request.deadline_ms is None else request.deadline_ms,
         controller=request.controller if request.scale is None else "off",
         prompt=_prompt(request, kind, size, first_truth),
         truth=truth,

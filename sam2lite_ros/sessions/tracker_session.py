@@ -105,7 +105,7 @@ class TrackerSession(Generic[RecorderT]):
 def tracker_session(
     make_recorder: Callable[[], RecorderT], parameters: dict[str, Any], folder: Path
 ) -> Iterator[TrackerSession[RecorderT]]:
-    """Start the tracker's process, which ends with the block.
+    """Run the tracker's process while the block runs.
 
     Args:
         make_recorder: makes the node that records.

@@ -1,4 +1,4 @@
-"""What the node says on /diagnostics once a second."""
+"""Publish the node's health on /diagnostics once a second."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,7 +15,7 @@ SILENCE_S = 2.0
 
 @dataclass(frozen=True)
 class Health:
-    """What the node knows about itself at one moment.
+    """The node's own figures at one moment.
 
     Attributes:
         name: fully qualified node name.
@@ -47,7 +47,7 @@ class Health:
 
 
 class Diagnostics:
-    """Publishes the node's health; told of every image, so that it notices silence."""
+    """Publisher of the node's health; it is told of every image, so that it notices silence."""
 
     def __init__(self, node: Node, health: Callable[[], Health]) -> None:
         """Create the publisher.
@@ -86,7 +86,7 @@ class Diagnostics:
 
 
 def diagnose(health: Health) -> DiagnosticStatus:
-    """Judge the node's health: an error when a step hangs or frames fail, a warning when none come or come late."""
+    """Return the diagnosis: error for steps that hang or frames that fail, warning for missing or late ones."""
     level, message = _verdict(health)
     ordered = sorted(health.latencies)
     values = {

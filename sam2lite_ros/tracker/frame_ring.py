@@ -3,7 +3,6 @@
 import threading
 from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -21,10 +20,17 @@ MAX_FRAMES = 240
 """Bound on the frames held when stamps do not advance as they should (equal stamps, kilohertz sources)."""
 
 
-class HeldImage:
-    """The image of a message, kept as the message until `reduce`; safe to use from any thread."""
+class HeldFrame:
+    """One frame of the ring, kept as its message until `reduce`; safe to use from any thread.
 
-    def __init__(self, message: Image | CompressedImage) -> None:
+    Attributes:
+        stamp_ns: the header's stamp in nanoseconds.
+        sequence: position in the order of arrival, from 1.
+    """
+
+    def __init__(self, message: Image | CompressedImage, stamp_ns: int, sequence: int) -> None:
+        self.stamp_ns = stamp_ns
+        self.sequence = sequence
         self._content: Image | CompressedImage | tuple[NDArray[np.uint8], tuple[int, int]] = message
 
     def load(self) -> tuple[NDArray[np.uint8], tuple[int, int]]:
@@ -42,28 +48,13 @@ class HeldImage:
     def reduce(self) -> None:
         """Make a large raw message small, since a second of them would fill hundreds of megabytes.
 
-        Small and compressed messages stay as they are, which costs nothing; so do bad ones: the inference thread
-        reports them, and whoever prompts on one gets the same error.
+        Small and compressed messages stay as they are, which costs nothing. So do bad ones: the inference thread logs
+        them, and a prompt on one gets the same error.
         """
         content = self._content
         if isinstance(content, Image) and min(content.height, content.width) > HELD_SHORT_SIDE:
             with suppress(Exception):
                 self._content = self.load()
-
-
-@dataclass(frozen=True)
-class HeldFrame:
-    """One frame of the ring.
-
-    Attributes:
-        stamp_ns: the header's stamp in nanoseconds.
-        sequence: position in the order of arrival, from 1.
-        image: the frame's image.
-    """
-
-    stamp_ns: int
-    sequence: int
-    image: "HeldImage"
 
 
 class FrameRing:

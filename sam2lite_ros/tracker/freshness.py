@@ -1,4 +1,4 @@
-"""Whether the frame that waits is about to be replaced by a newer one."""
+"""Predict when the next frame replaces the one that waits."""
 
 from collections import deque
 from statistics import median
@@ -18,7 +18,7 @@ LATE = 1.25
 
 
 class Freshness:
-    """Says how long a frame is worth holding back, because the next one is due.
+    """Estimate for how long a frame is worth holding back, because the next one is due.
 
     A step that starts just before a frame arrives makes a mask that is a period older than it had to be. Holding it
     back keeps every mask younger than a period and a step as long as frames keep coming; a stream's last frame, and one
@@ -40,7 +40,7 @@ class Freshness:
             self._period_s = median(self._intervals)
 
     def hold_s(self, waited_s: float, receive_s: float = 0.0, limit_s: float | None = None) -> float:
-        """Seconds for which a frame should wait for its successor; 0 when it should be taken now.
+        """Return for how many seconds a frame should wait for its successor; 0 when it should be taken now.
 
         Args:
             waited_s: since the frame came.

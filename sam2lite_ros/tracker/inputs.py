@@ -1,4 +1,4 @@
-"""The node's image subscription, raw or compressed."""
+"""Subscribe to images, raw or compressed."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,11 +14,11 @@ are as fresh as with a depth of 1, but frames that are passed over are counted. 
 lost 4 to 25 of 60 VGA frames before anybody could count them."""
 
 THROTTLE_S = 5.0
-"""A complaint that would come with every frame is logged once in so many seconds."""
+"""Seconds between two logs of a message that would come with every frame."""
 
 
 def input_qos() -> QoSProfile:
-    """Sensor data, as deep as INPUT_DEPTH; a new profile each time, since rclpy writes overrides into it."""
+    """Return sensor-data QoS of depth INPUT_DEPTH; a new profile each time, since rclpy writes overrides into it."""
     profile = qos_profile_sensor_data
     return QoSProfile(
         history=profile.history,
@@ -29,7 +29,7 @@ def input_qos() -> QoSProfile:
 
 
 class ImageInput:
-    """Subscribes to `image` or `image/compressed` from construction to `destroy`."""
+    """Subscription to `image` or `image/compressed`, from construction to `destroy`."""
 
     def __init__(
         self, node: Node, transport: str, receive: Callable[[Sequence[Image | CompressedImage]], None]

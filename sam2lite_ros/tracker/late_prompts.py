@@ -52,7 +52,7 @@ def find_late_prompt(
     """
     held = ring.find(request.stamp_ns)
     prompt = request.prompt(resolve_id(request.object_id, taken, mask_encoding))
-    image, size = held.image.load()
+    image, size = held.load()
     prompt.check_inside(*size)
     return LatePrompt(prompt, held.sequence, image, scale_prompt(prompt, size, image.shape[:2]))
 

@@ -1,4 +1,4 @@
-"""The table of the tracker node's parameters: default, meaning and range of each."""
+"""Table of the tracker node's parameters: default, description and range of each."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +20,7 @@ IMAGE_TRANSPORTS = ("raw", "compressed")
 
 @dataclass(frozen=True)
 class Specification:
-    """What is declared for one parameter.
+    """Declaration of one parameter.
 
     Attributes:
         default: value when nobody sets one; also fixes the type, except that a list is declared untyped

@@ -1,4 +1,4 @@
-"""The tracker node's parameters: declared, checked, and held in one frozen dataclass."""
+"""Declare and check the tracker node's parameters, and hold them in one frozen dataclass."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +15,7 @@ from sam2lite_ros.tracker.parameter_table import SPECIFICATIONS, Specification, 
 
 @dataclass(frozen=True)
 class InitialPrompt:
-    """What to follow from the first frame on; `given` says whether there is anything.
+    """Prompt of the first frame; `given` is False when there is none.
 
     Attributes:
         object_id: 1..65535, or 0 when each label of the mask file is an object.

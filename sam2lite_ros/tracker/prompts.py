@@ -1,4 +1,4 @@
-"""What operators and launch files ask to follow, as prompts for the core."""
+"""Turn requests of operators and parameters into prompts for the core."""
 
 from collections.abc import Collection
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""How operators reach the tracker: services, and topics for clicks."""
+"""Serve operators: services, and topics for clicks."""
 
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future

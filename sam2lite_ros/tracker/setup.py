@@ -1,4 +1,4 @@
-"""From the node's parameters to a tracker that is ready for its first frame."""
+"""Build a tracker from the node's parameters, ready for its first frame."""
 
 import numpy as np
 

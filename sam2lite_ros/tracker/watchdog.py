@@ -1,4 +1,4 @@
-"""Notices a step that does not end."""
+"""Notice a step that does not end."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -12,10 +12,10 @@ STALL_S = 5.0
 
 
 class Watchdog:
-    """Watches the inference thread's steps, from any other thread.
+    """Watchdog over the inference thread's steps, for any other thread.
 
-    Python cannot end a thread that hangs in a runtime. What it can do is to say so, and to make sure that a step which
-    was given up comes to nothing if it ends after all.
+    Python cannot end a thread that hangs in a runtime. It can report it, and discard the result of a step that was
+    given up, should it end after all.
     """
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
@@ -53,7 +53,7 @@ class Watchdog:
 
     @property
     def stalled_s(self) -> float:
-        """For how long the running step has been hanging since it began, seconds; 0 when it does not hang."""
+        """Seconds since the hanging step began; 0 when no step hangs."""
         with self._lock:
             return self._stalled_s()
 
@@ -62,7 +62,7 @@ class Watchdog:
         return running_s if running_s > STALL_S else 0.0
 
     def hang(self) -> BackendError | None:
-        """What to tell whoever wants something of the inference thread while its step hangs; None when it does not."""
+        """Return the error for callers who wait for the inference thread; None unless its step hangs."""
         stalled_s = self.stalled_s
         if not stalled_s:
             return None
@@ -72,7 +72,7 @@ class Watchdog:
         )
 
     def give_up(self) -> bool:
-        """Make sure that a hanging step has no result; returns whether there is one."""
+        """Discard the result of a hanging step; return True if there is one."""
         with self._lock:
             self._given_up = self._given_up or self._stalled_s() > 0.0
             return self._given_up

@@ -15,7 +15,7 @@ from sam2lite_core.types import Prompt, TrackResult
 from sam2lite_ros.conversions import to_rgb
 from sam2lite_ros.tracker.counters import FrameCounters
 from sam2lite_ros.tracker.frame_log import FrameLog
-from sam2lite_ros.tracker.frame_ring import FrameRing, HeldFrame, HeldImage
+from sam2lite_ros.tracker.frame_ring import FrameRing, HeldFrame
 from sam2lite_ros.tracker.freshness import Freshness
 from sam2lite_ros.tracker.late_prompts import find_late_prompt, frames_to_catch_up
 from sam2lite_ros.tracker.mailbox import Command, Mailbox, ReceivedFrame
@@ -32,11 +32,11 @@ HAND_OVER_S = 1e-4
 would otherwise wait until the executor is done with its own affairs, 0.7 ms instead of 0.2 for a VGA frame."""
 
 POLL_S = 0.1
-"""How often `stop` looks whether the step that it waits for hangs."""
+"""Seconds between two looks of `stop` at a step that may hang."""
 
 
 class TrackingWorker:
-    """Owns the tracker while the node is active: from construction to `stop`, only the inference thread touches it."""
+    """Inference thread. From construction to `stop`, nobody else touches the tracker."""
 
     def __init__(
         self,
@@ -92,7 +92,7 @@ class TrackingWorker:
             )
             self._freshness.seen(stamp_ns / 1e9 if stamp_ns else arrived)
         for frame in frames:
-            self._ring.push(HeldFrame(frame.stamp_ns, frame.sequence, HeldImage(frame.message)))
+            self._ring.push(HeldFrame(frame.message, frame.stamp_ns, frame.sequence))
         for _ in frames[:-1]:
             self.counters.count_dropped()
         if self._mailbox.put_frame(frames[-1]) is not None:
@@ -101,7 +101,7 @@ class TrackingWorker:
         # Reducing large images takes milliseconds each: after the newest is on its way, and not for those that the
         # newest has already pushed out of the ring.
         for held in self._ring.since(frames[0].sequence - 1):
-            held.image.reduce()
+            held.reduce()
 
     def add_object(self, request: PromptRequest) -> "Future[Any]":
         """Prompt as soon as the running step ends; the future carries the object's id."""
@@ -314,6 +314,6 @@ class TrackingWorker:
                 if frame.sequence == last.sequence:
                     self._process(last, (), again=True)
                 else:
-                    self._advance(frame.image.load()[0], (), frame.sequence)
+                    self._advance(frame.load()[0], (), frame.sequence)
             except Exception as error:
                 self._log.frame_failed(error)

@@ -219,7 +219,7 @@ def test_a_bag_is_a_source_with_topics(tmp_path, small_clip):
             for index, image in enumerate(small_clip.frames[:3]):
                 bag.add(topic, "sensor_msgs/msg/Image", image_message(image, index), index * 100_000_000)
     settings = check_request(DemoRequest(str(tmp_path / "bag"), point="5,5", topic="/right"))
-    assert (settings.request.topic, settings.size, settings.rate) == ("/right", (96, 128), pytest.approx(10))
+    assert (settings.request.topic, settings.size, settings.fps) == ("/right", (96, 128), pytest.approx(10))
     with pytest.raises(SourceError, match="choose one: /left"):
         check_request(DemoRequest(str(tmp_path / "bag"), point="5,5"))
 
@@ -228,7 +228,7 @@ def test_the_deadline_is_one_period_unless_given(clip_folder):
     frames, _ = clip_folder
     assert check_request(DemoRequest(str(frames), point="5,5", rate=20.0)).deadline_ms == pytest.approx(50.0)
     assert check_request(DemoRequest(str(frames), point="5,5", deadline_ms=0.0)).deadline_ms == 0.0
-    assert check_request(DemoRequest(str(frames), point="5,5")).rate == 30.0
+    assert check_request(DemoRequest(str(frames), point="5,5")).fps == 30.0
 
 
 def test_latencies_are_summed_up_by_part():

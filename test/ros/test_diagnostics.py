@@ -1,4 +1,4 @@
-"""What the node says of itself."""
+"""Diagnoses of the node."""
 
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus

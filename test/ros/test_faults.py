@@ -326,7 +326,7 @@ def test_deactivating_in_mid_step_waits_for_the_step_and_keeps_the_object(follow
 
 
 def test_a_tracker_that_is_killed_comes_back_by_autostart_and_goes_on(operator, frames, tmp_path):
-    """What a launch file's respawn does: another process, with the same name and parameters."""
+    """Respawn as a launch file does it: another process, with the same name and parameters."""
     images, truth = frames
     first_frame = tmp_path / "first.png"
     write_label_map(first_frame, truth[0])

@@ -11,7 +11,6 @@ from sam2lite_ros.conversions import rgb_to_image, rgb_to_jpeg
 from sam2lite_ros.tracker.frame_ring import (
     FrameRing,
     HeldFrame,
-    HeldImage,
     seconds,
     shrink,
 )
@@ -22,7 +21,7 @@ MS = 1_000_000
 def ring_of(*stamps_ms, **options):
     ring = FrameRing(**options)
     for sequence, stamp in enumerate(stamps_ms, start=1):
-        ring.push(HeldFrame(stamp * MS, sequence, HeldImage(Image())))
+        ring.push(HeldFrame(Image(), stamp * MS, sequence))
     return ring
 
 
@@ -88,7 +87,7 @@ def test_shrink_brings_the_short_side_down_and_never_up(size, expected):
 def test_reducing_changes_what_is_kept_and_not_what_is_loaded(size, compressed, held):
     image = np.full((*size, 3), 90, np.uint8)
     message = rgb_to_jpeg(image) if compressed else rgb_to_image(image)
-    kept = HeldImage(message)
+    kept = HeldFrame(message, 0, 1)
     before, source = kept.load()
     kept.reduce()
     after, source_after = kept.load()
@@ -100,7 +99,7 @@ def test_reducing_changes_what_is_kept_and_not_what_is_loaded(size, compressed, 
 
 
 def test_a_bad_large_image_is_refused_when_it_is_loaded_and_not_before():
-    kept = HeldImage(Image(height=960, width=1280, encoding="rgb8", step=3840))
+    kept = HeldFrame(Image(height=960, width=1280, encoding="rgb8", step=3840), 0, 1)
     kept.reduce()
     with pytest.raises(InvalidFrameError, match="0 bytes"):
         kept.load()

@@ -1,4 +1,4 @@
-"""How the tracker fits into a system: two of them on two cameras, simulated time, somebody else's QoS and security."""
+"""The tracker in a system: two of them on two cameras, simulated time, somebody else's QoS and security."""
 
 from contextlib import ExitStack
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the node's parameters accept, refuse and say; the shipped YAML against the defaults."""
+"""Values that the node's parameters accept and refuse; the shipped YAML against the defaults."""
 
 from contextlib import nullcontext as does_not_raise
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Which variable names the Fast DDS profile, by distribution, and that the user's own comes first."""
+"""The variable that names the Fast DDS profile, by distribution; the user's own comes first."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""How the tracker's process starts by itself, refuses to start, and ends."""
+"""The tracker's process starts by itself, refuses to start, and ends."""
 
 import pytest
 from lifecycle_msgs.msg import Transition

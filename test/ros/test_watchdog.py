@@ -1,4 +1,4 @@
-"""What is said of a step that hangs, by a clock of our own."""
+"""A step that hangs, by a clock of our own."""
 
 import pytest
 
