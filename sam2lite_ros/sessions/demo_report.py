@@ -17,7 +17,7 @@ from rich.table import Table
 
 import sam2lite_core
 from sam2lite_core.errors import SourceError
-from sam2lite_core.evaluation.davis_protocol import SequenceScorer, SequenceScores
+from sam2lite_core.evaluation.davis_protocol import SequenceScorer
 from sam2lite_core.evaluation.runs.machine import describe_machine
 from sam2lite_core.files import write_atomically
 from sam2lite_core.media.label_map import LabelMap, read_label_map
@@ -26,6 +26,7 @@ from sam2lite_core.media.overlay import contact_sheet, draw_overlay
 from sam2lite_core.media.pictures import read_image
 from sam2lite_core.media.video_writer import VideoWriter
 from sam2lite_core.types import Frame
+from sam2lite_ros.msg import TrackerStatus
 from sam2lite_ros.player.sources import RenderedSource, is_camera
 from sam2lite_ros.sessions.demo_settings import RESULT_FILE, DemoSettings
 from sam2lite_ros.sessions.recorder import Recording
@@ -62,7 +63,7 @@ def write_report(settings: DemoSettings, recording: Recording, work: Path, out: 
     """
     names = _name_masks(recording, out / "masks")
     write_atomically(out / FRAMES_FILE, frames_table(recording).encode())
-    scores, scored = _score(settings, recording, names, out / "masks")
+    score = _score(settings, recording, names, out / "masks")
     _draw(settings, recording, names, work, out)
     result = {
         "source": settings.source or "rendered clip",
@@ -75,7 +76,7 @@ def write_report(settings: DemoSettings, recording: Recording, work: Path, out: 
         "freshness": freshness(recording),
         "deadline_ms": settings.deadline_ms,
         **_scale_and_memory(recording),
-        "score": _score_entry(settings, scores, scored),
+        "score": score,
         "variant": settings.request.variant,
         "model": "shipped" if settings.request.model is None else str(settings.request.model),
         "machine": {
@@ -103,16 +104,19 @@ def _name_masks(recording: Recording, folder: Path) -> dict[str, int]:
 
 def _score(
     settings: DemoSettings, recording: Recording, names: dict[str, int], folder: Path
-) -> tuple[SequenceScores | None, int]:
+) -> dict[str, Any] | None:
     """Score the processed frames by the DAVIS protocol: all but the first and the last of those sent."""
+    if settings.truth is None:
+        return None
     ends = {recording.sent[0]["name"], recording.sent[-1]["name"]}
-    truths = {
-        name: truth
-        for name in names
-        if name not in ends and (truth := settings.true_label_map(name)) is not None
+    found = ((name, settings.true_label_map(name)) for name in names if name not in ends)
+    truths = {name: truth for name, truth in found if truth is not None}
+    entry: dict[str, Any] = {
+        "protocol": "DAVIS: first and last frame left out; frames that were processed",
+        "frames_scored": len(truths),
     }
     if not truths:
-        return None, 0
+        return {**entry, "j": None, "f": None, "jf": None}
     scorer = SequenceScorer(settings.prompt.object_ids)
     # The scorer leaves out its first and last frame: here, stand-ins for the sequence's own ends.
     blank: LabelMap = np.zeros(settings.size, np.uint8)
@@ -120,21 +124,7 @@ def _score(
     for name, truth in truths.items():
         scorer.add(read_label_map(folder / f"{name}.png", keep_ids=True), truth)
     scorer.add(blank, blank)
-    return scorer.result(), len(truths)
-
-
-def _score_entry(settings: DemoSettings, scores: SequenceScores | None, scored: int) -> dict[str, Any] | None:
-    if settings.truth is None:
-        return None
-    entry: dict[str, Any] = {
-        "protocol": "DAVIS: first and last frame left out; frames that were processed",
-        "frames_scored": scored,
-    }
-    if scores is None:
-        return {**entry, "j": None, "f": None, "jf": None}
-    objects = [
-        {"object_id": one.object_id, "j": one.j.mean, "f": one.f.mean, "jf": one.jf} for one in scores.objects
-    ]
+    scores = scorer.result()
     return {
         **entry,
         "j": scores.j.mean,
@@ -142,7 +132,10 @@ def _score_entry(settings: DemoSettings, scores: SequenceScores | None, scored: 
         "jf": scores.jf,
         "j_detail": asdict(scores.j),
         "f_detail": asdict(scores.f),
-        "objects": objects,
+        "objects": [
+            {"object_id": one.object_id, "j": one.j.mean, "f": one.f.mean, "jf": one.jf}
+            for one in scores.objects
+        ],
     }
 
 
@@ -187,13 +180,13 @@ def _write_picture(path: Path, image: NDArray[np.uint8]) -> None:
 
 
 def _frame_counts(recording: Recording, names: dict[str, int]) -> dict[str, int]:
-    last = recording.statuses[-1] if recording.statuses else None
+    last = recording.statuses[-1] if recording.statuses else TrackerStatus()
     return {
         "sent": len(recording.sent),
-        "received": int(last.frames_received) if last else 0,
-        "processed": int(last.frames_processed) if last else 0,
-        "dropped": int(last.frames_dropped) if last else 0,
-        "deadlines_missed": int(last.deadlines_missed) if last else 0,
+        "received": int(last.frames_received),
+        "processed": int(last.frames_processed),
+        "dropped": int(last.frames_dropped),
+        "deadlines_missed": int(last.deadlines_missed),
         "masks_recorded": len(names),
     }
 
