@@ -26,13 +26,18 @@ class LatePrompt:
         prompt: in source pixels.
         sequence: position of the frame in the order of arrival, from 1.
         image: (H, W, 3) uint8 RGB of the frame, at no more than scale 1.
-        held_prompt: the same prompt in pixels of `image`.
+        size: (height, width) of the source, pixels.
     """
 
     prompt: Prompt
     sequence: int
     image: NDArray[np.uint8]
-    held_prompt: Prompt
+    size: tuple[int, int]
+
+    @property
+    def held_prompt(self) -> Prompt:
+        """The prompt in pixels of `image`."""
+        return scale_prompt(self.prompt, self.size, self.image.shape[:2])
 
 
 def find_late_prompt(
@@ -54,7 +59,7 @@ def find_late_prompt(
     prompt = request.prompt(resolve_id(request.object_id, taken, mask_encoding))
     image, size = held.load()
     prompt.check_inside(*size)
-    return LatePrompt(prompt, held.sequence, image, scale_prompt(prompt, size, image.shape[:2]))
+    return LatePrompt(prompt, held.sequence, image, size)
 
 
 def frames_to_catch_up(ring: FrameRing, after: int, newest: int) -> list[HeldFrame]:

@@ -172,7 +172,7 @@ class TrackingWorker:
         )
 
     def _take_safely(self, frame: ReceivedFrame) -> None:
-        """Process a frame; whatever goes wrong with it is counted and logged, and the next one gets its chance."""
+        """Process a frame; a failure is counted and logged, and the next frame gets its chance."""
         try:
             self._take(frame)
         except Exception as error:
