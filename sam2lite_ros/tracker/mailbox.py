@@ -41,10 +41,10 @@ class MailboxClosedError(RuntimeError):
 
 
 class Mailbox(Generic[FrameT]):
-    """A one-slot frame buffer with a command queue beside it; every method may be called from any thread.
+    """Buffer of one frame with a command queue beside it; every method may be called from any thread.
 
-    One slot, because a mask of an old frame is worth less than the time it costs: a frame that is still
-    waiting when the next one arrives is replaced. Commands are never replaced and go before frames.
+    One frame, because a mask of an old one is worth less than the time it costs: a frame that waits when the next
+    arrives is replaced. Commands are never replaced and go before frames.
     """
 
     def __init__(self, hold_s: Callable[[FrameT], float] = lambda _: 0.0) -> None:
