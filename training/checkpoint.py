@@ -1,16 +1,16 @@
-"""Checkpoints on disk: whole or not at all, the newest few and the best one."""
+"""Keep checkpoints on disk: whole or not at all, the newest few and the best one."""
 
 import io
-import pickle
 import re
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from sam2lite_core.errors import ModelFileError
+from sam2lite_core.export.checkpoint import read_checkpoint as load
 from sam2lite_core.files import write_atomically
+
+__all__ = ["BEST", "load", "newest", "numbered", "prune", "save", "stage_file"]
 
 BEST = "best.pt"
 _NUMBERED = re.compile(r"step_(\d+)\.pt")
@@ -28,40 +28,13 @@ def save(path: Path, content: dict[str, Any]) -> None:
     write_atomically(path, buffer.getvalue())
 
 
-def load(path: Path) -> dict[str, Any]:
-    """Read a checkpoint onto the CPU. Nothing in the file is executed.
-
-    Raises:
-        ModelFileError: it is missing, cut short, damaged or not a checkpoint.
-    """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise ModelFileError(f"{path}: no such checkpoint") from None
-    except (
-        OSError,
-        RuntimeError,
-        EOFError,
-        ValueError,
-        KeyError,
-        pickle.UnpicklingError,
-        zipfile.BadZipFile,
-    ):
-        raise ModelFileError(
-            f"{path}: cut short, damaged or not a checkpoint; delete it to go on from the one before it"
-        ) from None
-    if not isinstance(content, dict) or "variant" not in content:
-        raise ModelFileError(f"{path}: not a checkpoint of a student: it does not say which variant")
-    return content
-
-
 def numbered(folder: Path, step: int) -> Path:
-    """The file of a step's checkpoint."""
+    """Name the file of a step's checkpoint."""
     return folder / f"step_{step:08d}.pt"
 
 
 def newest(folder: Path) -> Path | None:
-    """The numbered checkpoint of the highest step; None where there is none."""
+    """Find the numbered checkpoint of the highest step; None where there is none."""
     found = _all(folder)
     return found[-1] if found else None
 
@@ -73,7 +46,7 @@ def prune(folder: Path, keep: int) -> None:
 
 
 def stage_file(folder: Path, stage: int) -> Path:
-    """The file that a finished stage leaves behind."""
+    """Name the file that a finished stage leaves behind."""
     return folder / f"stage{stage}.pt"
 
 

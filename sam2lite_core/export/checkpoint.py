@@ -1,6 +1,7 @@
-"""Training checkpoints, as the exporter reads them."""
+"""Read training checkpoints, one rule for training and export: every weight must be there and fit."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -9,24 +10,47 @@ from sam2lite_core.model.student import Student
 from sam2lite_core.variants import get_variant
 
 
-def load_checkpoint(path: Path) -> Student:
-    """The averaged weights of a checkpoint, in evaluation mode. Nothing in the file is executed.
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint onto the CPU. Nothing in the file is executed.
 
     Raises:
-        ModelFileError: the file is missing, damaged, no checkpoint of ours, or does not fit its variant.
-        UnknownVariantError: a variant that this version does not have.
+        ModelFileError: it is missing, cut short, damaged or not a checkpoint.
     """
-    if not path.is_file():
-        raise ModelFileError(f"{path} does not exist; give a checkpoint that the trainer wrote")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise ModelFileError(f"{path}: no such checkpoint; the file does not exist") from None
     except Exception as error:  # torch raises several unrelated types for a damaged file
-        raise ModelFileError(f"{path} cannot be read as a checkpoint: {error}") from error
-    if not isinstance(state, dict) or not {"variant", "average"} <= state.keys():
-        raise ModelFileError(f"{path} is no checkpoint of ours: it has no 'variant' and 'average'")
-    student = Student(get_variant(str(state["variant"])))
+        raise ModelFileError(
+            f"{path}: cut short, damaged or not a checkpoint: it cannot be read; delete it to go on from the one "
+            "before it"
+        ) from error
+    if not isinstance(content, dict) or "variant" not in content:
+        raise ModelFileError(f"{path}: not a checkpoint of a student: it has no 'variant'")
+    return content
+
+
+def fill_student(student: Student, state: dict[str, Any], path: Path) -> Student:
+    """Give a student the averaged weights of a checkpoint, and put it in evaluation mode.
+
+    Raises:
+        ModelFileError: a weight is missing, unknown or of another shape; `path` is named.
+    """
+    if "average" not in state:
+        raise ModelFileError(f"{path}: not a checkpoint of a student: it has no 'average'")
     try:
         student.load_state_dict({name: tensor.float() for name, tensor in state["average"].items()})
     except RuntimeError as error:
-        raise ModelFileError(f"{path} does not fit variant {state['variant']}: {error}") from error
+        raise ModelFileError(f"{path}: does not fit variant {state['variant']}: {error}") from error
     return student.eval()
+
+
+def load_checkpoint(path: Path) -> Student:
+    """Load the averaged weights of a checkpoint, in evaluation mode.
+
+    Raises:
+        ModelFileError: as for `read_checkpoint` and `fill_student`.
+        UnknownVariantError: a variant that this version does not have.
+    """
+    state = read_checkpoint(path)
+    return fill_student(Student(get_variant(str(state["variant"]))), state, path)

@@ -20,7 +20,7 @@ SMALL: dict[str, Any] = {
     "stages": {
         "memory": {
             "steps": 4,
-            "rate": 1e-3,
+            "learning_rate": 1e-3,
             "phases": [{"height": 48, "width": 48, "frames": 2, "batch": 2, "budgets": [8], "pooled": False}],
         }
     },

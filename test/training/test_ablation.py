@@ -14,7 +14,7 @@ from training.__main__ import main
 from training.ablation import run
 from training.ablation import table as ablation_table
 from training.config import loading
-from training.loop.trainer import CHECKPOINTS, Runner
+from training.loop.trainer import CHECKPOINTS, Trainer
 
 
 def document(tmp_path: Path, **changes: Any) -> dict[str, Any]:
@@ -151,7 +151,7 @@ def test_a_fork_is_trained_and_scored_once(
     small_run, small_davis: Path, exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
     start = small_run(folder="start")
-    assert Runner(start, (2,), resume=False, max_minutes=1e-6).run() == 0
+    assert Trainer(start, (2,), resume=False, max_minutes=1e-6).run() == 0
     init = checkpoint.newest(start.folder / CHECKPOINTS)
     config = tmp_path / "config.yaml"
     config.write_text(loading.dump(small_run({"init": str(init), "evaluation": {"root": str(small_davis)}})))
@@ -174,7 +174,7 @@ def test_a_fork_is_trained_and_scored_once(
     begun = checkpoint.load(init)["average"]
     moved = [name for name in first if not torch.equal(first[name], begun[name])]
     assert moved and any(not torch.equal(first[name], second[name]) for name in moved)
-    monkeypatch.setattr(Runner, "run", lambda _: pytest.fail("trained again"))
+    monkeypatch.setattr(Trainer, "run", lambda _: pytest.fail("trained again"))
     (out / "ablations.md").unlink()
     with pytest.raises(SystemExit) as ended:
         main([*command, "--clips", "1"])

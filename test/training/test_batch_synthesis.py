@@ -14,7 +14,7 @@ from training.data.synthesis.layers import Scene
 from training.data.synthesis.render import render_scene
 from training.data.synthesis.render_batch import render_scenes, scene_tensors, stack_scenes
 from training.data.synthesis.stills import Stills
-from training.loop.trainer import Runner
+from training.loop.trainer import Trainer
 
 SHAPE = SynthesisConfig(height=96, width=128, frames=3)
 SEEDS = range(5)
@@ -121,7 +121,7 @@ def test_the_camera_is_repeatable_and_leaves_the_truth_alone(scenes: list[Scene]
 
 def test_a_run_learns_from_scenes_that_its_device_renders(small_run, tmp_path) -> None:
     config = small_run({"data": {"render_on": "device"}, "stages": {"memory": {"steps": 1}}})
-    assert Runner(config, (2,), resume=False, max_minutes=None).run() == 0
+    assert Trainer(config, (2,), resume=False, max_minutes=None).run() == 0
     (row,) = (config.folder / "log.jsonl").read_text().splitlines()
     assert json.loads(row)["loss"] > 0
     with pytest.raises(ConfigurationError, match="render_on is device, but source mose is filmed"):

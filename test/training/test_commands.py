@@ -18,7 +18,7 @@ from training.config import loading
 from training.data.mixture import Mixture
 from training.data.preview import draw_clip, draw_flow
 from training.data.stream import SKIPPED, batches, checked
-from training.loop.trainer import CHECKPOINTS, Runner
+from training.loop.trainer import CHECKPOINTS, Trainer
 from training.teachers.cache import PREFIX, CachedTeacher, batch_file, cached_batches
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -104,11 +104,11 @@ def test_a_cache_says_what_the_teacher_says(small_run, tmp_path: Path) -> None:
         ["cache-teacher", "--config", written(config, tmp_path), "--out", str(folder), "--batches", "2"]
     )
     assert json.loads((folder / "cache.json").read_text()) == {"teacher": "oracle", "readout_width": 0}
-    assert Runner(config, (2,), resume=False, max_minutes=None).run() == 0
+    assert Trainer(config, (2,), resume=False, max_minutes=None).run() == 0
     cached = small_run(
         {"teacher": {"name": "oracle", "cache": str(folder)}, "stages": {"memory": {"steps": 2}}}, "cached"
     )
-    assert Runner(cached, (2,), resume=False, max_minutes=None).run() == 0
+    assert Trainer(cached, (2,), resume=False, max_minutes=None).run() == 0
     live, from_disk = (
         [json.loads(line) for line in (c.folder / "log.jsonl").read_text().splitlines()]
         for c in (config, cached)
@@ -157,7 +157,7 @@ def test_a_checkpoint_is_scored_by_the_davis_protocol(
     small_run, small_davis: Path, exported: list[Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = small_run({"evaluation": {"root": str(small_davis), "policy": "fifo", "budget": 64}})
-    assert Runner(config, (2,), resume=False, max_minutes=1e-6).run() == 0
+    assert Trainer(config, (2,), resume=False, max_minutes=1e-6).run() == 0
     path = checkpoint.newest(config.folder / CHECKPOINTS)
     assert path is not None
     out = tmp_path / "scores"

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -150,12 +151,42 @@ def test_a_published_layout_gives_clips_with_the_right_masks(name: str, tmp_path
 
 
 @layouts
-def test_an_empty_mask_is_named(name: str, tmp_path: Path) -> None:
+def test_a_video_whose_masks_are_all_empty_is_named_at_once(name: str, tmp_path: Path) -> None:
     WRITERS[name](tmp_path, empty=True)
-    source = opened(name, tmp_path)
-    with pytest.raises(SourceError, match=r"\.png: empty mask") as caught:
-        source.clip(np.random.default_rng(0), SHAPE)
-    assert str(tmp_path) in str(caught.value)
+    with pytest.raises(SourceError, match="all masks of this video are empty") as caught:
+        opened(name, tmp_path)
+    assert str((tmp_path / FIRST_MASK[name]).parent) in str(caught.value)
+
+
+@pytest.mark.parametrize("shown", [(4,), (0, 3), (2,)])
+@pytest.mark.parametrize("size", [1.0, 0.08], ids=["large", "tiny"])
+def test_an_object_may_be_absent_but_not_from_the_first_frame(
+    shown: tuple[int, ...], size: float, tmp_path: Path
+) -> None:
+    mose(tmp_path)
+    for t in range(FRAMES):
+        path = tmp_path / f"train/Annotations/0a1b2c3d/{t:05d}.png"
+        labels = np.zeros((HEIGHT, WIDTH), np.uint8)
+        if t in shown:
+            labels[: round(40 * size), WIDTH - round(40 * size) :] = 5
+        write_mask(path, labels)
+    source = opened("mose", tmp_path, Augmentation())
+    clips = [source.clip(np.random.default_rng(seed), SHAPE) for seed in range(20)]
+    assert all((clip.labels[0] == 1).any() and clip.count == 1 for clip in clips)
+    assert any(not clip.labels[1:].any(axis=(1, 2)).all() for clip in clips)
+
+
+def test_videos_without_any_object_are_left_out_when_that_is_asked_for(tmp_path: Path) -> None:
+    mose(tmp_path)
+    for kind in ("JPEGImages", "Annotations"):
+        shutil.copytree(tmp_path / "train" / kind / "0a1b2c3d", tmp_path / "train" / kind / "empty")
+    for path in (tmp_path / "train/Annotations/empty").iterdir():
+        write_mask(path, np.zeros((HEIGHT, WIDTH), np.uint8))
+    source = SourceConfig("mose", tmp_path)
+    with pytest.raises(SourceError, match="Annotations/empty: all masks"):
+        open_source(source, DataConfig(), seed=0)
+    lenient = open_source(source, DataConfig(skip_bad=True), seed=0)
+    assert (len(lenient), lenient.skipped) == (1, 1)
 
 
 @layouts
@@ -374,12 +405,14 @@ def test_sources_are_drawn_by_weight(tmp_path: Path) -> None:
 
 def test_bad_samples_are_counted_and_replaced_only_when_that_is_asked_for(tmp_path: Path) -> None:
     mose(tmp_path / "good")
-    mose(tmp_path / "bad", empty=True)
+    mose(tmp_path / "bad")
+    for path in (tmp_path / "bad/train/Annotations/0a1b2c3d").iterdir():
+        path.write_bytes(path.read_bytes()[:40])
     sources = [{"kind": "mose", "root": str(tmp_path / name)} for name in ("good", "bad")]
     strict = SampleStream(Mixture(data(sources=sources), seed=0), PHASE, (0,))
     outcomes = [strict[i] for i in range(12)]
     messages = [outcome[ERROR] for outcome in outcomes if ERROR in outcome]
-    assert 0 < len(messages) < 12 and all("empty mask" in message for message in messages)
+    assert 0 < len(messages) < 12 and all("damaged PNG" in message for message in messages)
     assert collate([next(o for o in outcomes if ERROR not in o), {ERROR: "x"}]) == {ERROR: "x"}
     lenient = SampleStream(Mixture(data(sources=sources, skip_bad=True), seed=0), PHASE, (0,))
     replaced = [lenient[i] for i in range(12)]

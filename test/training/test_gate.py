@@ -14,7 +14,7 @@ from sam2lite_core.model.student import Student
 from sam2lite_core.variants import get_variant
 from training import checkpoint
 from training.data.clip import SynthesisConfig
-from training.data.stream import loader
+from training.data.stream import rendered_batches
 from training.data.synthesis.drawn_stills import rendered_stills
 from training.gate_search import command as gate
 from training.gate_search.imitate import imitate
@@ -63,7 +63,7 @@ def test_the_order_of_frames_there_and_back(frames, passes, expected):
 def watched():
     torch.manual_seed(0)
     student = Student(get_variant("tiny")).eval()
-    clips = iter(loader(rendered_stills(6, 0), SynthesisConfig(64, 96, 3), 2, 5, 0))
+    clips = rendered_batches(rendered_stills(6, 0), SynthesisConfig(64, 96, 3), 2, 5)
     return Watched(student, clips, 1, passes=2)
 
 
@@ -109,7 +109,8 @@ def test_the_command(tmp_path, stills_folder):
     command = [
         sys.executable,
         "-m",
-        "training.gate_search.command",
+        "training",
+        "gate",
         "--stills",
         stills_folder,
         "--checkpoint",

@@ -10,7 +10,7 @@ from torch import nn
 from sam2lite_core.model.student import Student
 from sam2lite_core.variants import get_variant
 from training.config.run import RunConfig
-from training.loop.trainer import Runner, Stop
+from training.loop.trainer import Stop, Trainer
 from training.objective import losses
 from training.teachers.base import TeacherError
 from training.teachers.image_features import (
@@ -127,7 +127,7 @@ class StopAfterTwo(Stop):
 
 def test_a_run_with_it_is_resumed_to_the_same_losses(small_run):
     def train(config: RunConfig, resume: bool, stop: Stop | None) -> None:
-        runner = Runner(config, (2,), resume=resume, max_minutes=None)
+        runner = Trainer(config, (2,), resume=resume, max_minutes=None)
         runner.stop = stop or runner.stop
         assert runner.run() == 0
 

@@ -14,9 +14,9 @@ from sam2lite_core.variants import get_variant
 from training.config.stages import Phase, StageConfig
 from training.loop.device_rate import count_operations, matrix_rate
 from training.loop.learning_rate import learning_rate
-from training.loop.log import Journal, Throughput
-from training.loop.optimizer import Average, clip_gradients, parameter_groups
-from training.loop.progress import Position, phase_at, stage_steps
+from training.loop.log import Throughput, TrainingLog
+from training.loop.optimizer import ExponentialMovingAverage, clip_gradients, parameter_groups
+from training.loop.progress import Progress, phase_at, stage_steps
 from training.objective.module import ClipLoss
 from training.seeds import seed_of
 
@@ -36,7 +36,7 @@ from training.seeds import seed_of
     ],
 )
 def test_learning_rate_by_hand(schedule: str, progress: float, step: int, expected: float) -> None:
-    stage = StageConfig(steps=9, rate=2.0, schedule=schedule, final=0.01, warmup=4)
+    stage = StageConfig(steps=9, learning_rate=2.0, schedule=schedule, min_lr_ratio=0.01, warmup=4)
     assert learning_rate(stage, progress, step) == pytest.approx(expected)
 
 
@@ -53,8 +53,8 @@ def test_steps_of_a_stage_by_hand() -> None:
 def test_phases_and_progress_by_hand() -> None:
     stage = StageConfig(minutes=2.0, phases=(Phase(until=0.25), Phase(until=0.5), Phase()))
     assert [phase_at(stage, p) for p in (0.0, 0.24, 0.25, 0.49, 0.5, 1.0)] == [0, 0, 1, 1, 2, 2]
-    assert Position(1, spent=30.0).progress(stage, None) == 0.25
-    assert Position(1, step=3, spent=30.0).progress(stage, 4) == 0.75
+    assert Progress(1, spent=30.0).share(stage, None) == 0.25
+    assert Progress(1, step=3, spent=30.0).share(stage, 4) == 0.75
 
 
 def test_seeds_differ_wherever_their_keys_do() -> None:
@@ -67,7 +67,7 @@ def test_seeds_differ_wherever_their_keys_do() -> None:
 
 def test_average_by_hand() -> None:
     model = nn.BatchNorm1d(1)
-    average = Average(model, decay=0.5)
+    average = ExponentialMovingAverage(model, ema_decay=0.5)
     with torch.no_grad():
         model.weight.fill_(3.0)
         model.num_batches_tracked.fill_(9)
@@ -125,15 +125,15 @@ def test_operations_of_a_product_by_hand() -> None:
 
 
 def test_the_log_drops_what_came_after_the_checkpoint(tmp_path: Path) -> None:
-    row = {"loss": 1.0, "rate": 0.1, "waiting": 0.0}
-    with Journal(tmp_path, 0, main=True) as journal:
+    row = {"loss": 1.0, "learning_rate": 0.1, "waiting": 0.0}
+    with TrainingLog(tmp_path, 0, main=True) as log:
         for step in (1.0, 2.0, 3.0):
-            journal.record({"step": step, **row}, write=True)
+            log.record({"step": step, **row}, write=True)
     with (tmp_path / "log.jsonl").open("a") as log:
         log.write('{"step": 4.0, "lo')  # the process died here
-    with Journal(tmp_path, 2, main=True) as journal:
-        journal.record({"step": 3.0, **row, "loss": math.pi}, write=True)
-        journal.record({"step": 4.0, **row}, write=False)
+    with TrainingLog(tmp_path, 2, main=True) as log:
+        log.record({"step": 3.0, **row, "loss": math.pi}, write=True)
+        log.record({"step": 4.0, **row}, write=False)
     rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [entry["step"] for entry in rows] == [1, 2, 3]
     assert rows[-1]["loss"] == pytest.approx(math.pi)
@@ -144,17 +144,18 @@ def test_tensorboard_holds_the_curves(tmp_path: Path) -> None:
         "tensorboard.backend.event_processing.event_accumulator",
         reason="needs tensorboard: pip install sam2lite[train]",
     )
-    with Journal(tmp_path, 0, main=True) as journal:
+    with TrainingLog(tmp_path, 0, main=True) as log:
         for step in (1, 2):
-            journal.record({"step": step, "loss": 1.0 / step, "rate": 0.1, "waiting": 0.5}, write=True)
+            row = {"step": step, "loss": 1.0 / step, "learning_rate": 0.1, "waiting": 0.5}
+            log.record(row, write=True)
     board = reading.EventAccumulator(str(tmp_path / "tensorboard"))
     board.Reload()
     assert [(e.step, e.value) for e in board.Scalars("loss/loss")] == [(1, 1.0), (2, 0.5)]
-    assert {"optimiser/rate", "speed/waiting"} <= set(board.Tags()["scalars"])
+    assert {"optimiser/learning_rate", "speed/waiting"} <= set(board.Tags()["scalars"])
 
 
 def test_other_processes_write_nothing(tmp_path: Path) -> None:
-    with Journal(tmp_path, 0, main=False) as journal:
-        journal.record({"step": 1.0, "loss": np.nan}, write=True)
-        journal.say("nothing")
+    with TrainingLog(tmp_path, 0, main=False) as log:
+        log.record({"step": 1.0, "loss": np.nan}, write=True)
+        log.say("nothing")
     assert list(tmp_path.iterdir()) == []

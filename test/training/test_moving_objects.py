@@ -8,6 +8,7 @@ import pytest
 
 from sam2lite_core.errors import ConfigurationError
 from sam2lite_core.tracker import Tracker
+from training.config import loading
 from training.labelling.moving_objects import (
     MOVES,
     Candidate,
@@ -115,4 +116,4 @@ def test_moving_objects_are_found() -> None:
 )
 def test_a_search_that_cannot_be_is_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
-        Search(**change)
+        loading.build(Search, change)

@@ -12,7 +12,7 @@ from sam2lite_core.model.trunk import Trunk
 from sam2lite_core.variants import get_variant
 from training import checkpoint
 from training.config.run import PACKAGED, RunConfig
-from training.loop.trainer import Runner
+from training.loop.trainer import Trainer
 from training.students.pretrained import fill_trunk
 from training.teachers.base import TeacherError
 from training.teachers.image_features import packaged_weights
@@ -79,7 +79,7 @@ def test_batch_norms_do_not_look_at_batches(student):
 
 def test_a_run_starts_from_them(small_run):
     config = small_run({"trunk": "packaged", "stages": {"memory": {"frozen": ["encoder.trunk"]}}})
-    assert Runner(config, (2,), resume=False, max_minutes=None).run() == 0
+    assert Trainer(config, (2,), resume=False, max_minutes=None).run() == 0
     (last,) = sorted((config.folder / "checkpoints").glob("step_*.pt"))[-1:]
     state = checkpoint.load(last)["student"]
     published = torch.load(packaged_weights(), map_location="cpu", weights_only=True)

@@ -12,6 +12,7 @@ from sam2lite_core.errors import ConfigurationError, SourceError
 from sam2lite_core.media.label_map import read_label_map
 from sam2lite_core.tracker import Tracker
 from training.__main__ import main
+from training.config import loading
 from training.config.data import Augmentation, DataConfig, SourceConfig
 from training.data.clip import SynthesisConfig
 from training.data.mixture import open_source
@@ -204,4 +205,4 @@ def test_more_objects_than_the_model_follows_are_refused(tracker: Tracker, tmp_p
 )
 def test_trust_that_cannot_be_is_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
-        Trust(**change)
+        loading.build(Trust, change)

@@ -19,7 +19,7 @@ from training import checkpoint
 from training.config import loading
 from training.data.stream import _start_worker
 from training.loop.stage import StageTraining
-from training.loop.trainer import CHECKPOINTS, Runner, Stop, TrainingError
+from training.loop.trainer import CHECKPOINTS, Stop, Trainer, TrainingError
 from training.objective.module import ClipLoss
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,7 +42,7 @@ class StopAfter(Stop):
 
 
 def run(config: Any, stages: tuple[int, ...] = (2,), resume: bool = False, stop: Stop | None = None) -> int:
-    runner = Runner(config, stages, resume=resume, max_minutes=None)
+    runner = Trainer(config, stages, resume=resume, max_minutes=None)
     if stop is not None:
         runner.stop = stop
     return runner.run()
@@ -76,7 +76,7 @@ def test_an_interrupted_run_ends_bit_for_bit_as_one_that_was_not(small_run) -> N
 
 
 def test_stages_follow_one_another_and_go_on_from_their_averages(small_run) -> None:
-    stage = {"steps": 1, "rate": 1e-3, "prune": False, "phases": TWO_PHASES[1:]}
+    stage = {"steps": 1, "learning_rate": 1e-3, "prune": False, "phases": TWO_PHASES[1:]}
     config = small_run({"stages": {"foundation": stage}})
     with pytest.raises(SourceError, match=r"stage1\.pt: missing; run --stage 1 first"):
         run(config, (2,))
@@ -189,12 +189,12 @@ def test_the_clock_ends_a_run_before_its_minutes_are_over(small_run, monkeypatch
         assert stop.wanted() is wanted
     monkeypatch.undo()
     config = small_run()
-    assert Runner(config, (2,), resume=False, max_minutes=1e-6).run() == 0
+    assert Trainer(config, (2,), resume=False, max_minutes=1e-6).run() == 0
     assert checkpoint.load(checkpoint.newest(config.folder / CHECKPOINTS))["position"]["step"] == 0
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_with_its_batch_saved(small_run) -> None:
-    config = small_run({"stages": {"memory": {"rate": 1e30}}})
+    config = small_run({"stages": {"memory": {"learning_rate": 1e30}}})
     with pytest.raises(TrainingError, match=r"step [1-9] of stage 2 went wrong: .*bad_batch_\d+_0\.pt"):
         run(config)
     (path,) = config.folder.glob("bad_batch_*.pt")
@@ -280,8 +280,8 @@ def test_a_run_is_neither_overwritten_nor_gone_on_with_as_another(small_run) -> 
     assert run(config) == 0
     with pytest.raises(ConfigurationError, match="holds a run already; go on with --resume"):
         run(config)
-    changed = small_run({"stages": {"memory": {"steps": 1, "rate": 0.5}}})
-    with pytest.raises(ConfigurationError, match=r"stages\.memory\.rate is 0\.5 now and was 0\.001"):
+    changed = small_run({"stages": {"memory": {"steps": 1, "learning_rate": 0.5}}})
+    with pytest.raises(ConfigurationError, match=r"stages\.memory\.learning_rate is 0\.5 now and was 0\.001"):
         run(changed, resume=True)
     assert run(small_run({"stages": {"memory": {"steps": 1}}, "log_every": 7}), resume=True) == 0
     with pytest.raises(ConfigurationError, match="stage 3 is not in the configuration; it has 2"):

@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sam2lite_core.errors import ConfigurationError, Sam2LiteError
-from training.__main__ import CONFIGS, read_config
+from training.cli.options import CONFIGS, read_config
 from training.config import loading
 from training.config.data import Augmentation
 from training.config.objective import LossWeights
 from training.config.run import RunConfig
-from training.config.stages import Phase, StageConfig
+from training.config.stages import StageConfig
 
 STAGE = "stages: {memory: {steps: 3}}\n"
 
@@ -60,12 +60,12 @@ def test_set_reads_yaml_and_the_last_one_wins(tmp_path: Path) -> None:
         STAGE,
         "unroll.weights.edge=0.25",
         "unroll.budgets=[3, 4]",
-        "stages.memory.rate=1e-5",
+        "stages.memory.learning_rate=1e-5",
         "unroll.weights.edge=0",
     )
     assert config.unroll.weights.edge == 0.0
     assert config.unroll.budgets == (3, 4)
-    assert config.stages.memory is not None and config.stages.memory.rate == 1e-5
+    assert config.stages.memory is not None and config.stages.memory.learning_rate == 1e-5
 
 
 @pytest.mark.parametrize(
@@ -74,25 +74,28 @@ def test_set_reads_yaml_and_the_last_one_wins(tmp_path: Path) -> None:
         ("varaint: tiny", "unknown key 'varaint'; did you mean 'variant'?"),
         (STAGE + "unroll: {weights: {egde: 1}}", "unknown key 'unroll.weights.egde'; did you mean 'edge'?"),
         (STAGE + "data: {qqq: 1}", "unknown key 'data.qqq'; choose one of"),
-        (STAGE + "seed: x", "seed is 'x', expected a whole number"),
-        (STAGE + "seed: 1.5", "seed is 1.5, expected a whole number"),
-        (STAGE + "seed: true", "seed is True, expected a whole number"),
-        (STAGE + "optimizer: {decay: much}", "optimizer.decay is 'much', expected a number"),
-        (STAGE + "optimizer: {betas: [1]}", "optimizer.betas is [1], expected 2 values"),
-        (STAGE + "optimizer: {betas: 1}", "optimizer.betas is 1, expected a list"),
-        (STAGE + "data: {skip_bad: 1}", "data.skip_bad is 1, expected true or false"),
-        (STAGE + "precision: fp8", "precision is 'fp8'; choose one of no, bf16, fp16"),
-        (STAGE + "data: {sources: [{kind: davi}]}", "data.sources[0].kind is 'davi'; choose one of davis,"),
+        (STAGE + "seed: x", "seed is 'x', expected a valid integer"),
+        (STAGE + "seed: 1.5", "seed is 1.5, expected a valid integer"),
+        (STAGE + "seed: true", "seed is True, expected a valid integer"),
+        (
+            STAGE + "optimizer: {weight_decay: much}",
+            "optimizer.weight_decay is 'much', expected a valid number",
+        ),
+        (STAGE + "optimizer: {betas: [1]}", "optimizer.betas[1] is missing"),
+        (STAGE + "optimizer: {betas: 1}", "optimizer.betas is 1, expected a valid array"),
+        (STAGE + "data: {skip_bad: 1}", "data.skip_bad is 1, expected a valid boolean"),
+        (STAGE + "precision: fp8", "precision is 'fp8', expected 'no', 'bf16' or 'fp16'"),
+        (STAGE + "data: {sources: [{kind: davi}]}", "data.sources[0].kind is 'davi', expected 'davis',"),
         (STAGE + "data: {sources: [{kind: davis}]}", "data.sources[0]: root is missing"),
         (STAGE + "data: {sources: [{}]}", "data.sources[0].kind is missing"),
         (
-            "stages: {memory: {rate: 1}}",
+            "stages: {memory: {learning_rate: 1}}",
             "stages.memory: a stage's length is given by epochs, steps or minutes",
         ),
         ("stages: {memory: {steps: 1, epochs: 2}}", "epochs and steps found"),
         (
             "stages: {memory: {steps: 1, phases: [{height: 50}]}}",
-            "phases[0]: height is 50, expected a multiple",
+            "phases[0].height is 50, expected a multiple of 16",
         ),
         ("stages: {memory: {steps: 1, phases: [{until: .5}]}}", "phases end at [0.5]"),
         ("stages: {}", "stages is empty"),
@@ -157,4 +160,39 @@ def test_a_config_that_does_not_exist_is_answered_with_those_that_do() -> None:
 
 def test_a_stage_ends_where_its_last_phase_ends() -> None:
     with pytest.raises(ConfigurationError, match="must grow"):
-        StageConfig(steps=1, phases=(Phase(until=0.6), Phase(until=0.6), Phase()))
+        loading.build(StageConfig, {"steps": 1, "phases": [{"until": 0.6}, {"until": 0.6}, {}]})
+
+
+def test_numbers_are_read_as_yaml_1_2_writes_them(tmp_path: Path) -> None:
+    config = load(tmp_path, "stages: {memory: {steps: 3, learning_rate: 1e-5}}")
+    assert config.stages.memory is not None and config.stages.memory.learning_rate == 1e-5
+
+
+def test_every_mistake_is_named_on_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load(tmp_path, STAGE + "sede: 1\ndata: {flip: 2, sources: [{kind: davis}], objects: 17}")
+    message = str(caught.value)
+    assert "unknown key 'sede'; did you mean 'seed'?" in message and "\n" not in message
+    assert "data.objects is 17, expected at most 16" in message
+    assert "sources[0]: root is missing" in message and "at least 1 item" not in message
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (STAGE + "optimizer: {average: 0.9}", "unknown key 'optimizer.average'; its name is 'ema_decay' now"),
+        ("stages: {memory: {steps: 3, final: 0.1}}", "'stages.memory.final'; its name is 'min_lr_ratio' now"),
+    ],
+)
+def test_keys_of_an_older_version_are_told_their_new_names(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load(tmp_path, text)
+    assert message in str(caught.value)
+
+
+def test_a_checkpoint_s_older_configuration_is_read_under_the_new_names() -> None:
+    stage = {"steps": 3, "rate": 0.5, "final": 0.25}
+    older = {"stages": {"memory": stage, "deployment": None}, "optimizer": {"clip": 2.0}}
+    config = loading.build(RunConfig, loading.with_new_names(older))
+    assert config.stages.memory is not None and config.optimizer.max_grad_norm == 2.0
+    assert (config.stages.memory.learning_rate, config.stages.memory.min_lr_ratio) == (0.5, 0.25)

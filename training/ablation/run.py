@@ -1,7 +1,7 @@
-"""The paper's ablations on what one has: fork stage 2 from one checkpoint, score every fork alike (paper table 3).
+"""Run the paper's ablations: fork stage 2 from one checkpoint, score every fork alike (paper table 3).
 
-A fork that is scored is not run again, and one that was interrupted goes on, so that hours can be done in pieces. What
-the scores say is `training.ablation.table`'s affair.
+A fork that is scored is not run again, and one that was interrupted goes on, so that hours can be done in pieces.
+`training.ablation.table` makes the table of the scores.
 """
 
 import json
@@ -23,16 +23,16 @@ from training import checkpoint
 from training.config import loading
 from training.config.run import RunConfig
 from training.config.stages import StagesConfig
-from training.loop.trainer import CHECKPOINTS, CONFIG_FILE, Runner, differences
+from training.loop.trainer import CHECKPOINTS, CONFIG_FILE, Trainer, differences
 
-ROWS = Path(__file__).parent / "configs" / "ablations"
+ROWS = Path(__file__).parents[1] / "configs" / "ablations"
 FULL = "full"
 """The row that the others are compared with."""
 
 NOT_FORKED = ("from_scratch",)
 """Rows that have no start in common with the others."""
 
-MAY_DIFFER = ("threads", "log_every", "checkpoints", "folder", "data.workers", "data.prefetch")
+MAY_DIFFER = ("threads", "log_every", "checkpoints*", "folder", "data.workers", "data.prefetch")
 """Parts of a configuration that decide nothing about what is compared."""
 
 STAGE = 2
@@ -63,13 +63,13 @@ class Fork:
 
 
 def row_names() -> list[str]:
-    """All rows that can be forked; the one that the others are compared with comes first."""
+    """List all rows that can be forked; the one that the others are compared with comes first."""
     names = sorted(path.stem for path in ROWS.glob("*.yaml"))
     return [FULL, *(name for name in names if name not in (FULL, *NOT_FORKED))]
 
 
 def row_changes(row: str) -> dict[str, Any]:
-    """What a row changes, whatever the configuration it is laid over.
+    """Read what a row changes, whatever the configuration it is laid over.
 
     Raises:
         ConfigurationError: no such row, or one that cannot be forked.
@@ -87,7 +87,7 @@ def row_changes(row: str) -> dict[str, Any]:
 def make_forks(
     document: Mapping[str, Any], rows: Sequence[str], seeds: Sequence[int], out: Path
 ) -> list[Fork]:
-    """The runs of a table, seed by seed, so that whoever stops early has whole tables.
+    """Make the runs of a table, seed by seed, so that whoever stops early has whole tables.
 
     Args:
         document: a configuration with a memory stage and `init`, as YAML gives it.
@@ -161,7 +161,7 @@ def run_forks(
         done = checkpoint.stage_file(fork.config.folder / CHECKPOINTS, STAGE)
         if not done.is_file():
             begun = checkpoint.newest(fork.config.folder / CHECKPOINTS) is not None
-            if Runner(fork.config, (STAGE,), resume=begun, max_minutes=None).run() != 0:
+            if Trainer(fork.config, (STAGE,), resume=begun, max_minutes=None).run() != 0:
                 return False
         write_json(path, score(fork, done, clips, threads))
     return True
@@ -176,11 +176,10 @@ def check_same(fork: Fork, clips: int) -> None:
     earlier, scores = fork.config.folder / CONFIG_FILE, fork.config.folder / SCORES_FILE
     if earlier.is_file():
         old, new = (loading.to_document(each) for each in (loading.load(RunConfig, earlier), fork.config))
-        for key, before, now in differences(old, new):
-            if not key.startswith(MAY_DIFFER):
-                raise ConfigurationError(
-                    f"{key} is {now!r} now and was {before!r} in {earlier}; choose another --out"
-                )
+        for key, before, now in differences(old, new, MAY_DIFFER):
+            raise ConfigurationError(
+                f"{key} is {now!r} now and was {before!r} in {earlier}; choose another --out"
+            )
     if scores.is_file():
         scored = len(json.loads(scores.read_text(encoding="utf-8"))["jf"][OCCLUSIONS])
         if scored != clips:
@@ -190,7 +189,7 @@ def check_same(fork: Fork, clips: int) -> None:
 
 
 def score(fork: Fork, weights: Path, clips: int, threads: int | None) -> dict[str, Any]:
-    """J&F of every sequence, 0..1, by set, and what the fork cost.
+    """Score J&F of every sequence, 0..1, by set, and what the fork cost.
 
     Raises:
         SourceError, ModelFileError: as for `evaluate`.

@@ -1,4 +1,4 @@
-"""What ablations say: differences to the full row, sequence by sequence, beside the paper's (table 3)."""
+"""Tabulate ablations: differences to the full row, sequence by sequence, beside the paper's (table 3)."""
 
 import json
 from collections import defaultdict
@@ -33,7 +33,7 @@ INTERVAL = (2.5, 97.5)
 
 
 def read_scores(out: Path) -> list[dict[str, Any]]:
-    """Every scored fork of a folder.
+    """Read every scored fork of a folder.
 
     Raises:
         SourceError: there is none, or one cannot be read.
@@ -48,7 +48,7 @@ def read_scores(out: Path) -> list[dict[str, Any]]:
 
 
 def bootstrap(differences: NDArray[np.float64], seed: int = 0) -> tuple[float, float]:
-    """The interval that holds 95 % of the means of resampled differences.
+    """Estimate the interval that holds 95 % of the means of resampled differences.
 
     Args:
         differences: (S,), one a sequence: rows are paired, since sequences differ more than rows do.
@@ -61,7 +61,7 @@ def bootstrap(differences: NDArray[np.float64], seed: int = 0) -> tuple[float, f
 
 
 def summarise(scores: list[dict[str, Any]]) -> dict[str, Any]:
-    """Figures by row and set, per cent.
+    """Summarise figures by row and set, per cent.
 
     Only seeds that the full row has too count, so that what is compared differs in nothing else.
 
@@ -89,7 +89,7 @@ def summarise(scores: list[dict[str, Any]]) -> dict[str, Any]:
         if not seeds:
             continue
         forks = [by_row[row][seed] for seed in seeds]
-        sets = {}
+        sets: dict[str, dict[str, Any]] = {}
         for name in forks[0]["jf"]:
             mine, whole = ([entries[seed]["jf"][name] for seed in seeds] for entries in (by_row[row], full))
             if len({frozenset(run) for run in mine + whole}) != 1:
@@ -116,20 +116,20 @@ def summarise(scores: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def verdict(difference: float, low: float, high: float) -> str:
-    """What a difference and its interval, points, allow to say."""
+    """Judge a difference by its size and its interval, points."""
     if abs(difference) < LEAST:
         return "no difference"
     return "differs" if low > 0.0 or high < 0.0 else "open"
 
 
 def _by_sequence(runs: list[dict[str, float]]) -> NDArray[np.float64]:
-    """(S,) per cent, the mean of the runs; sequences in the order of their names."""
+    """Average the runs, (S,) per cent; sequences in the order of their names."""
     names = sorted(runs[0])
-    return 100.0 * np.array([[run[name] for name in names] for run in runs], np.float64).mean(axis=0)
+    return np.asarray(np.mean([[100.0 * run[name] for name in names] for run in runs], axis=0), np.float64)
 
 
 def markdown(content: dict[str, Any]) -> str:
-    """The figures as a Markdown table."""
+    """Write the figures as a Markdown table."""
     rows = content["rows"]
     sets = list(rows[FULL]["sets"])
     head = ["row", "seeds", "steps", "paper"]

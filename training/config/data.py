@@ -1,20 +1,20 @@
 """Configuration of data sources and augmentation."""
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from sam2lite_core.errors import ConfigurationError
-from training.config.checks import at_least, within
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic.dataclasses import dataclass
+
+from training.config.fields import STRICT, Counts, Share
 
 SourceKind = Literal["davis", "youtube_vos", "mose", "bdd100k", "stills", "clips", "synthetic", "rendered"]
-
 
 RENDERING = ("stills", "synthetic", "rendered")
 """Sources whose clips are rendered from stills alone."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Augmentation:
     """How filmed clips are varied (methodology section 4.2); rendered ones vary by themselves.
 
@@ -28,26 +28,16 @@ class Augmentation:
         reverse: probability that a clip runs backwards.
     """
 
-    crop: float = 0.8
-    flip: float = 0.5
-    jitter: float = 0.2
-    blur: float = 0.3
-    blur_kernels: tuple[int, ...] = (3, 5)
-    max_gap: int = 3
-    reverse: float = 0.0
-
-    def __post_init__(self) -> None:
-        within("crop", self.crop, 0.1, 1.0)
-        for name in ("flip", "jitter", "blur", "reverse"):
-            within(name, getattr(self, name), 0.0, 1.0)
-        at_least("max_gap", self.max_gap, 1)
-        if not self.blur_kernels or any(length < 1 for length in self.blur_kernels):
-            raise ConfigurationError(
-                f"blur_kernels is {self.blur_kernels}, expected lengths of at least 1 px"
-            )
+    crop: Annotated[float, Field(ge=0.1, le=1.0)] = 0.8
+    flip: Share = 0.5
+    jitter: Share = 0.2
+    blur: Share = 0.3
+    blur_kernels: Counts = (3, 5)
+    max_gap: PositiveInt = 3
+    reverse: Share = 0.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class SourceConfig:
     """Where some of the clips come from.
 
@@ -63,21 +53,20 @@ class SourceConfig:
 
     kind: SourceKind
     root: Path | None = None
-    weight: float = 1.0
+    weight: PositiveFloat = 1.0
     split: str = "train"
     stills: Path | None = None
-    count: int = 24
-    limit: int | None = None
+    count: PositiveInt = 24
+    limit: PositiveInt | None = None
 
-    def __post_init__(self) -> None:
+    @model_validator(mode="after")
+    def _check(self) -> "SourceConfig":
         if self.kind != "rendered" and self.root is None:
-            raise ConfigurationError(f"root is missing: {self.kind} needs the folder that it reads")
-        if self.weight <= 0:
-            raise ConfigurationError(f"weight is {self.weight}, expected a positive number")
-        at_least("count", self.count, 1)
+            raise ValueError(f"root is missing: {self.kind} needs the folder that it reads")
+        return self
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class DataConfig:
     """Where clips come from, and how they are prepared.
 
@@ -94,27 +83,21 @@ class DataConfig:
         augmentation: of filmed clips.
     """
 
-    sources: tuple[SourceConfig, ...] = (SourceConfig("rendered"),)
-    clips_per_epoch: int = 4000
-    objects: int = 3
-    distinct: int | None = None
-    workers: int = 1
-    prefetch: int = 4
+    sources: Annotated[tuple[SourceConfig, ...], Field(min_length=1)] = (SourceConfig("rendered"),)
+    clips_per_epoch: PositiveInt = 4000
+    objects: Annotated[int, Field(ge=1, le=16)] = 3
+    distinct: PositiveInt | None = None
+    workers: NonNegativeInt = 1
+    prefetch: PositiveInt = 4
     render_on: Literal["workers", "device"] = "workers"
     skip_bad: bool = False
     augmentation: Augmentation = Augmentation()
 
-    def __post_init__(self) -> None:
-        if not self.sources:
-            raise ConfigurationError("sources is empty; name at least one")
-        at_least("clips_per_epoch", self.clips_per_epoch, 1)
-        within("objects", self.objects, 1, 16)
-        if self.distinct is not None:
-            at_least("distinct", self.distinct, 1)
-        at_least("workers", self.workers, 0)
-        at_least("prefetch", self.prefetch, 1)
+    @model_validator(mode="after")
+    def _check(self) -> "DataConfig":
         filmed = [source.kind for source in self.sources if source.kind not in RENDERING]
         if self.render_on == "device" and filmed:
-            raise ConfigurationError(
+            raise ValueError(
                 f"render_on is device, but source {filmed[0]} is filmed; leave it out or render on workers"
             )
+        return self

@@ -1,31 +1,48 @@
-"""Frozen dataclasses from YAML, strictly: unknown keys and wrong types are errors that say what to write instead.
+"""Read configurations from YAML, strictly: unknown keys and wrong values are errors that name the key.
 
-A file may name another one it builds on (`base: tiny.yaml`, relative to itself) and then holds only what differs.
+A file may name another one to build on (`base: tiny.yaml`, relative to itself) and then holds only what differs.
 """
 
-import dataclasses
 import difflib
-import types
+import re
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pydantic_core
 import yaml
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
 
 from sam2lite_core.errors import ConfigurationError
 
 BASE = "base"
 """The key that names the file to build on."""
 
+RENAMED = {
+    "optimizer": {"average": "ema_decay", "clip": "max_grad_norm", "decay": "weight_decay"},
+    "stages": {"final": "min_lr_ratio", "rate": "learning_rate"},
+}
+"""New names of keys that older checkpoints and configurations spell in another way, by part."""
+
 T = TypeVar("T")
+
+
+class _Loader(yaml.SafeLoader):
+    """Read 1e-4 as a number, as YAML 1.2 does; 1.1 wants 1.0e-4."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
 
 
 def load(kind: type[T], path: Path, overrides: Sequence[str] = ()) -> T:
     """Read a configuration file.
 
     Args:
-        kind: the frozen dataclass that the file describes.
+        kind: the pydantic dataclass that the file describes.
         path: the YAML file.
         overrides: `a.b=value`, applied in order; values are YAML.
 
@@ -40,7 +57,7 @@ def load(kind: type[T], path: Path, overrides: Sequence[str] = ()) -> T:
 
 
 def read_document(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """The file's mapping, laid over that of its base, and overrides as `load` takes them over both.
+    """Read a file's mapping, laid over that of its base, with overrides as `load` takes them over both.
 
     Raises:
         ConfigurationError: a file is missing, no YAML mapping, or builds on itself; or an override is no `a.b=value`.
@@ -64,13 +81,13 @@ def _over_base(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
-    """What the file itself says, its base as a name.
+    """Read what the file itself says, its base as a name.
 
     Raises:
         ConfigurationError: the file is missing or no YAML mapping.
     """
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        document = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except OSError as error:
         raise ConfigurationError(f"{path}: cannot be read: {error.strerror}") from None
     except yaml.YAMLError as error:
@@ -83,7 +100,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
 
 
 def parse_override(text: str) -> dict[str, Any]:
-    """`a.b=value` as a nested mapping; the value is read as YAML.
+    """Turn `a.b=value` into a nested mapping; the value is read as YAML.
 
     Raises:
         ConfigurationError: no key, no `=`, or a value that is no YAML.
@@ -93,7 +110,7 @@ def parse_override(text: str) -> dict[str, Any]:
     if not found or not all(keys):
         raise ConfigurationError(f"--set {text!r}: write it as key.key=value")
     try:
-        document: Any = yaml.safe_load(value)
+        document: Any = yaml.load(value, _Loader)
     except yaml.YAMLError as error:
         raise ConfigurationError(f"--set {text!r}: the value is not YAML: {error}") from None
     for key in reversed(keys):
@@ -110,115 +127,81 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     return out
 
 
-def build(kind: type[T], value: Any, key: str = "") -> T:
-    """Make a dataclass from a mapping, nested ones included.
+def build(kind: type[T], document: Mapping[str, Any]) -> T:
+    """Make a configuration from a mapping, nested ones included.
 
     Args:
-        kind: a dataclass.
-        value: what YAML gave.
-        key: where that stands, dotted; for messages.
+        kind: a pydantic dataclass.
+        document: values as YAML gives them; paths and tuples are taken as well.
 
     Raises:
-        ConfigurationError: an unknown or missing key, or a value of another type; also what `kind` itself refuses.
+        ConfigurationError: one line that names every wrong key, its value and what is expected.
     """
-    if not isinstance(value, dict):
-        raise ConfigurationError(f"{key} is {value!r}, expected keys and values")
-    hints = typing.get_type_hints(kind)
-    fields = {field.name: field for field in dataclasses.fields(typing.cast(Any, kind)) if field.init}
-    for name in value:
-        if name not in fields:
-            raise ConfigurationError(unknown_key(_join(key, str(name)), str(name), list(fields)))
-    for name, field in fields.items():
-        missing = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-        if missing and name not in value:
-            raise ConfigurationError(f"{_join(key, name)} is missing")
-    made = {name: convert(hints[name], entry, _join(key, name)) for name, entry in value.items()}
     try:
-        return kind(**made)
-    except ConfigurationError as error:
-        raise ConfigurationError(f"{key}: {error}" if key else str(error)) from None
+        # Strict JSON is what we want of YAML: lists become tuples and text paths, but 1 is not true.
+        return TypeAdapter(kind).validate_json(pydantic_core.to_json(document), strict=True)
+    except ValidationError as error:
+        raise ConfigurationError("; ".join(_explain(kind, entry) for entry in _deepest(error))) from None
+
+
+def _deepest(error: ValidationError) -> list[ErrorDetails]:
+    """Leave out what follows from another error: a list whose only entry is wrong is not too short."""
+    found = error.errors()
+    inner = {entry["loc"][:depth] for entry in found for depth in range(len(entry["loc"]))}
+    return [entry for entry in found if entry["loc"] not in inner]
+
+
+def _explain(kind: Any, error: ErrorDetails) -> str:
+    where = error["loc"]
+    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in where).removeprefix(".")
+    if error["type"] == "unexpected_keyword_argument":
+        return unknown_key(key, str(where[-1]), _keys(kind, where[:-1]))
+    if error["type"] in ("missing", "missing_argument"):
+        return f"{key} is missing"
+    if error["type"] == "value_error":
+        return f"{key}: {error['ctx']['error']}" if key else str(error["ctx"]["error"])
+    expected = re.sub(r"^(Input should be|Tuple should have) ", "", error["msg"])
+    expected = expected.replace("greater than or equal to", "at least").replace(
+        "less than or equal to", "at most"
+    )
+    return f"{key} is {error['input']!r}, expected {expected}"
 
 
 def unknown_key(key: str, name: str, allowed: Sequence[str]) -> str:
-    """The message for a key that does not exist; suggests the nearest one that does."""
+    """Word the error of a key that does not exist: its new name, the nearest one, or all that are allowed."""
     near = difflib.get_close_matches(name, allowed, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(sorted(allowed))}"
+    if new := RENAMED.get(key.split(".")[0], {}).get(name):
+        hint = f"its name is {new!r} now"
     return f"unknown key {key!r}; {hint}"
 
 
-def convert(hint: Any, value: Any, key: str) -> Any:
-    """A YAML value as the type that a field declares.
-
-    Raises:
-        ConfigurationError: it is of another type; the message names key, value and type.
-    """
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if dataclasses.is_dataclass(hint):
-        return build(typing.cast("type[Any]", hint), value, key)
-    if origin in (types.UnionType, typing.Union):
-        if value is None and type(None) in arguments:
-            return None
-        (inner,) = (argument for argument in arguments if argument is not type(None))
-        return convert(inner, value, key)
-    if origin is typing.Literal:
-        if value not in arguments:
-            raise ConfigurationError(f"{key} is {value!r}; choose one of {', '.join(map(str, arguments))}")
-        return value
-    if origin is tuple:
-        return _convert_tuple(arguments, value, key)
-    if origin is dict:
-        if not isinstance(value, dict):
-            raise ConfigurationError(f"{key} is {value!r}, expected keys and values")
-        return {name: convert(arguments[1], entry, _join(key, str(name))) for name, entry in value.items()}
-    return _convert_scalar(hint, value, key)
+def _keys(kind: Any, where: tuple[int | str, ...]) -> list[str]:
+    """List the keys of the nested configuration at a place."""
+    for part in where:
+        kind = typing.get_type_hints(kind)[part] if isinstance(part, str) else typing.get_args(kind)[0]
+        if type(None) in typing.get_args(kind):
+            (kind,) = (inner for inner in typing.get_args(kind) if inner is not type(None))
+    return list(typing.get_type_hints(kind))
 
 
-def _convert_tuple(arguments: tuple[Any, ...], value: Any, key: str) -> tuple[Any, ...]:
-    if not isinstance(value, list):
-        raise ConfigurationError(f"{key} is {value!r}, expected a list")
-    kinds = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else list(arguments)
-    if len(kinds) != len(value):
-        raise ConfigurationError(f"{key} is {value!r}, expected {len(kinds)} values")
-    return tuple(
-        convert(kind, entry, f"{key}[{index}]")
-        for index, (kind, entry) in enumerate(zip(kinds, value, strict=True))
-    )
+def with_new_names(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Rename the keys of an older configuration, as `RENAMED` says."""
 
+    def renamed(part: str, keys: Mapping[str, Any] | None) -> dict[str, Any] | None:
+        return (
+            None if keys is None else {RENAMED[part].get(name, name): value for name, value in keys.items()}
+        )
 
-def _convert_scalar(kind: Any, value: Any, key: str) -> Any:
-    if kind is Path and isinstance(value, str):
-        return Path(value)
-    if kind is float and isinstance(value, str):
-        # YAML 1.1 takes 1e-4 for a string: it wants 1.0e-4.
-        try:
-            return float(value)
-        except ValueError:
-            value = str(value)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
-        return value
-    raise ConfigurationError(f"{key} is {value!r}, expected {_NAMES.get(kind, kind.__name__)}")
-
-
-_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "text", Path: "a path"}
+    stages = {name: renamed("stages", stage) for name, stage in document.get("stages", {}).items()}
+    return {**document, "stages": stages, "optimizer": renamed("optimizer", document.get("optimizer"))}
 
 
 def to_document(value: Any) -> Any:
-    """A configuration as YAML takes it; `build` reads it back unchanged."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: to_document(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    if isinstance(value, tuple | list):
-        return [to_document(entry) for entry in value]
-    if isinstance(value, dict):
-        return {str(name): to_document(entry) for name, entry in value.items()}
-    return str(value) if isinstance(value, Path) else value
+    """Turn a configuration into what YAML takes; `build` reads it back unchanged."""
+    return TypeAdapter(type(value)).dump_python(value, mode="json")
 
 
 def dump(value: Any) -> str:
-    """A configuration as YAML text."""
-    return yaml.safe_dump(to_document(value), sort_keys=False, width=110)
-
-
-def _join(key: str, name: str) -> str:
-    return f"{key}.{name}" if key else name
+    """Write a configuration as YAML text."""
+    return str(yaml.safe_dump(to_document(value), sort_keys=False, width=110))

@@ -1,25 +1,28 @@
 """Configuration of the losses and of how a clip is unrolled."""
 
-from dataclasses import dataclass, field
+from pydantic import NonNegativeFloat, NonNegativeInt
+from pydantic.dataclasses import dataclass
+
+from training.config.fields import STRICT, Counts, Share
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class KeepConfig:
     """What counts as worth keeping.
 
     Attributes:
         floor: share of the best tokens' mean attention below which a token is not worth its place.
         similarity: cosine of keys from which tokens may be duplicates; attention to a duplicate counts for the older
-            one, so that a still scene is worth few tokens.
+            one, so that a static scene is worth few tokens.
         reach: largest distance of duplicates, as a share of the frame.
     """
 
-    floor: float = 0.1
+    floor: Share = 0.1
     similarity: float = 0.9
     reach: float = 0.1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class LossWeights:
     """Weights of the loss terms of `training.objective.losses`; 0 leaves a term out.
 
@@ -41,21 +44,21 @@ class LossWeights:
         gate: supervision of the gate by what an unbounded memory reads later.
     """
 
-    mask: float = 1.0
-    iou: float = 1.0
-    edge: float = 0.15
-    attention: float = 1.0
-    readout: float = 0.5
-    output: float = 0.0
-    features: float = 1.0
-    correspondence: float = 0.5
-    share: float = 0.3
-    presence: float = 0.1
-    budget: float = 0.2
-    gate: float = 0.0
+    mask: NonNegativeFloat = 1.0
+    iou: NonNegativeFloat = 1.0
+    edge: NonNegativeFloat = 0.15
+    attention: NonNegativeFloat = 1.0
+    readout: NonNegativeFloat = 0.5
+    output: NonNegativeFloat = 0.0
+    features: NonNegativeFloat = 1.0
+    correspondence: NonNegativeFloat = 0.5
+    share: NonNegativeFloat = 0.3
+    presence: NonNegativeFloat = 0.1
+    budget: NonNegativeFloat = 0.2
+    gate: NonNegativeFloat = 0.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class UnrollConfig:
     """How a clip is unrolled in training.
 
@@ -82,19 +85,19 @@ class UnrollConfig:
         weights: of the losses.
     """
 
-    budgets: tuple[int, ...] = (48, 96, 160)
+    budgets: Counts = (48, 96, 160)
     pooled: bool = True
-    own_masks: float = 0.75
-    drop_warp: tuple[float, float] = (0.5, 0.3)
-    corrupt_warp: float = 0.15
-    joins_late: float = 0.15
-    shown_again: float = 0.05
-    seen_before: float = 0.0
-    edge_from: float = 0.3
-    hard_share: float = 0.25
+    own_masks: Share = 0.75
+    drop_warp: tuple[Share, Share] = (0.5, 0.3)
+    corrupt_warp: Share = 0.15
+    joins_late: Share = 0.15
+    shown_again: Share = 0.05
+    seen_before: Share = 0.0
+    edge_from: Share = 0.3
+    hard_share: Share = 0.25
     selection: str = "straight_through"
-    gated: float = 0.75
+    gated: Share = 0.75
     temperature: tuple[float, float] = (1.0, 0.1)
-    feature_frames: int = 2
-    keep: KeepConfig = field(default_factory=KeepConfig)
+    feature_frames: NonNegativeInt = 2
+    keep: KeepConfig = KeepConfig()
     weights: LossWeights = LossWeights()

@@ -1,17 +1,23 @@
-"""What a training run is: every number of it, typed. A file in `training/configs` fills these in.
+"""Typed configuration of a training run. A file in `training/configs` fills it in."""
 
-Checks that concern one value stand beside it; `training.config.loading` names the key in front of the message.
-"""
-
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import (
+    AfterValidator,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
+from pydantic.dataclasses import dataclass
 
 from sam2lite_core.errors import ConfigurationError
 from sam2lite_core.tracking.settings import check_policy
 from sam2lite_core.variants import get_variant
-from training.config.checks import at_least, within
 from training.config.data import DataConfig
+from training.config.fields import STRICT, Decay
 from training.config.objective import UnrollConfig
 from training.config.stages import StagesConfig
 
@@ -21,30 +27,24 @@ PACKAGED = Path("packaged")
 TeacherName = Literal["none", "oracle", "student", "sam2", "edgetam"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class OptimizerConfig:
     """AdamW and what surrounds it (methodology section 5.2).
 
     Attributes:
         betas: of AdamW.
-        decay: weight decay of matrices and kernels.
-        clip: largest gradient norm; the gate's gradients are clipped by themselves.
-        average: decay of the moving average of the weights, which is what gets exported.
+        weight_decay: of matrices and kernels.
+        max_grad_norm: norm that gradients are clipped to; the gate's are clipped by themselves.
+        ema_decay: of the moving average of the weights, which is what gets exported.
     """
 
-    betas: tuple[float, float] = (0.9, 0.999)
-    decay: float = 0.01
-    clip: float = 1.0
-    average: float = 0.999
-
-    def __post_init__(self) -> None:
-        for value in (*self.betas, self.average):
-            within("betas and average", value, 0.0, 0.999999)
-        if self.clip <= 0 or self.decay < 0:
-            raise ConfigurationError(f"clip {self.clip} must be above 0, decay {self.decay} not below 0")
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
+    weight_decay: NonNegativeFloat = 0.01
+    max_grad_norm: PositiveFloat = 1.0
+    ema_decay: Decay = 0.999
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class TeacherConfig:
     """Whom the student learns attention and readout from.
 
@@ -61,12 +61,14 @@ class TeacherConfig:
     cache: Path | None = None
     images: Path | None = None
 
-    def __post_init__(self) -> None:
+    @model_validator(mode="after")
+    def _check(self) -> "TeacherConfig":
         if self.name in ("student", "sam2", "edgetam") and self.path is None and self.cache is None:
-            raise ConfigurationError(f"path is missing: teacher {self.name} needs its weights, or a cache")
+            raise ValueError(f"path is missing: teacher {self.name} needs its weights, or a cache")
+        return self
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class CheckpointConfig:
     """When checkpoints are written, and which are kept.
 
@@ -77,20 +79,20 @@ class CheckpointConfig:
         validation_batches: batches of clips never trained on that decide which checkpoint is the best one; 0 for none.
     """
 
-    every_steps: int = 0
-    every_minutes: float = 4.0
-    keep: int = 2
-    validation_batches: int = 4
-
-    def __post_init__(self) -> None:
-        at_least("every_steps", self.every_steps, 0)
-        at_least("keep", self.keep, 1)
-        at_least("validation_batches", self.validation_batches, 0)
-        if self.every_minutes <= 0:
-            raise ConfigurationError(f"every_minutes is {self.every_minutes}, expected more than 0")
+    every_steps: NonNegativeInt = 0
+    every_minutes: PositiveFloat = 4.0
+    keep: PositiveInt = 2
+    validation_batches: NonNegativeInt = 4
 
 
-@dataclass(frozen=True)
+def _policy(name: str) -> str:
+    try:
+        return check_policy(name)
+    except ConfigurationError as error:
+        raise ValueError(str(error)) from None
+
+
+@dataclass(frozen=True, config=STRICT)
 class EvaluationConfig:
     """What `evaluate` scores by default.
 
@@ -106,15 +108,12 @@ class EvaluationConfig:
     root: Path | None = None
     year: int = 2017
     scale: float = 1.0
-    policy: str = "learned"
+    policy: Annotated[str, AfterValidator(_policy)] = "learned"
     budget: int | None = None
     sequences: tuple[str, ...] = ()
 
-    def __post_init__(self) -> None:
-        check_policy(self.policy)
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class RunConfig:
     """A training run.
 
@@ -140,29 +139,26 @@ class RunConfig:
 
     variant: str = "tiny"
     folder: Path = Path("runs/tiny")
-    seed: int = 0
+    seed: NonNegativeInt = 0
     precision: Literal["no", "bf16", "fp16"] = "bf16"
-    accumulate: int = 1
-    threads: int | None = None
+    accumulate: PositiveInt = 1
+    threads: PositiveInt | None = None
     init: Path | None = None
     trunk: Path | None = None
-    log_every: int = 1
-    stages: StagesConfig = field(default_factory=StagesConfig)
-    data: DataConfig = field(default_factory=DataConfig)
-    unroll: UnrollConfig = field(default_factory=UnrollConfig)
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    teacher: TeacherConfig = field(default_factory=TeacherConfig)
-    checkpoints: CheckpointConfig = field(default_factory=CheckpointConfig)
-    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    log_every: PositiveInt = 1
+    stages: StagesConfig = StagesConfig()
+    data: DataConfig = DataConfig()
+    unroll: UnrollConfig = UnrollConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    teacher: TeacherConfig = TeacherConfig()
+    checkpoints: CheckpointConfig = CheckpointConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
 
-    def __post_init__(self) -> None:
+    @model_validator(mode="after")
+    def _check(self) -> "RunConfig":
         variant = get_variant(self.variant)
         if self.trunk is not None and not variant.trunk:
-            raise ConfigurationError(f"trunk is {self.trunk}, but the encoder of {self.variant} has no trunk")
-        at_least("seed", self.seed, 0)
-        at_least("accumulate", self.accumulate, 1)
-        at_least("log_every", self.log_every, 1)
-        if self.threads is not None:
-            at_least("threads", self.threads, 1)
+            raise ValueError(f"trunk is {self.trunk}, but the encoder of {self.variant} has no trunk")
         if not self.stages.numbered():
-            raise ConfigurationError("stages is empty; give foundation, memory or deployment")
+            raise ValueError("stages is empty; give foundation, memory or deployment")
+        return self

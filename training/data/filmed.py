@@ -1,7 +1,8 @@
-"""Clips of filmed, labelled videos, varied as methodology section 4.2 says."""
+"""Draw clips from filmed, labelled videos, varied as methodology section 4.2 says."""
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -17,13 +18,15 @@ from training.data.clip import Clip, SynthesisConfig, flows, unknown_places
 from training.data.synthesis.camera import jitter, motion_kernel
 from training.data.synthesis.compose import SMALLEST_SHARE
 
+Pixel = TypeVar("Pixel", np.uint8, np.uint16)
+
 TRIES = 4
-"""Starts that are tried in a video before its masks count as empty."""
+"""Starts that are drawn in a video until its first frame shows an object; then one is taken that is known to."""
 
 
 @dataclass(frozen=True)
 class Crop:
-    """A window of a frame, pixels, and whether it is seen in a mirror."""
+    """A rectangle of a frame, pixels, and whether it is seen in a mirror."""
 
     x: int
     y: int
@@ -31,19 +34,19 @@ class Crop:
     height: int
     flip: bool
 
-    def apply(self, image: NDArray[np.generic], shape: SynthesisConfig) -> NDArray[np.generic]:
+    def apply(self, image: NDArray[Pixel], shape: SynthesisConfig) -> NDArray[Pixel]:
         """Cut, scale and mirror one picture or label map to the clip's size."""
-        window = image[self.y : self.y + self.height, self.x : self.x + self.width]
+        part = image[self.y : self.y + self.height, self.x : self.x + self.width]
         # Ids must not mix.
         method = cv2.INTER_NEAREST if image.ndim == 2 else cv2.INTER_AREA
-        out = cv2.resize(window, (shape.width, shape.height), interpolation=method)
-        return np.ascontiguousarray(out[:, ::-1] if self.flip else out)
+        out = cv2.resize(part, (shape.width, shape.height), interpolation=method)
+        return np.asarray(out[:, ::-1] if self.flip else out, image.dtype, order="C")
 
 
 def draw_crop(
     rng: np.random.Generator, height: int, width: int, shape: SynthesisConfig, augmentation: Augmentation
 ) -> Crop:
-    """A window of the clip's aspect, between `augmentation.crop` and all of the largest one that fits."""
+    """Draw a crop of the clip's aspect, between `augmentation.crop` and all of the largest one that fits."""
     largest = min(width / shape.width, height / shape.height)
     side = float(rng.uniform(augmentation.crop, 1.0)) * largest
     w, h = max(1, round(side * shape.width)), max(1, round(side * shape.height))
@@ -53,20 +56,25 @@ def draw_crop(
 
 
 def draw_frames(rng: np.random.Generator, length: int, frames: int, augmentation: Augmentation) -> list[int]:
-    """Frame numbers of a clip out of a video of `length` frames; a short video runs back and forth."""
+    """Draw frame numbers of a clip out of a video of `length` frames; a short video runs back and forth."""
     gap = int(rng.integers(1, augmentation.max_gap + 1))
     gap = max(1, min(gap, (length - 1) // max(1, frames - 1)))
     start = int(rng.integers(max(1, length - gap * (frames - 1))))
+    numbers = back_and_forth(start, gap, length, frames)
+    return numbers[::-1] if rng.random() < augmentation.reverse else numbers
+
+
+def back_and_forth(start: int, gap: int, length: int, frames: int) -> list[int]:
+    """Number frames from `start` on in steps of `gap`; at the end of the video they turn round."""
     turn = 2 * (length - 1)
     numbers = [(start + gap * t) % turn for t in range(frames)]
-    numbers = [n if n < length else turn - n for n in numbers]
-    return numbers[::-1] if rng.random() < augmentation.reverse else numbers
+    return [n if n < length else turn - n for n in numbers]
 
 
 def vary(
     rng: np.random.Generator, images: NDArray[np.uint8], augmentation: Augmentation
 ) -> NDArray[np.uint8]:
-    """Colours and motion blur, the same for all of the clip's (T, H, W, 3) frames."""
+    """Vary colours and motion blur, the same for all of the clip's (T, H, W, 3) frames."""
     frames, height, width = images.shape[:3]
     if augmentation.jitter:
         images = jitter(rng, images.reshape(frames * height, width, 3), augmentation.jitter)
@@ -78,52 +86,104 @@ def vary(
 
 
 class FilmedClips:
-    """Random clips of one dataset."""
+    """Random clips of one dataset.
+
+    Attributes:
+        videos: that show an object at least once.
+        skipped: videos that were left out because they never do.
+    """
 
     def __init__(
-        self, videos: list[LabelledVideo], layout: FolderDataset, augmentation: Augmentation, root: Path
+        self,
+        videos: list[LabelledVideo],
+        layout: FolderDataset,
+        augmentation: Augmentation,
+        root: Path,
+        skip_bad: bool = False,
     ) -> None:
-        """Check that there is something to draw from.
+        """Find a frame of each video that shows an object.
+
+        Args:
+            videos: of the dataset.
+            layout: reads their masks.
+            augmentation: of the clips.
+            root: of the dataset, for messages.
+            skip_bad: leave out and count a video whose masks are all empty, instead of raising.
 
         Raises:
-            SourceError: the dataset has no video.
+            SourceError: the dataset has no video, or the masks of one are all empty.
         """
-        if not videos:
-            raise SourceError(f"{root}: no video in this dataset")
-        self.videos = videos
         self._layout = layout
         self._augmentation = augmentation
+        self._shows = {video.name: self._first_seen(video) for video in videos}
+        self.videos = [video for video in videos if self._shows[video.name] is not None]
+        self.skipped = len(videos) - len(self.videos)
+        if self.skipped and not skip_bad:
+            empty = next(video for video in videos if self._shows[video.name] is None)
+            raise SourceError(
+                f"{empty.masks[0].parent}: all masks of this video are empty; leave it out, or set data.skip_bad"
+            )
+        if not self.videos:
+            raise SourceError(f"{root}: no video in this dataset")
 
     def __len__(self) -> int:
         return len(self.videos)
 
     def clip(self, rng: np.random.Generator, shape: SynthesisConfig) -> Clip:
-        """Draw a clip whose first frame shows at least one object.
+        """Draw a clip whose first frame shows at least one object; later ones need not.
 
         Raises:
-            SourceError: a file cannot be read, a mask fits its image's size not, or the masks of the video are empty.
+            SourceError: a file cannot be read, or a mask does not fit its image's size.
         """
         video = self.videos[int(rng.integers(len(self.videos)))]
-        for _ in range(TRIES):
-            numbers = draw_frames(rng, len(video.images), shape.frames, self._augmentation)
-            first = self._layout.read_mask(video.masks[numbers[0]])
-            crop = draw_crop(rng, *first.shape, shape, self._augmentation)
-            seen = visible(np.asarray(crop.apply(first, shape)))
-            if len(seen):
-                break
-        else:
-            raise SourceError(
-                f"{video.masks[numbers[0]]}: empty mask, as are others of this video; nothing to follow"
-            )
+        numbers, crop, seen = self._draw(rng, video, shape)
         followed = np.sort(rng.permutation(seen)[: shape.objects])
         images, labels = [], []
         for number in numbers:
             image, label_map = self._read(video, number)
-            if image.shape[:2] != first.shape:
+            images.append(image)
+            labels.append(label_map)
+            if image.shape != images[0].shape:
                 raise SourceError(f"{video.images[number]}: frame size changes within the video")
-            images.append(np.asarray(crop.apply(image, shape), np.uint8))
-            labels.append(relabel(np.asarray(crop.apply(label_map, shape)), followed))
-        return finish(vary(rng, np.stack(images), self._augmentation), np.stack(labels), len(followed))
+        cut = np.stack([np.asarray(crop.apply(image, shape), np.uint8) for image in images])
+        label_maps = np.stack([relabel(np.asarray(crop.apply(one, shape)), followed) for one in labels])
+        return finish(vary(rng, cut, self._augmentation), label_maps, len(followed))
+
+    def _draw(
+        self, rng: np.random.Generator, video: LabelledVideo, shape: SynthesisConfig
+    ) -> tuple[list[int], Crop, NDArray[np.int64]]:
+        """Draw frames, a crop of them, and which objects the first one shows."""
+        for _ in range(TRIES):
+            numbers = draw_frames(rng, len(video.images), shape.frames, self._augmentation)
+            first = self._layout.read_mask(video.masks[numbers[0]])
+            crop = draw_crop(rng, first.shape[0], first.shape[1], shape, self._augmentation)
+            seen = visible(np.asarray(crop.apply(first, shape)))
+            if len(seen):
+                return numbers, crop, seen
+        # An object that is absent most of the time, or at the edge: begin where it is, in the middle of the crop.
+        start = self._shows[video.name]
+        assert start is not None  # others were left out
+        numbers = back_and_forth(start, 1, len(video.images), shape.frames)
+        first = self._layout.read_mask(video.masks[start])
+        crop = crop_around(first, shape, flip=bool(rng.random() < self._augmentation.flip))
+        seen = visible(np.asarray(crop.apply(first, shape)), share=0.0)
+        if not len(seen):
+            raise SourceError(f"{video.masks[start]}: its objects are too thin for clips of {shape.width} px")
+        return numbers, crop, seen
+
+    def _first_seen(self, video: LabelledVideo) -> int | None:
+        """Find the first frame that shows an object, large enough if there is one; None where all are empty."""
+        small = None
+        for number, path in enumerate(video.masks):
+            try:
+                label_map = self._layout.read_mask(path)
+            except SourceError:
+                return number  # a bad file: whoever draws it says so
+            if len(visible(label_map)):
+                return number
+            if small is None and label_map.any():
+                small = number
+        return small
 
     def _read(self, video: LabelledVideo, number: int) -> tuple[NDArray[np.uint8], LabelMap]:
         image = read_image(video.images[number])
@@ -136,14 +196,25 @@ class FilmedClips:
         return image, label_map
 
 
-def visible(label_map: NDArray[np.generic]) -> NDArray[np.int64]:
-    """Ids that cover at least `SMALLEST_SHARE` of the map."""
+def crop_around(label_map: NDArray[np.generic], shape: SynthesisConfig, flip: bool) -> Crop:
+    """Place the largest crop of the clip's aspect around a pixel of the largest object."""
+    ids, counts = np.unique(label_map[label_map != 0], return_counts=True)
+    rows, columns = np.nonzero(label_map == ids[counts.argmax()])
+    height, width = label_map.shape
+    scale = min(width / shape.width, height / shape.height)
+    w, h = min(width, round(scale * shape.width)), min(height, round(scale * shape.height))
+    x, y = (int(np.sort(places)[len(places) // 2]) for places in (columns, rows))
+    return Crop(min(max(0, x - w // 2), width - w), min(max(0, y - h // 2), height - h), w, h, flip)
+
+
+def visible(label_map: NDArray[np.generic], share: float = SMALLEST_SHARE) -> NDArray[np.int64]:
+    """List the ids that cover more than a share of the map."""
     ids, counts = np.unique(label_map, return_counts=True)
-    return np.asarray(ids[(ids != 0) & (counts > SMALLEST_SHARE * label_map.size)], dtype=np.int64)
+    return np.asarray(ids[(ids != 0) & (counts > share * label_map.size)], dtype=np.int64)
 
 
 def relabel(label_map: NDArray[np.generic], followed: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """The followed ids as 1..K, everything else as background."""
+    """Number the followed ids 1..K, everything else as background."""
     out = np.zeros(label_map.shape, np.uint8)
     for number, value in enumerate(followed, start=1):
         out[label_map == value] = number

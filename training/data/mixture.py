@@ -25,6 +25,10 @@ TRIES = 20
 class ClipSource(Protocol):
     """Something that clips can be drawn from."""
 
+    @property
+    def skipped(self) -> int:
+        """Bad stills and videos that were left out."""
+
     def __len__(self) -> int:
         """Videos or stills that there are."""
 
@@ -46,6 +50,11 @@ class SynthesisedClips:
 
     def __len__(self) -> int:
         return len(self.stills)
+
+    @property
+    def skipped(self) -> int:
+        """Bad stills that were left out."""
+        return self.stills.skipped
 
     def clip(self, rng: np.random.Generator, shape: SynthesisConfig) -> Clip:
         """Render one."""
@@ -71,7 +80,7 @@ def open_source(config: SourceConfig, data: DataConfig, seed: int) -> ClipSource
     if config.kind in LAYOUTS:
         dataset = LAYOUTS[config.kind](config.root, config.split)
         videos = [dataset.labelled(name) for name in dataset.names()[: config.limit]]
-        return FilmedClips(videos, dataset, data.augmentation, config.root)
+        return FilmedClips(videos, dataset, data.augmentation, config.root, data.skip_bad)
     if config.kind == "clips":
         stills = (
             rendered_stills(config.count, seed)
@@ -96,8 +105,7 @@ class Mixture:
         cv2.setNumThreads(1)
         self.data = data
         self.sources = [open_source(config, data, seed) for config in data.sources]
-        stills = (getattr(source, "stills", None) for source in self.sources)
-        self.skipped = sum(entry.skipped for entry in stills if entry is not None)
+        self.skipped = sum(source.skipped for source in self.sources)
         weights = np.array([config.weight for config in data.sources])
         self._weights = weights / weights.sum()
 

@@ -1,4 +1,4 @@
-"""Videos without labels: true motion of a true camera, with cut-outs moving over it whose masks are known."""
+"""Paste cut-outs over videos without labels: true motion of a true camera, and masks that are known."""
 
 from pathlib import Path
 
@@ -112,6 +112,11 @@ class PastedClips:
     def __len__(self) -> int:
         return len(self.videos)
 
+    @property
+    def skipped(self) -> int:
+        """Bad stills that were left out."""
+        return self.stills.skipped
+
     def clip(self, rng: np.random.Generator, shape: SynthesisConfig) -> Clip:
         """Draw a clip and paste objects over it.
 
@@ -120,6 +125,6 @@ class PastedClips:
         """
         video = self.videos[int(rng.integers(len(self.videos)))]
         frames = video.read(draw_frames(rng, video.length, shape.frames, self._augmentation))
-        crop = draw_crop(rng, *frames[0].shape[:2], shape, self._augmentation)
+        crop = draw_crop(rng, frames[0].shape[0], frames[0].shape[1], shape, self._augmentation)
         images = np.stack([np.asarray(crop.apply(frame, shape), np.uint8) for frame in frames])
         return render_clip(rng, self.stills, shape, vary(rng, images, self._augmentation))

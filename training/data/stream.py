@@ -9,14 +9,13 @@ import signal
 import threading
 from collections.abc import Iterator
 from multiprocessing import parent_process
-from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate, get_worker_info
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from sam2lite_core.errors import SourceError
 from training.config.stages import Phase
@@ -162,36 +161,11 @@ def checked(batch: dict[str, Any]) -> tuple[dict[str, Any], int]:
     return {name: value for name, value in batch.items() if name != SKIPPED}, int(batch[SKIPPED])
 
 
-class RenderedClips(IterableDataset[dict[str, Tensor]]):
-    """An endless stream of rendered clips; every worker has a seed of its own."""
-
-    def __init__(self, stills: Stills, config: SynthesisConfig, seed: int) -> None:
-        self.stills = stills
-        self.config = config
-        self.seed = seed
-
-    def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        cv2.setNumThreads(1)
-        info = get_worker_info()
-        rng = np.random.default_rng([self.seed, info.id if info is not None else 0])
-        while True:
-            yield to_tensors(render_clip(rng, self.stills, self.config))
-
-
-def loader(
-    stills: Stills, config: SynthesisConfig, batch: int, seed: int, workers: int
-) -> DataLoader[dict[str, Tensor]]:
-    """Batches of clips, rendered ahead by `workers` processes (0: in this one)."""
-    return DataLoader(
-        RenderedClips(stills, config, seed),
-        batch_size=batch,
-        num_workers=workers,
-        prefetch_factor=4 if workers else None,
-    )
-
-
-def load_stills(root: Path) -> Stills:
-    """All stills under root; see `training.data.synthesis.stills`."""
-    # Workers are forked: OpenCV's thread pool would be copied without its threads, and the first remap would hang.
+def rendered_batches(
+    stills: Stills, config: SynthesisConfig, batch: int, seed: int
+) -> Iterator[dict[str, Tensor]]:
+    """Render batches of clips without end, in this process."""
     cv2.setNumThreads(1)
-    return Stills(root)
+    rng = np.random.default_rng([seed, 0])
+    while True:
+        yield default_collate([to_tensors(render_clip(rng, stills, config)) for _ in range(batch)])

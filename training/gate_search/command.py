@@ -6,8 +6,6 @@ a handful of numbers says what is kept, clips run with a bank of that kind, and 
 the numbers with the best masks. The gate's network then learns to give the scores that they give.
 """
 
-import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +19,19 @@ from sam2lite_core.model.bank import Bank
 from sam2lite_core.model.student import Student
 from training import checkpoint
 from training.data.clip import SynthesisConfig
-from training.data.stream import load_stills, loader
+from training.data.stream import rendered_batches
+from training.data.synthesis.stills import Stills
 from training.gate_search.imitate import imitate
 from training.gate_search.rule import NEWEST, Rule
 from training.gate_search.search import SearchConfig, Watched, search
 from training.students.load import load_average
 
+BATCH = 4
+"""Clips that are tracked together."""
+
 
 def load(path: Path) -> tuple[dict[str, Any], Student]:
-    """A checkpoint of ours and its averaged student; or those of a shipped model, whose weights file says as much."""
+    """Load a checkpoint of ours and its averaged student; or those of a shipped model, by its weights file."""
     if path.name != WEIGHTS_FILE:
         return load_average(path)
     student, info = load_shipped(path)
@@ -37,42 +39,45 @@ def load(path: Path) -> tuple[dict[str, Any], Student]:
 
 
 def save(path: Path, state: dict[str, Any], student: Student, rule: Rule) -> None:
-    """As it was loaded: a checkpoint, or a model's folder."""
+    """Save a student as it was loaded: as a checkpoint, or as a model's folder."""
     if "note" in state:
         export_student(student, path, state["note"])
     else:
         checkpoint.save(path, {**state, "average": student.state_dict(), "gate_rule": rule.vector})
 
 
-def main() -> None:
-    """Parse the arguments, look for a rule and train the gate of a student."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--stills", type=Path, required=True)
-    parser.add_argument(
-        "--checkpoint", type=Path, required=True, help="of training, or a model's weights.safetensors"
-    )
-    parser.add_argument("--out", type=Path, required=True, help="checkpoint, or the model's new folder")
-    parser.add_argument(
-        "--minutes", type=float, default=15.0, help="of search; 0 takes the rule that it starts from"
-    )
-    parser.add_argument("--clips", type=int, default=24)
-    parser.add_argument("--frames", type=int, default=14)
-    parser.add_argument("--passes", type=int, default=3, help="forward and backward in turn")
-    parser.add_argument("--steps", type=int, default=1500, help="of the network's training")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    torch.manual_seed(args.seed)
-    state, student = load(args.checkpoint)
-    shape = SynthesisConfig(240, 432, args.frames, absence=0.3, smallest=0.08)
-    clips = iter(loader(load_stills(args.stills), shape, 4, args.seed + 77, 0))
-    count = max(1, args.clips // 4)
+def teach_gate(
+    stills: Path, start: Path, out: Path, *, minutes: float, clips: int, frames: int, passes: int, steps: int, seed: int
+) -> dict[str, Any]:  # fmt: skip
+    """Search for a rule, and train the gate of a student to imitate it.
+
+    Args:
+        stills: folder that clips are rendered from.
+        start: checkpoint, or a shipped model's weights file.
+        out: checkpoint, or the model's new folder.
+        minutes: of search; 0 takes the rule that it starts from.
+        clips: that rules are tried on.
+        frames: of a clip.
+        passes: through a clip, forward and backward in turn.
+        steps: of the gate's training.
+        seed: of everything drawn.
+
+    Returns:
+        The rule, its IoU in the search and on other clips, and the gate's distance from it.
+
+    Raises:
+        ModelFileError, SourceError: naming the file.
+    """
+    torch.manual_seed(seed)
+    state, student = load(start)
+    shape = SynthesisConfig(240, 432, frames, absence=0.3, smallest=0.08)
+    drawn = rendered_batches(Stills(stills), shape, BATCH, seed + 77)
+    count = max(1, clips // BATCH)
     config = SearchConfig()
     rule, quality = Rule(), None
-    if args.minutes > 0.0:
-        rule, quality = search(Watched(student, clips, count, args.passes), config, args.minutes, args.seed)
-    fresh = Watched(student, clips, count, args.passes)
+    if minutes > 0.0:
+        rule, quality = search(Watched(student, drawn, count, passes), config, minutes, seed)
+    fresh = Watched(student, drawn, count, passes)
     rules = {"newest": NEWEST, "start": Rule()} | ({} if quality is None else {"found": rule})
     checked = {
         name: [round(float(fresh.quality(some, budget).mean()), 4) for budget in config.budgets]
@@ -82,10 +87,6 @@ def main() -> None:
     rule = rules[max(checked, key=lambda name: np.mean(checked[name]))]
     banks: list[Bank] = []
     fresh.quality(rule, 256, banks)
-    distance = imitate(student, rule, banks, args.steps, torch.Generator().manual_seed(args.seed))
-    print(json.dumps({"rule": rule.vector, "iou": quality, "on other clips": checked, "distance": distance}))
-    save(args.out, state, student, rule)
-
-
-if __name__ == "__main__":
-    main()
+    distance = imitate(student, rule, banks, steps, torch.Generator().manual_seed(seed))
+    save(out, state, student, rule)
+    return {"rule": rule.vector, "iou": quality, "on other clips": checked, "distance": distance}

@@ -1,19 +1,20 @@
-"""Looks for objects in film that nobody labelled: where something moves by itself, with boxes and clicks."""
+"""Look for objects in film that nobody labelled: where something moves by itself, with boxes and clicks."""
 
+import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import PositiveInt, model_validator
+from pydantic.dataclasses import dataclass
 
-from sam2lite_core.errors import ConfigurationError
 from sam2lite_core.evaluation.prompts import prompts_from_masks
 from sam2lite_core.evaluation.region_boundary import region_similarity
 from sam2lite_core.frame.motion import MotionEstimator
 from sam2lite_core.tracker import Tracker
 from sam2lite_core.types import Prompt
-from training.config.checks import at_least, within
+from training.config.fields import STRICT, Share
 
 MOVES = 0.006
 """How far something gets from the first to the last of the frames looked at, that is said to move by itself: a share of
@@ -29,7 +30,7 @@ Mask = NDArray[np.bool_]
 Images = Sequence[NDArray[np.uint8]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Search:
     """What is looked for.
 
@@ -41,31 +42,26 @@ class Search:
         again: least IoU of a mask with the one that its own box asks for.
         apart: most of an object, or of one that was found before, that both may claim.
         objects: most that are found.
-
-    Raises:
-        ConfigurationError: a count below 1, a share outside 0..1, or `smallest` not between 0 and `largest`.
     """
 
-    rows: int = 6
-    columns: int = 10
-    smallest: float = 0.008
-    largest: float = 0.4
-    again: float = 0.8
-    apart: float = 0.2
-    objects: int = 3
+    rows: PositiveInt = 6
+    columns: PositiveInt = 10
+    smallest: Share = 0.008
+    largest: Share = 0.4
+    again: Share = 0.8
+    apart: Share = 0.2
+    objects: PositiveInt = 3
 
-    def __post_init__(self) -> None:
-        for name in ("rows", "columns", "objects"):
-            at_least(name, getattr(self, name), 1)
-        for name in ("smallest", "largest", "again", "apart"):
-            within(name, getattr(self, name), 0.0, 1.0)
+    @model_validator(mode="after")
+    def _check(self) -> "Search":
         if not 0.0 < self.smallest < self.largest:
-            raise ConfigurationError(
+            raise ValueError(
                 f"smallest is {self.smallest} and largest {self.largest}; expected 0 < smallest < largest"
             )
+        return self
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Candidate:
     """A mask that might be an object.
 

@@ -7,12 +7,15 @@ Cycle-Consistency of Time", CVPR 2019.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
+from typing import Annotated
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, PositiveInt
+from pydantic.dataclasses import dataclass
 
 from sam2lite_core.errors import ConfigurationError, SourceError
 from sam2lite_core.evaluation.prompts import prompts_from_masks
@@ -21,7 +24,7 @@ from sam2lite_core.files import output_folder, write_json
 from sam2lite_core.media.label_map import write_label_map
 from sam2lite_core.tracker import Tracker
 from sam2lite_core.types import Prompt
-from training.config.checks import at_least, within
+from training.config.fields import STRICT, Share
 from training.data.pasted import Video, open_videos
 from training.labelling.moving_objects import Images, Mask, Search, find_objects
 
@@ -37,7 +40,7 @@ UNSURE_END = 2
 """Frames at a film's end that are left alone: many a header promises one or two more than there are."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Trust:
     """What is labelled, and what is believed.
 
@@ -49,23 +52,14 @@ class Trust:
         least: least IoU in any of those frames.
         seen: least share of the frames in which both see it.
         search: what is looked for.
-
-    Raises:
-        ConfigurationError: too few frames, no stretch, or a share outside 0..1.
     """
 
-    frames: int = 24
-    stretches: int = 6
-    agreement: float = 0.75
-    least: float = 0.4
-    seen: float = 0.5
-    search: Search = field(default_factory=Search)
-
-    def __post_init__(self) -> None:
-        at_least("frames", self.frames, AHEAD)
-        at_least("stretches", self.stretches, 1)
-        for name in ("agreement", "least", "seen"):
-            within(name, getattr(self, name), 0.0, 1.0)
+    frames: Annotated[int, Field(ge=AHEAD)] = 24
+    stretches: PositiveInt = 6
+    agreement: Share = 0.75
+    least: Share = 0.4
+    seen: Share = 0.5
+    search: Search = Search()
 
 
 def follow(tracker: Tracker, images: Images, shown: Mapping[int, Sequence[Prompt]]) -> NDArray[np.uint8]:

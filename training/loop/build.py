@@ -1,4 +1,4 @@
-"""What a stage is put together from: the student that it trains, its teacher, and how clips run through it."""
+"""Build what a stage consists of: the student that it trains, its teachers, and how clips run through it."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,22 +8,21 @@ import torch
 from torch import nn
 
 from sam2lite_core.errors import ModelFileError
+from sam2lite_core.export.checkpoint import fill_student, read_checkpoint
 from sam2lite_core.model.student import Student
 from sam2lite_core.variants import get_variant
-from training import checkpoint
 from training.config.objective import UnrollConfig
 from training.config.run import PACKAGED, RunConfig
 from training.config.stages import Phase, StageConfig
 from training.seeds import seed_of
 from training.students import pretrained
-from training.students.load import _fill
 from training.teachers import image_features
 from training.teachers.cache import CachedTeacher
 from training.teachers.image_features import ImageTeacher
 
 
 def phase_unroll(config: RunConfig, stage: StageConfig, phase: Phase) -> UnrollConfig:
-    """How clips of a phase run through the student."""
+    """Configure how clips of a phase run through the student."""
     unroll = config.unroll
     if phase.budgets is not None:
         unroll = replace(unroll, budgets=phase.budgets)
@@ -35,7 +34,7 @@ def phase_unroll(config: RunConfig, stage: StageConfig, phase: Phase) -> UnrollC
 def build_student(
     config: RunConfig, stage: StageConfig, start: Path | None, *, restored: bool = False
 ) -> Student:
-    """The student that a stage trains, with the averaged weights of `start`, or with the seed's.
+    """Build the student that a stage trains, with the averaged weights of `start`, or with the seed's.
 
     Args:
         config: the run.
@@ -50,10 +49,10 @@ def build_student(
     torch.manual_seed(seed_of(config.seed))
     student = Student(get_variant(config.variant))
     if start is not None:
-        state = checkpoint.load(start)
+        state = read_checkpoint(start)
         if state["variant"] != config.variant:
             raise ModelFileError(f"{start}: is of variant {state['variant']}, the run of {config.variant}")
-        _fill(student, state, start)
+        fill_student(student, state, start).train()
     elif config.trunk is not None and not restored:
         pretrained.fill_trunk(student, config.trunk)
     if stage.int8:
@@ -67,7 +66,7 @@ def build_student(
 def open_image_teacher(
     config: RunConfig, student: Student, device: torch.device
 ) -> tuple[ImageTeacher | None, nn.Module | None]:
-    """Who shows the encoder what is in pictures, and the projection to its features; none where the run has none.
+    """Open the teacher of the encoder, and the projection to its features; none where the run has none.
 
     Raises:
         TeacherError: naming what is missing.
@@ -80,7 +79,7 @@ def open_image_teacher(
 
 
 def open_teacher(config: RunConfig, student: Student, device: torch.device) -> tuple[Any, nn.Module | None]:
-    """The teacher of a run, and the projection of the student's readout to its; none where the run has none.
+    """Open the teacher of a run, and the projection of the student's readout to its; none where the run has none.
 
     Raises:
         TeacherError: naming what is missing.

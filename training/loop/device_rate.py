@@ -1,4 +1,4 @@
-"""How much of a device a run uses: operations of a step against the matrix rate that the device reaches."""
+"""Measure how much of a device a run uses: operations of a step against the matrix rate that the device reaches."""
 
 import time
 from collections.abc import Callable
@@ -10,7 +10,7 @@ DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def matrix_rate(device: torch.device, dtype: torch.dtype, side: int = 4096, seconds: float = 0.5) -> float:
-    """Operations a second of large matrix products, a multiplication and an addition counted as two.
+    """Measure the operations a second of large matrix products, a multiplication and an addition counted as two.
 
     Args:
         device: to measure.
@@ -37,7 +37,7 @@ def matrix_rate(device: torch.device, dtype: torch.dtype, side: int = 4096, seco
 
 
 def count_operations(work: Callable[[], object]) -> int:
-    """Operations of matrix products and convolutions that `work` runs, backward passes inside it included."""
+    """Count the operations of matrix products and convolutions that `work` runs, backward passes inside it included."""
     counter = FlopCounterMode(display=False)
     with counter:
         work()

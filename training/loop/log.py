@@ -1,4 +1,4 @@
-"""What a run says while it goes on: a progress bar, `log.jsonl`, TensorBoard, and throughput."""
+"""Report a run while it goes on: progress, `log.jsonl`, TensorBoard, and throughput."""
 
 import contextlib
 import json
@@ -7,7 +7,6 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
@@ -19,47 +18,45 @@ LOG = "log.jsonl"
 RECENT = 50
 """Steps over which throughput is averaged."""
 
+SAY_EVERY = 60.0
+"""Seconds between two lines on progress where there is no terminal for a bar."""
+
 Row = dict[str, float]
 
 
-class Journal:
+class TrainingLog:
     """Writes rows of numbers, one per step; does nothing on processes other than the main one."""
 
     def __init__(self, folder: Path, first_step: int, main: bool) -> None:
-        """Open the log; rows from `first_step` on, of a run that goes on from an earlier checkpoint, are dropped.
+        """Open the log; rows after `first_step`, of a run that goes on from an earlier checkpoint, are dropped.
 
         Raises:
             SourceError: the folder cannot be written.
         """
         self._main = main
         self._bar: tqdm[None] | None = None
+        self._said = time.monotonic()
         if not main:
             return
-        path = folder / LOG
-        if path.exists():
-            rows = path.read_text().splitlines(keepends=True)
+        self._path = folder / LOG
+        if self._path.exists():
+            rows = self._path.read_text().splitlines(keepends=True)
             kept = [row for row in rows if row.endswith("\n") and json.loads(row)["step"] <= first_step]
-            write_atomically(path, "".join(kept).encode())
-        self._path = path
-        try:
-            self._log = path.open("a", encoding="utf-8")
+            write_atomically(self._path, "".join(kept).encode())
+        with self._writing():
+            self._log = self._path.open("a", encoding="utf-8")
             self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step + 1)
-        except OSError as error:
-            raise SourceError(f"{path}: cannot be written: {error.strerror}") from None
 
-    def __enter__(self) -> "Journal":
+    def __enter__(self) -> "TrainingLog":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Close the files."""
-        if not self._main:
-            return
-        self._end_bar()
-        with contextlib.suppress(OSError):
-            self._log.close()
-            self._board.close()
+        if self._main:
+            self._end_bar()
+            with contextlib.suppress(OSError):
+                self._log.close()
+                self._board.close()
 
     def begin_stage(self, title: str, total: int | None, done: int) -> None:
         """Start a progress bar; `total` is None where the clock ends the stage."""
@@ -68,35 +65,56 @@ class Journal:
             self.say(f"{title}: {total or 'as many as fit'} steps, {done} done")
             # Without a terminal a bar would fill a log file with its pictures.
             self._bar = tqdm(total=total, initial=done, desc=title, unit="step", disable=None)
+            self._title, self._total, self._done = title, total, done
 
     def record(self, row: Row, write: bool) -> None:
-        """Move the bar, and write a row unless it is to be left out.
+        """Show progress, and write a row unless it is to be left out.
 
         Raises:
             SourceError: the disk is full.
         """
         if not self._main:
             return
-        if self._bar is not None:
-            self._bar.set_postfix(
-                loss=f"{row['loss']:.3f}", rate=f"{row['rate']:.1e}", wait=f"{row['waiting']:.0%}"
-            )
-            self._bar.update()
+        self._show(row)
         if not write:
             return
-        try:
+        with self._writing():
             self._log.write(json.dumps({name: float(f"{value:.9g}") for name, value in row.items()}) + "\n")
             self._log.flush()
             for name, value in row.items():
                 if name not in ("step", "stage"):
                     self._board.add_scalar(_board_name(name), value, int(row["step"]))
-        except OSError as error:
-            raise SourceError(f"{self._path}: cannot be written: {error.strerror}") from None
+
+    def _show(self, row: Row) -> None:
+        """Move the bar; without a terminal, print a line every minute."""
+        if self._bar is None:
+            return
+        shown = {
+            "loss": f"{row['loss']:.3f}",
+            "learning_rate": f"{row['learning_rate']:.1e}",
+            "waiting": f"{row['waiting']:.0%}",
+        }
+        self._done += 1
+        self._bar.set_postfix(shown)
+        self._bar.update()
+        if self._bar.disable and time.monotonic() - self._said >= SAY_EVERY:
+            of = "" if self._total is None else f" of {self._total}"
+            figures = ", ".join(f"{name} {value}" for name, value in shown.items())
+            self.say(f"{self._title}: step {self._done}{of}, {figures}, {row['clips_per_s']:.2f} clips/s")
 
     def say(self, text: str) -> None:
         """Print a line on stderr without tearing the bar."""
         if self._main:
             tqdm.write(text, file=sys.stderr)
+            sys.stderr.flush()
+            self._said = time.monotonic()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise SourceError(f"{self._path}: cannot be written: {error.strerror}") from None
 
     def _end_bar(self) -> None:
         if self._bar is not None:
@@ -105,10 +123,10 @@ class Journal:
 
 
 def _board_name(name: str) -> str:
-    """Groups of TensorBoard: how fast, how, and what."""
+    """Group the curves of TensorBoard: speed, optimiser, loss."""
     if name in ("clips_per_s", "waiting", "seconds"):
         return f"speed/{name}"
-    return f"optimiser/{name}" if name in ("rate", "norm", "gate_norm") else f"loss/{name}"
+    return f"optimiser/{name}" if name in ("learning_rate", "grad_norm", "gate_grad_norm") else f"loss/{name}"
 
 
 class Throughput:
@@ -125,16 +143,15 @@ class Throughput:
         self._recent: deque[tuple[float, float, int]] = deque(maxlen=RECENT)
         self.seconds = self.waited = 0.0
         self.clips = self.steps = 0
-        self._start = 0.0
-        self._waiting = 0.0
+        self._start = self._waiting = 0.0
 
     def begin(self) -> None:
-        """A step begins."""
+        """Start the clock of a step."""
         self._start, self._waiting = time.perf_counter(), 0.0
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
-        """Time inside counts as waiting for data."""
+        """Count the time inside as waiting for data."""
         start = time.perf_counter()
         try:
             yield
@@ -142,22 +159,18 @@ class Throughput:
             self._waiting += time.perf_counter() - start
 
     def end(self, clips: int) -> Row:
-        """A step of that many clips ended; returns seconds, clips_per_s and waiting, the latter two of late."""
+        """End a step of that many clips; return seconds, clips_per_s and waiting, the latter two of late."""
         seconds = time.perf_counter() - self._start
         self._recent.append((seconds, self._waiting, clips))
         self.seconds += seconds
         self.waited += self._waiting
         self.clips += clips
         self.steps += 1
-        total = sum(entry[0] for entry in self._recent)
-        return {
-            "seconds": seconds,
-            "clips_per_s": sum(entry[2] for entry in self._recent) / total,
-            "waiting": sum(entry[1] for entry in self._recent) / total,
-        }
+        total, waiting, recent_clips = (sum(part) for part in zip(*self._recent, strict=True))
+        return {"seconds": seconds, "clips_per_s": recent_clips / total, "waiting": waiting / total}
 
     def summary(self) -> str:
-        """One line for the end of a run."""
+        """Word one line for the end of a run."""
         if not self.steps:
             return "no step was made"
         text = (
@@ -166,7 +179,6 @@ class Throughput:
         )
         if self._matrix_rate:
             share = self.operations / self.seconds / self._matrix_rate
-            text += (
-                f", {100 * share:.1f} % of the card's matrix rate of {self._matrix_rate / 1e12:.0f} TFLOP/s"
-            )
+            fastest = f"{self._matrix_rate / 1e12:.0f} TFLOP/s"
+            text += f", {100 * share:.1f} % of the card's matrix rate of {fastest}"
         return text

@@ -1,4 +1,4 @@
-"""What the optimiser sees: the student with its loss as one module, its parameter groups, and its moving average."""
+"""Group, clip and average the parameters that the optimiser trains."""
 
 from typing import Any
 
@@ -32,31 +32,31 @@ def freeze(student: Student, names: tuple[str, ...]) -> list[nn.Module]:
     return [parts[name] for name in names]
 
 
-def parameter_groups(model: nn.Module, decay: float) -> list[dict[str, Any]]:
-    """Weight decay for matrices and kernels only."""
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Apply weight decay to matrices and kernels only."""
     matrices = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
     others = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
-    return [{"params": matrices, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}]
+    return [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
 
 
-def clip_gradients(model: ClipLoss, largest: float) -> tuple[Tensor, Tensor]:
-    """Clip the gate's gradients and all others, each to a norm of `largest`; returns both norms before that.
+def clip_gradients(model: ClipLoss, max_grad_norm: float) -> tuple[Tensor, Tensor]:
+    """Clip the gate's gradients and all others, each to `max_grad_norm`; return all others' norm and the gate's before.
 
     The gate's, estimated from what it dropped, are tens of times the others: clipped together, they would leave
     nothing of those.
     """
     gate = list(model.student.gate.parameters())
     # In a fixed order: sums of floats depend on it, and runs are to be repeatable.
-    mine = {id(parameter) for parameter in gate}
-    rest = [parameter for parameter in model.parameters() if id(parameter) not in mine]
-    return nn.utils.clip_grad_norm_(rest, largest), nn.utils.clip_grad_norm_(gate, largest)
+    of_gate = {id(parameter) for parameter in gate}
+    rest = [parameter for parameter in model.parameters() if id(parameter) not in of_gate]
+    return nn.utils.clip_grad_norm_(rest, max_grad_norm), nn.utils.clip_grad_norm_(gate, max_grad_norm)
 
 
-class Average:
+class ExponentialMovingAverage:
     """Exponential moving average of parameters and buffers; what gets validated and exported."""
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self.decay = decay
+    def __init__(self, model: nn.Module, ema_decay: float) -> None:
+        self.decay = ema_decay
         self.state = {name: value.detach().clone() for name, value in model.state_dict().items()}
 
     def load(self, state: dict[str, Tensor]) -> None:

@@ -1,4 +1,4 @@
-"""Where a run stands: what a checkpoint must say so that the next step is the one that would have come anyway."""
+"""Keep the progress of a run: all that a checkpoint must hold so that the next step is the same as without a stop."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -7,8 +7,8 @@ from training.config.stages import StageConfig
 
 
 @dataclass
-class Position:
-    """Progress of a run.
+class Progress:
+    """Progress of a run; checkpoints hold it as `position`.
 
     Attributes:
         stage: its number, 1..3.
@@ -33,21 +33,21 @@ class Position:
     best: float | None = None
 
     def state(self) -> dict[str, Any]:
-        """Plain values by name."""
+        """Return plain values by name."""
         return asdict(self)
 
-    def progress(self, stage: StageConfig, total: int | None) -> float:
-        """Share of the stage that is done, 0..1. total: its steps, None where the clock ends it."""
+    def share(self, stage: StageConfig, total: int | None) -> float:
+        """Return the share of the stage that is done, 0..1. total: its steps, None where the clock ends it."""
         if total is not None:
             return min(1.0, self.step / total)
         assert stage.minutes is not None  # StageConfig sees to it
         return min(1.0, self.spent / (60.0 * stage.minutes))
 
 
-def phase_at(stage: StageConfig, progress: float) -> int:
-    """Number of the phase that a share of the stage falls into, counted over all rounds."""
-    done = min(stage.rounds - 1, int(progress * stage.rounds))
-    within = progress * stage.rounds - done
+def phase_at(stage: StageConfig, share: float) -> int:
+    """Return the number of the phase that a share of the stage falls into, counted over all rounds."""
+    done = min(stage.rounds - 1, int(share * stage.rounds))
+    within = share * stage.rounds - done
     for index, phase in enumerate(stage.phases):
         if within < phase.until:
             return done * len(stage.phases) + index
@@ -55,7 +55,7 @@ def phase_at(stage: StageConfig, progress: float) -> int:
 
 
 def stage_steps(stage: StageConfig, clips_per_epoch: int, batches_per_step: int) -> int | None:
-    """Optimiser steps of a stage; None where the clock ends it.
+    """Count the optimiser steps of a stage; None where the clock ends it.
 
     Args:
         stage: whose length is wanted.

@@ -1,4 +1,4 @@
-"""One stage of a training: the student, its optimiser and its data, and what a step does with them."""
+"""Train one stage: the student, its optimiser and its data, and what a step does with them."""
 
 import copy
 from collections.abc import Iterator
@@ -20,8 +20,8 @@ from training.loop.build import build_student, open_image_teacher, open_teacher,
 from training.loop.device_rate import count_operations
 from training.loop.learning_rate import learning_rate
 from training.loop.log import Throughput
-from training.loop.optimizer import Average, clip_gradients, freeze, parameter_groups
-from training.loop.progress import Position, phase_at
+from training.loop.optimizer import ExponentialMovingAverage, clip_gradients, freeze, parameter_groups
+from training.loop.progress import Progress, phase_at
 from training.objective.module import ClipLoss
 from training.seeds import seed_of
 from training.teachers.cache import cached_batches
@@ -80,9 +80,11 @@ class StageTraining:
             self._calibrate()
         if images is not None and state is None:
             self._fit_projection(images)
-        self.average = Average(student, config.optimizer.average)
+        self.average = ExponentialMovingAverage(student, config.optimizer.ema_decay)
         optimizer = torch.optim.AdamW(
-            parameter_groups(self.loss, config.optimizer.decay), lr=stage.rate, betas=config.optimizer.betas
+            parameter_groups(self.loss, config.optimizer.weight_decay),
+            lr=stage.learning_rate,
+            betas=config.optimizer.betas,
         )
         if state is not None:
             self._restore(state)
@@ -100,12 +102,12 @@ class StageTraining:
         return self.loss.student
 
     def step(
-        self, position: Position, total: int | None, stop: bool, throughput: Throughput
+        self, progress: Progress, total: int | None, stop: bool, throughput: Throughput
     ) -> Outcome | None:
         """One optimiser step.
 
         Args:
-            position: moved on.
+            progress: moved on.
             total: steps of the stage, None where the clock ends it.
             stop: whether this process wants to end the run.
             throughput: told of the time spent waiting for data.
@@ -115,37 +117,39 @@ class StageTraining:
         """
         if self.agree(stop):
             return None
-        progress = position.progress(self.stage, total)
-        self._enter_phase(position, phase_at(self.stage, progress))
-        rate = learning_rate(self.stage, progress, position.step)
+        share = progress.share(self.stage, total)
+        self._enter_phase(progress, phase_at(self.stage, share))
+        now = learning_rate(self.stage, share, progress.step)
         for group in self._optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = now
         self._model.train()
         for part in self._frozen:
             part.eval()  # batch statistics are weights too
         rows: list[dict[str, float]] = []
         for _ in range(self.config.accumulate):
             with throughput.waiting():
-                clip, skipped = self._next_batch(position)
+                clip, skipped = self._next_batch(progress)
             with self.accelerator.accumulate(self._model):
-                row = self._learn(clip, skipped, progress, position, throughput)
+                row = self._learn(clip, skipped, share, progress, throughput)
             if isinstance(row, str):
                 return Outcome({}, 0, clip, row)
             rows.append(row)
-            position.skipped += int(row.pop("skipped"))
-            position.clips += len(clip["count"]) * self.accelerator.num_processes
-            position.next_batch += self.accelerator.num_processes
-        self.average.update(self.student, position.step)
-        position.step, position.total_step = position.step + 1, position.total_step + 1
+            progress.skipped += int(row.pop("skipped"))
+            progress.clips += len(clip["count"]) * self.accelerator.num_processes
+            progress.next_batch += self.accelerator.num_processes
+        self.average.update(self.student, progress.step)
+        progress.step, progress.total_step = progress.step + 1, progress.total_step + 1
         clips = self.config.accumulate * len(clip["count"]) * self.accelerator.num_processes
-        return Outcome({**_means(rows), "rate": rate}, clips)
+        return Outcome({**_means(rows), "learning_rate": now}, clips)
 
     def agree(self, flag: bool) -> bool:
-        """Whether the flag is up on any process."""
-        return self.largest(float(flag)) > 0.0
+        """Return whether the flag is up on any process."""
+        if flag:
+            self.accelerator.set_trigger()
+        return bool(self.accelerator.check_trigger())
 
     def largest(self, value: float) -> float:
-        """The largest of all processes' values."""
+        """Return the largest of all processes' values."""
         values = torch.tensor([value], dtype=torch.float32, device=self.accelerator.device)
         return float(self.accelerator.gather(values).max())
 
@@ -169,7 +173,7 @@ class StageTraining:
             losses.append(float(loss))
         return sum(losses) / len(losses)
 
-    def state(self, position: Position) -> dict[str, Any]:
+    def state(self, progress: Progress) -> dict[str, Any]:
         """Everything that `__init__` needs to go on; `average` is what gets exported."""
         scaler = self.accelerator.scaler
         return {
@@ -181,7 +185,7 @@ class StageTraining:
             "optimizer": self._optimizer.state_dict(),
             "scaler": None if scaler is None else scaler.state_dict(),
             "random": torch.get_rng_state(),
-            "position": position.state(),
+            "position": progress.state(),
         }
 
     def close(self) -> None:
@@ -225,20 +229,20 @@ class StageTraining:
     # ---- parts of a step --------------------------------------------------------------------------------------------
 
     def _learn(
-        self, clip: dict[str, Any], skipped: int, progress: float, position: Position, throughput: Throughput
+        self, clip: dict[str, Any], skipped: int, share: float, progress: Progress, throughput: Throughput
     ) -> dict[str, float] | str:
         """Forward and backward of one batch, and the optimiser where enough batches came together.
 
         Returns:
             Its numbers; or what went wrong, such as a loss or gradient that is not finite on any process.
         """
-        number = position.next_batch + self.accelerator.process_index
-        key = (self.config.seed, TRAINING, position.stage, position.phase, NOISE, number)
-        unroll = self._unroll(self.stage.phase(position.phase))
+        number = progress.next_batch + self.accelerator.process_index
+        key = (self.config.seed, TRAINING, progress.stage, progress.phase, NOISE, number)
+        unroll = self._unroll(self.stage.phase(progress.phase))
 
         def forward() -> tuple[Tensor, dict[str, float]]:
             generator = torch.Generator().manual_seed(seed_of(*key))
-            loss, parts = self._model(clip, unroll, progress, generator)
+            loss, parts = self._model(clip, unroll, share, generator)
             return loss, parts
 
         if self._operations is None:
@@ -257,11 +261,11 @@ class StageTraining:
         row = {"loss": float(told[:, 0].mean()), "skipped": float(told[:, 1].sum()), **parts}
         if self.accelerator.sync_gradients:
             self.accelerator.unscale_gradients()
-            norm, gate_norm = clip_gradients(self.loss, self.config.optimizer.clip)
+            norm, gate_norm = clip_gradients(self.loss, self.config.optimizer.max_grad_norm)
             # A scaler expects this now and then, and leaves such a step out.
             if self.accelerator.scaler is None and not torch.isfinite(norm + gate_norm):
                 return f"the gradient's norm is {float(norm + gate_norm)}"
-            row |= {"norm": float(norm), "gate_norm": float(gate_norm)}
+            row |= {"grad_norm": float(norm), "gate_grad_norm": float(gate_norm)}
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         return row
@@ -273,26 +277,26 @@ class StageTraining:
         # A backward pass takes twice what the forward pass takes: one product for each factor's gradient.
         return 3 * count_operations(forward)
 
-    def _next_batch(self, position: Position) -> tuple[dict[str, Any], int]:
+    def _next_batch(self, progress: Progress) -> tuple[dict[str, Any], int]:
         assert self._batches is not None, "a phase is entered first"
         batch, skipped = checked(next(self._batches))
-        shape = clip_shape(self.mixture, self.stage.phase(position.phase))
-        number = position.next_batch + self.accelerator.process_index
-        return rendered(batch, shape, self.config.seed, position.stage, position.phase, number), skipped
+        shape = clip_shape(self.mixture, self.stage.phase(progress.phase))
+        number = progress.next_batch + self.accelerator.process_index
+        return rendered(batch, shape, self.config.seed, progress.stage, progress.phase, number), skipped
 
-    def _enter_phase(self, position: Position, phase: int) -> None:
+    def _enter_phase(self, progress: Progress, phase: int) -> None:
         """Open the data of a phase where it is not open yet."""
-        if phase != position.phase:
-            position.phase, position.next_batch = phase, 0
+        if phase != progress.phase:
+            progress.phase, progress.next_batch = phase, 0
         if self._opened == phase:
             return
         self._opened, self._operations = phase, None
         if self.config.teacher.cache is not None:
-            loader = cached_batches(self.config.teacher.cache, position.stage, phase, position.next_batch)
+            loader = cached_batches(self.config.teacher.cache, progress.stage, phase, progress.next_batch)
         else:
-            key = (self.config.seed, TRAINING, position.stage, phase)
+            key = (self.config.seed, TRAINING, progress.stage, phase)
             pin = self.accelerator.device.type == "cuda"
-            loader = batches(self.mixture, self.stage.phase(phase), key, position.next_batch, pin=pin)
+            loader = batches(self.mixture, self.stage.phase(phase), key, progress.next_batch, pin=pin)
         self._batches = iter(self.accelerator.prepare_data_loader(loader))
 
     def _unroll(self, phase: Phase) -> UnrollConfig:

@@ -1,8 +1,9 @@
-"""Runs the stages of a training: builds what each needs, steps, writes checkpoints, and stops cleanly."""
+"""Run the stages of a training: build what each needs, step, write checkpoints, and stop cleanly."""
 
 import signal
 import time
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -19,14 +20,17 @@ from training.config.run import RunConfig
 from training.config.stages import StageConfig
 from training.data.mixture import Mixture
 from training.loop.device_rate import DTYPES, matrix_rate
-from training.loop.log import Journal, Throughput
-from training.loop.progress import Position, stage_steps
+from training.loop.log import Throughput, TrainingLog
+from training.loop.progress import Progress, stage_steps
 from training.loop.stage import Outcome, StageTraining
 
 CONFIG_FILE = "config.yaml"
 CHECKPOINTS = "checkpoints"
-MAY_DIFFER = ("checkpoints", "evaluation", "folder", "init", "log_every", "threads")
-"""Parts of the configuration that a resumed run may change: they decide nothing about what is learned."""
+MAY_CHANGE = (
+    "checkpoints*", "data.prefetch", "data.skip_bad", "data.workers", "evaluation*", "folder", "init", "log_every",
+    "stages.*.minutes", "threads",
+)  # fmt: skip
+"""Keys that a resumed run may change: they decide how long it goes on and how fast, not what a step learns."""
 
 
 class TrainingError(Sam2LiteError):
@@ -40,21 +44,21 @@ class Stop:
         """Start the clock."""
         self._start = time.monotonic()
         self._limit = None if max_minutes is None else 60.0 * max_minutes
-        self.signal: int | None = None
+        self.signal: signal.Signals | None = None
         self.longest = 0.0
 
     def listen(self) -> dict[int, Any]:
-        """Note SIGTERM and SIGINT instead of dying of them; returns the handlers that were there."""
+        """Note SIGTERM and SIGINT instead of dying of them; return the handlers that were there."""
         return {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
 
     def _note(self, number: int, _: FrameType | None) -> None:
         if self.signal is not None:
             # Whoever asks twice does not want to wait for the step.
             raise KeyboardInterrupt
-        self.signal = number
+        self.signal = signal.Signals(number)
 
     def wanted(self) -> bool:
-        """Whether the next step should not begin; it must fit before the limit, with a checkpoint after it."""
+        """Return whether the next step should not begin; it must fit before the limit, with a checkpoint after it."""
         if self.signal is not None:
             return True
         if self._limit is None:
@@ -62,13 +66,13 @@ class Stop:
         return time.monotonic() - self._start + 2.0 * self.longest >= self._limit
 
     def reason(self) -> str:
-        """Why the run ends."""
+        """Word why the run ends."""
         if self.signal is not None:
-            return f"stopped by {signal.Signals(self.signal).name}"
+            return f"stopped by {self.signal.name}"
         return f"stopped after {(time.monotonic() - self._start) / 60.0:.1f} minutes, as asked"
 
 
-class Runner:
+class Trainer:
     """One training run in one folder."""
 
     def __init__(
@@ -99,11 +103,12 @@ class Runner:
         self.stop = Stop(max_minutes)
         self.folder = config.folder
         self.checkpoints = config.folder / CHECKPOINTS
+        self._steps_before = 0
         self._resumed = self._find_resumed(resume)
         self._saved: tuple[int, int] | None = None
 
     def run(self) -> int:
-        """Train. Returns the exit code: 0, or 128 and the signal's number.
+        """Train. Return the exit code: 0, or 128 and the signal's number.
 
         Raises:
             TrainingError: the loss is not finite; the batch is saved.
@@ -132,109 +137,109 @@ class Runner:
 
     def _run_stages(self, accelerator: Accelerator, mixture: Mixture) -> int:
         resumed = self._resumed
-        total = resumed["position"]["total_step"] if resumed is not None else self._steps_before()
-        rate = 0.0
-        if accelerator.device.type != "cpu":
-            rate = matrix_rate(accelerator.device, DTYPES[self.config.precision])
-        throughput = Throughput(rate)
-        with Journal(self.folder, total, accelerator.is_main_process) as journal:
+        total = self._steps_before
+        on_cpu = accelerator.device.type == "cpu"
+        throughput = Throughput(
+            0.0 if on_cpu else matrix_rate(accelerator.device, DTYPES[self.config.precision])
+        )
+        with TrainingLog(self.folder, total, accelerator.is_main_process) as log:
             if mixture.skipped:
-                journal.say(f"{mixture.skipped} stills cannot be read and are left out")
+                log.say(f"{mixture.skipped} stills or videos cannot be used and are left out")
             finished = True
             for number in self._remaining(resumed):
                 stage = self.config.stages.numbered()[number]
-                position = Position(number, total_step=total)
+                progress = Progress(number, total_step=total)
                 state = None
                 if resumed is not None and resumed["position"]["stage"] == number:
-                    position, state = Position(**resumed["position"]), resumed
+                    progress, state = Progress(**resumed["position"]), resumed
                 start = self._start_weights(number) if state is None else None
                 training = StageTraining(self.config, stage, accelerator, mixture, start, state)
-                finished = self._run_stage(training, stage, position, journal, throughput)
-                total = position.total_step
+                finished = self._run_stage(training, stage, progress, log, throughput)
+                total = progress.total_step
                 if not finished:
                     break
-            journal.say(throughput.summary() + self._skipped(mixture, position))
+            log.say(throughput.summary() + self._skipped(mixture, progress))
             if finished:
-                journal.say(f"done; checkpoints are in {self.checkpoints}")
+                log.say(f"done; checkpoints are in {self.checkpoints}")
                 return 0
-            journal.say(
-                f"{self.stop.reason()} at step {position.step} of stage {position.stage}; go on with --resume"
+            log.say(
+                f"{self.stop.reason()} at step {progress.step} of stage {progress.stage}; go on with --resume"
             )
         return 0 if self.stop.signal is None else 128 + self.stop.signal
 
     def _run_stage(
-        self, training: StageTraining, stage: StageConfig, position: Position, journal: Journal,
+        self, training: StageTraining, stage: StageConfig, progress: Progress, log: TrainingLog,
         throughput: Throughput,
     ) -> bool:  # fmt: skip
-        """Step until the stage or the run ends; whether the stage is finished."""
+        """Step until the stage or the run ends; return whether the stage is finished."""
         accelerator, checks = training.accelerator, self.config.checkpoints
         total = stage_steps(
             stage, self.config.data.clips_per_epoch, accelerator.num_processes * self.config.accumulate
         )
-        journal.begin_stage(f"stage {position.stage}", total, position.step)
+        log.begin_stage(f"stage {progress.stage}", total, progress.step)
         saved = time.monotonic()
-        while position.progress(stage, total) < 1.0:
+        while progress.share(stage, total) < 1.0:
             throughput.begin()
             started = time.perf_counter()
-            outcome = training.step(position, total, self.stop.wanted(), throughput)
+            outcome = training.step(progress, total, self.stop.wanted(), throughput)
             if outcome is None:
-                if self._saved != (position.stage, position.step):
-                    self._save(training, position, journal, "last")
+                if self._saved != (progress.stage, progress.step):
+                    self._save(training, progress, log, "last")
                 return False
             if outcome.bad_batch is not None:
-                self._give_up(training, position, outcome)
+                self._give_up(training, progress, outcome)
             self.stop.longest = max(self.stop.longest, time.perf_counter() - started)
-            row = {"step": position.total_step, "stage": position.stage, **outcome.row}
+            row = {"step": progress.total_step, "stage": progress.stage, **outcome.row}
             row |= throughput.end(outcome.clips)
-            position.spent += training.largest(row["seconds"]) if total is None else row["seconds"]
-            journal.record(row, position.step % self.config.log_every == 0)
-            due = checks.every_steps > 0 and position.step % checks.every_steps == 0
+            progress.spent += training.largest(row["seconds"]) if total is None else row["seconds"]
+            log.record(row, progress.step % self.config.log_every == 0)
+            due = checks.every_steps > 0 and progress.step % checks.every_steps == 0
             due = due or time.monotonic() - saved > 60.0 * checks.every_minutes
             # The stage's own checkpoint comes at its end.
-            if position.progress(stage, total) < 1.0 and training.agree(due):
-                self._save(training, position, journal, "last")
+            if progress.share(stage, total) < 1.0 and training.agree(due):
+                self._save(training, progress, log, "last")
                 saved = time.monotonic()
-        self._save(training, position, journal, "stage")
+        self._save(training, progress, log, "stage")
         training.close()
         return True
 
-    def _save(self, training: StageTraining, position: Position, journal: Journal, kind: str) -> None:
+    def _save(self, training: StageTraining, progress: Progress, log: TrainingLog, kind: str) -> None:
         """Write a checkpoint; validate it, and keep it as the best one where it is."""
         accelerator = training.accelerator
-        self._saved = (position.stage, position.step)
+        self._saved = (progress.stage, progress.step)
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
             loss = training.validate()
-            better = loss is not None and (position.best is None or loss < position.best)
+            better = loss is not None and (progress.best is None or loss < progress.best)
             if better:
-                position.best = loss
-            state = training.state(position) | {"config": loading.to_document(self.config)}
-            path = checkpoint.numbered(self.checkpoints, position.total_step)
+                progress.best = loss
+            state = training.state(progress) | {"config": loading.to_document(self.config)}
+            path = checkpoint.numbered(self.checkpoints, progress.total_step)
             checkpoint.save(path, state)
             light = {name: value for name, value in state.items() if name != "optimizer"}
             if better:
                 checkpoint.save(self.checkpoints / checkpoint.BEST, light)
             if kind == "stage":
-                checkpoint.save(checkpoint.stage_file(self.checkpoints, position.stage), light)
+                checkpoint.save(checkpoint.stage_file(self.checkpoints, progress.stage), light)
             checkpoint.prune(self.checkpoints, self.config.checkpoints.keep)
             said = "" if loss is None else f", validation loss {loss:.4f}{', the best' if better else ''}"
-            journal.say(f"{path}{said}")
+            log.say(f"{path}{said}")
         accelerator.wait_for_everyone()
 
-    def _give_up(self, training: StageTraining, position: Position, outcome: Outcome) -> None:
+    def _give_up(self, training: StageTraining, progress: Progress, outcome: Outcome) -> None:
         """Save what led to a loss that is not finite, or to an error, and stop.
 
         Raises:
             TrainingError: always.
         """
         rank = training.accelerator.process_index
-        path = self.folder / f"bad_batch_{position.total_step:08d}_{rank}.pt"
+        path = self.folder / f"bad_batch_{progress.total_step:08d}_{rank}.pt"
         weights = {name: value.cpu() for name, value in training.student.state_dict().items()}
         content = {"variant": self.config.variant, "clip": outcome.bad_batch, "student": weights}
-        checkpoint.save(path, {**content, "position": position.state()})
+        checkpoint.save(path, {**content, "position": progress.state()})
         raise TrainingError(
-            f"step {position.step} of stage {position.stage} went wrong: {outcome.wrong}; the batch and the weights "
-            f"are in {path}; lower the rate, or look at the clip"
+            f"step {progress.step} of stage {progress.stage} went wrong: {outcome.wrong}; the batch and the weights "
+            f"are in {path}; lower the learning rate, or look at the clip"
         )
 
     def _find_resumed(self, resume: bool) -> dict[str, Any] | None:
@@ -242,6 +247,7 @@ class Runner:
         if newest is None:
             return None
         state = checkpoint.load(newest)
+        self._steps_before = int(state["position"]["total_step"])
         if resume:
             self._check_same(state["config"], newest)
             return state
@@ -254,18 +260,17 @@ class Runner:
     def _check_same(self, earlier: dict[str, Any], path: Path) -> None:
         """Refuse to go on with another configuration: the result would be of neither."""
         mine = loading.to_document(self.config)
-        for key, old, new in differences(earlier, mine):
-            if key.split(".")[0] not in MAY_DIFFER and not key.startswith(("data.workers", "data.prefetch")):
-                raise ConfigurationError(
-                    f"{key} is {new!r} now and was {old!r} in {path}; start a run of its own with init={path}"
-                )
+        for key, old, new in differences(loading.with_new_names(earlier), mine, MAY_CHANGE):
+            raise ConfigurationError(
+                f"{key} is {new!r} now and was {old!r} in {path}; start a run of its own with init={path}"
+            )
 
     def _remaining(self, resumed: dict[str, Any] | None) -> Iterator[int]:
         done = resumed["position"]["stage"] if resumed is not None else 0
         return (number for number in self.stages if number >= done)
 
     def _start_weights(self, number: int) -> Path | None:
-        """What a stage starts from: the stage before it in this folder, else `init`, else nothing."""
+        """Find what a stage starts from: the stage before it in this folder, else `init`, else nothing."""
         before = [earlier for earlier in self.config.stages.numbered() if earlier < number]
         if not before:
             return self.config.init
@@ -276,10 +281,6 @@ class Runner:
             )
         return path
 
-    def _steps_before(self) -> int:
-        newest = checkpoint.newest(self.checkpoints)
-        return int(checkpoint.load(newest)["position"]["total_step"]) if newest is not None else 0
-
     def _prepare_folder(self) -> None:
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
@@ -288,15 +289,18 @@ class Runner:
         write_atomically(self.folder / CONFIG_FILE, loading.dump(self.config).encode())
 
     @staticmethod
-    def _skipped(mixture: Mixture, position: Position) -> str:
-        count = mixture.skipped + position.skipped
+    def _skipped(mixture: Mixture, progress: Progress) -> str:
+        count = mixture.skipped + progress.skipped
         return f"; {count} bad samples skipped" if count else ""
 
 
-def differences(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Dotted keys whose values differ, with both values."""
+def differences(
+    old: Any, new: Any, may_change: tuple[str, ...], key: str = ""
+) -> Iterator[tuple[str, Any, Any]]:
+    """Find dotted keys whose values differ, with both values; keys that fit a pattern of `may_change` are left out."""
     if isinstance(old, dict) and isinstance(new, dict):
         for name in dict.fromkeys([*old, *new]):
-            yield from differences(old.get(name), new.get(name), f"{key}.{name}" if key else name)
-    elif old != new:
+            below = f"{key}.{name}" if key else name
+            yield from differences(old.get(name), new.get(name), may_change, below)
+    elif old != new and not any(fnmatch(key, pattern) for pattern in may_change):
         yield key, old, new

@@ -1,8 +1,9 @@
-"""Scores of a checkpoint by the DAVIS protocol, through the tracker that robots run."""
+"""Score a checkpoint by the DAVIS protocol, through the tracker that robots run."""
 
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from sam2lite_core.datasets.davis import Davis
 from sam2lite_core.errors import ConfigurationError
@@ -11,31 +12,14 @@ from sam2lite_core.evaluation.results import Evaluation
 from sam2lite_core.evaluation.tracker_options import TrackerOptions
 from training import checkpoint
 from training.config import loading
-from training.config.run import EvaluationConfig, RunConfig
+from training.config.run import EvaluationConfig
 
 BACKENDS = ("onnxruntime", "torch")
 
 
-@dataclass(frozen=True)
-class Request:
-    """What to score; what is None is as the run's configuration says. See `EvaluationConfig`."""
-
-    root: Path | None = None
-    year: int | None = None
-    scale: float | None = None
-    policy: str | None = None
-    budget: int | None = None
-    sequences: tuple[str, ...] | None = None
-
-    def over(self, configured: EvaluationConfig) -> EvaluationConfig:
-        """The request laid over a configuration."""
-        given = {name: value for name, value in vars(self).items() if value is not None}
-        return EvaluationConfig(**{**vars(configured), **given})
-
-
 def evaluate_checkpoint(
     path: Path,
-    request: Request,
+    request: Mapping[str, Any],
     *,
     backend: str = "onnxruntime",
     threads: int | None = None,
@@ -46,7 +30,7 @@ def evaluate_checkpoint(
 
     Args:
         path: the checkpoint.
-        request: what to score.
+        request: values of `EvaluationConfig`; what is None is as the run's configuration says.
         backend: onnxruntime runs the exported graphs, torch the student with the exported weights.
         threads: CPU threads of the runtime.
         out: folder for masks and davis.json.
@@ -60,10 +44,9 @@ def evaluate_checkpoint(
     if backend not in BACKENDS:
         raise ConfigurationError(f"unknown backend {backend!r}; choose one of {', '.join(BACKENDS)}")
     state = checkpoint.load(path)
-    configured = EvaluationConfig()
-    if "config" in state:
-        configured = loading.build(RunConfig, state["config"]).evaluation
-    wanted = request.over(configured)
+    configured = state.get("config", {}).get("evaluation", {})
+    given = {name: value for name, value in request.items() if value is not None}
+    wanted = loading.build(EvaluationConfig, {**configured, **given})
     if wanted.root is None:
         raise ConfigurationError("no dataset to score; give --root, or evaluation.root in the configuration")
     dataset = Davis(wanted.root, wanted.year, wanted.sequences or None)

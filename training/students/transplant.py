@@ -65,6 +65,7 @@ def transplant(
     with torch.no_grad():
         _keep_what_both_have(donor, student)
         _silence_blocks(student)
+        assert isinstance(student.encoder, TrunkEncoder)  # the variant has a trunk
         _let_through(student.encoder, pictures)
         fit = _fit_readers(donor, student, pictures)
     return {"variant": variant, "average": student.state_dict(), "fit": fit}
@@ -80,11 +81,11 @@ def _keep_what_both_have(donor: Student, student: Student) -> None:
 
 
 def _silence_blocks(student: Student) -> None:
-    """Transformer blocks that add nothing, and learn from there."""
+    """Let the transformer blocks add nothing; they learn from there."""
     for block in student.encoder.blocks:
-        for layer in (block.attention.out, block.mlp[2], block.position):
-            layer.weight.zero_()
-            layer.bias.zero_()
+        for name in ("attention.out", "mlp.2", "position"):
+            for parameter in block.get_submodule(name).parameters():
+                parameter.zero_()
 
 
 def _let_through(encoder: TrunkEncoder, pictures: Sequence[Tensor]) -> None:

@@ -27,7 +27,7 @@ class _Layer:
 
 
 def _path(
-    rng: np.random.Generator, config: SynthesisConfig, centre: FloatArray, size: tuple[int, int], zoom: float,
+    rng: np.random.Generator, config: SynthesisConfig, centre: NDArray[np.floating], size: tuple[int, int], zoom: float,
     speed: float, spin: float,
 ) -> FloatArray:  # fmt: skip
     """Inverse affine maps of a picture of this size (w, h) that starts at centre and moves by speed px a frame."""
@@ -75,9 +75,8 @@ def _bends(rng: np.random.Generator, frames: int, amplitude: float) -> FloatArra
     """A smooth deformation that swings between two random fields, (T, 5, 5, 2) source px."""
     first, second = rng.normal(0, amplitude, (2, 5, 5, 2))
     phase = np.cumsum(rng.uniform(0.1, 0.6, frames))
-    return (np.cos(phase)[:, None, None, None] * first + np.sin(phase)[:, None, None, None] * second).astype(
-        np.float32
-    )
+    swing = np.cos(phase)[:, None, None, None] * first + np.sin(phase)[:, None, None, None] * second
+    return np.asarray(swing, np.float32)
 
 
 def _speed(rng: np.random.Generator, config: SynthesisConfig) -> float:
@@ -115,9 +114,7 @@ def _cutout(
     x0, x1 = max(columns[0] - pad, 0), min(columns[-1] + pad + 1, mask.shape[1])
     crop = jitter(rng, np.ascontiguousarray(still.image[y0:y1, x0:x1]), 0.3)
     alpha = cv2.GaussianBlur(mask[y0:y1, x0:x1].astype(np.uint8) * 255, (3, 3), 0)
-    picture = cv2.copyMakeBorder(
-        np.dstack([crop, alpha]), 2, 2, 2, 2, cv2.BORDER_CONSTANT, value=(0, 0, 0, 0)
-    )
+    picture = np.pad(np.dstack([crop, alpha]), ((2, 2), (2, 2), (0, 0)))
     labels = np.where(picture[..., 3] > 127, np.uint8(number), np.uint8(0))
     height, width = labels.shape
     zoom = scale * np.sqrt(config.height * config.width) / np.sqrt(height * width)

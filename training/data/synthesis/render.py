@@ -8,6 +8,9 @@ from sam2lite_core.variants import PATCH
 from training.data.clip import FloatArray, SynthesisConfig, unknown_places
 from training.data.synthesis.layers import Scene, _Layer
 
+_NO_MAP = np.empty((0, 0), np.float32)
+"""Second map of `cv2.remap`, which the first one holds already."""
+
 
 def _render_frame(
     layers: list[_Layer], t: int, grid: FloatArray, config: SynthesisConfig,
@@ -22,11 +25,11 @@ def _render_frame(
     for index, layer in enumerate(layers, start=0 if filmed is None else 1):
         inverse = layer.inverses[t]
         bend = cv2.resize(layer.bends[t], (width, height), interpolation=cv2.INTER_CUBIC)
-        source = bend
+        source = np.asarray(bend, np.float32)
         source[..., 0] += grid[..., 0] * inverse[0, 0] + grid[..., 1] * inverse[0, 1] + inverse[0, 2]
         source[..., 1] += grid[..., 0] * inverse[1, 0] + grid[..., 1] * inverse[1, 1] + inverse[1, 2]
-        shown = cv2.remap(layer.picture, source, None, cv2.INTER_LINEAR, borderMode=layer.border)
-        label = cv2.remap(layer.labels, source, None, cv2.INTER_NEAREST, borderMode=layer.border)
+        shown = cv2.remap(layer.picture, source, _NO_MAP, cv2.INTER_LINEAR, borderMode=layer.border)
+        label = cv2.remap(layer.labels, source, _NO_MAP, cv2.INTER_NEAREST, borderMode=layer.border)
         if index == 0:
             canvas, numbers = np.ascontiguousarray(shown[..., :3]), label
             covered = np.ones(places.shape[:2], bool)

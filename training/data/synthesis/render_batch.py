@@ -1,4 +1,4 @@
-"""Scenes rendered as batched torch operations, on whatever device their tensors are: a GPU need not wait for workers.
+"""Render scenes as batched torch operations, on the device of their tensors: a GPU need not wait for workers.
 
 Workers compose scenes (`training.data.synthesis.compose.compose_scene`), which is cheap; layers are sampled, blended
 and filmed here. It is what `render_clip` does, up to rounding, with two differences: frames are not JPEG-coded, and
@@ -58,7 +58,7 @@ def stack_scenes(scenes: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         stacked = torch.zeros(len(scenes), *shape, dtype=scenes[0][name].dtype)
         for index, scene in enumerate(scenes):
             tensor = scene[name]
-            stacked[(index, *(slice(0, side) for side in tensor.shape))] = tensor
+            stacked[index][tuple(slice(0, side) for side in tensor.shape)] = tensor
         out[name] = stacked
     return out
 
@@ -197,7 +197,7 @@ def _motion(flow: Tensor, config: SynthesisConfig) -> Tensor:
     patches = F.avg_pool2d(flow.flatten(0, 1).permute(0, 3, 1, 2), PATCH // 4)
     patches = patches * torch.tensor([columns, rows], device=flow.device).view(1, 2, 1, 1)
     flat = patches.flatten(2)
-    moved = torch.linalg.vector_norm(flat - flat.median(dim=2, keepdim=True).values, dim=1)
+    moved: Tensor = torch.linalg.vector_norm(flat - flat.median(dim=2, keepdim=True).values, dim=1)
     return moved.reshape(batch, frames, rows, columns)
 
 

@@ -1,4 +1,4 @@
-"""Masked photographs, the raw material of synthetic clips: a folder with manifest.json, images/ and labels/."""
+"""Read masked photographs, of which clips are rendered: a folder with manifest.json, images/ and labels/."""
 
 import json
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class Still:
 
 
 def usable(labels: NDArray[np.uint8], label: int) -> bool:
-    """Large enough to follow, not most of the picture, and not touching three borders (then it is background)."""
+    """Return whether a label can be followed: neither tiny nor most of the picture, nor touching three borders."""
     mask = labels == label
     share = float(mask.mean())
     borders = sum(bool(edge.any()) for edge in (mask[0], mask[-1], mask[:, 0], mask[:, -1]))
@@ -51,20 +51,24 @@ def load_still(root: Path, entry: dict[str, object]) -> Still | None:
     """
     name, kind = str(entry["name"]), str(entry["kind"])
     image_path, label_path = root / "images" / f"{name}.jpg", root / "labels" / f"{name}.png"
-    image = cv2.imread(str(image_path), cv2.IMREAD_COLOR)
-    labels = cv2.imread(str(label_path), cv2.IMREAD_GRAYSCALE)
-    for path, read in ((image_path, image), (label_path, labels)):
-        if read is None:
-            raise StillsError(f"{path} cannot be read as an image")
+    image = _read(image_path, cv2.IMREAD_COLOR)
+    labels = _read(label_path, cv2.IMREAD_GRAYSCALE)
     if image.shape[:2] != labels.shape:
         raise StillsError(f"{label_path} is {labels.shape[::-1]}, its image {image.shape[1::-1]}")
     if kind == "parts":
-        labels = (labels > 0).astype(np.uint8)
+        labels = np.asarray(labels > 0, np.uint8)
     present = [int(value) for value in np.unique(labels) if value]
     objects = tuple(value for value in present if usable(labels, value))
     if not objects:
         return None
-    return Still(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), labels, objects, kind)
+    return Still(np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8), labels, objects, kind)
+
+
+def _read(path: Path, flags: int) -> NDArray[np.uint8]:
+    picture = cv2.imread(str(path), flags)
+    if picture is None:
+        raise StillsError(f"{path} cannot be read as an image")
+    return np.asarray(picture, np.uint8)
 
 
 class Stills:
@@ -109,7 +113,7 @@ class Stills:
 
     @classmethod
     def of(cls, stills: list[Still]) -> "Stills":
-        """Stills that are in memory already; at least one."""
+        """Take stills that are in memory already; at least one."""
         made = cls.__new__(cls)
         made._sort(stills)
         return made
