@@ -1,5 +1,7 @@
 """Render a composed scene frame by frame."""
 
+from collections.abc import Callable
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -8,8 +10,8 @@ from sam2lite_core.variants import PATCH
 from training.data.clip import FloatArray, SynthesisConfig, unknown_places
 from training.data.synthesis.layers import Scene, _Layer
 
-_NO_MAP = np.empty((0, 0), np.float32)
-"""Second map of `cv2.remap`, which the first one holds already."""
+# Its type asks for a second map, which a map of pairs does not have.
+_remap: Callable[..., NDArray[np.uint8]] = cv2.remap
 
 
 def _render_frame(
@@ -28,8 +30,8 @@ def _render_frame(
         source = np.asarray(bend, np.float32)
         source[..., 0] += grid[..., 0] * inverse[0, 0] + grid[..., 1] * inverse[0, 1] + inverse[0, 2]
         source[..., 1] += grid[..., 0] * inverse[1, 0] + grid[..., 1] * inverse[1, 1] + inverse[1, 2]
-        shown = cv2.remap(layer.picture, source, _NO_MAP, cv2.INTER_LINEAR, borderMode=layer.border)
-        label = cv2.remap(layer.labels, source, _NO_MAP, cv2.INTER_NEAREST, borderMode=layer.border)
+        shown = _remap(layer.picture, source, None, cv2.INTER_LINEAR, borderMode=layer.border)
+        label = _remap(layer.labels, source, None, cv2.INTER_NEAREST, borderMode=layer.border)
         if index == 0:
             canvas, numbers = np.ascontiguousarray(shown[..., :3]), label
             covered = np.ones(places.shape[:2], bool)
