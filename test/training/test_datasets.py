@@ -21,7 +21,7 @@ from training.config.stages import Phase
 from training.data.clip import UNKNOWN, SynthesisConfig
 from training.data.filmed import draw_crop, draw_frames
 from training.data.mixture import Mixture, open_source
-from training.data.stream import ERROR, SKIPPED, BatchNumbers, SampleStream, batches, collate
+from training.data.stream import ERROR, SKIPPED, SampleStream, batch_numbers, batches, collate
 from training.data.synthesis.compose import render_clip
 from training.data.synthesis.drawn_stills import rendered_stills
 from training.data.synthesis.stills import Stills
@@ -387,7 +387,7 @@ def test_distinct_clips_come_round_again() -> None:
 
 
 def test_batch_numbers_go_on_where_they_are_told() -> None:
-    numbers = iter(BatchNumbers(3, first=2))
+    numbers = iter(batch_numbers(3, first=2))
     assert [next(numbers), next(numbers)] == [[6, 7, 8], [9, 10, 11]]
 
 

@@ -16,7 +16,7 @@ RENDERING = ("stills", "synthetic", "rendered")
 
 @dataclass(frozen=True, config=STRICT)
 class Augmentation:
-    """How filmed clips are varied (methodology section 4.2); rendered ones vary by themselves.
+    """Variation of filmed clips (methodology section 4.2); rendered ones vary by themselves.
 
     Attributes:
         crop: smallest side of the random crop, as a share of the frame; the largest is 1.
@@ -39,7 +39,7 @@ class Augmentation:
 
 @dataclass(frozen=True, config=STRICT)
 class SourceConfig:
-    """Where some of the clips come from.
+    """One source of clips.
 
     Attributes:
         kind: davis, youtube_vos, mose, bdd100k, stills, clips, synthetic, or rendered, which needs no files.
@@ -68,7 +68,7 @@ class SourceConfig:
 
 @dataclass(frozen=True, config=STRICT)
 class DataConfig:
-    """Where clips come from, and how they are prepared.
+    """Sources of clips, and their preparation.
 
     Attributes:
         sources: drawn by weight.

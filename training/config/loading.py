@@ -31,8 +31,11 @@ T = TypeVar("T")
 
 # Reads 1e-4 as a number, as YAML 1.2 does; 1.1 wants 1.0e-4.
 _Loader = type("_Loader", (yaml.SafeLoader,), {})
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+yaml.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
+    Loader=_Loader,
 )
 
 

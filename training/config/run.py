@@ -70,7 +70,7 @@ class TeacherConfig:
 
 @dataclass(frozen=True, config=STRICT)
 class CheckpointConfig:
-    """When checkpoints are written, and which are kept.
+    """Times at which checkpoints are written, and how many are kept.
 
     Attributes:
         every_steps: optimiser steps between two; 0 leaves it to the clock.
@@ -94,7 +94,7 @@ def _policy(name: str) -> str:
 
 @dataclass(frozen=True, config=STRICT)
 class EvaluationConfig:
-    """What `evaluate` scores by default.
+    """Dataset and settings that `evaluate` scores by default.
 
     Attributes:
         root: a folder in DAVIS's layout.

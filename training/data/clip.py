@@ -65,14 +65,14 @@ class Clip:
 
 
 def unknown_places(t: int, rows: int, columns: int) -> FloatArray:
-    """(rows, columns, 3) places of a filmed frame: of no layer, and far from those of every other frame."""
+    """Make (rows, columns, 3) places of a filmed frame: of no layer, and far from those of every other frame."""
     places = np.zeros((rows, columns, 3), np.float32)
     places[..., 0], places[..., 1] = UNKNOWN, 1e5 * (t + 1)
     return places
 
 
 def flows(images: NDArray[np.uint8]) -> tuple[FloatArray, FloatArray]:
-    """The flow that the robot will have: the same estimator on the clip's (T, H, W, 3) frames."""
+    """Estimate the flow that the robot will have: the same estimator on the clip's (T, H, W, 3) frames."""
     count, height, width = images.shape[:3]
     estimator = MotionEstimator()
     flow = np.zeros((count, height // 4, width // 4, 2), np.float32)
@@ -86,7 +86,7 @@ def flows(images: NDArray[np.uint8]) -> tuple[FloatArray, FloatArray]:
 
 
 def to_tensors(clip: Clip) -> dict[str, Tensor]:
-    """A clip's arrays as tensors, uint8 kept, float32 otherwise."""
+    """Turn a clip's arrays into tensors, uint8 kept, float32 otherwise."""
     return {
         "images": torch.from_numpy(clip.images),
         "labels": torch.from_numpy(clip.labels),

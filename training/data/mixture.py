@@ -110,7 +110,7 @@ class Mixture:
         self._weights = weights / weights.sum()
 
     def draw(self, rng: np.random.Generator, shape: SynthesisConfig) -> tuple[Clip | Scene, int]:
-        """A clip, or a scene where the device renders, and how many bad samples were skipped on the way.
+        """Draw a clip, or a scene where the device renders, and how many bad samples were skipped on the way.
 
         Raises:
             SourceError: a bad sample that may not be skipped, or too many of them in a row.

@@ -82,7 +82,7 @@ Video = VideoFile | FrameFolder
 
 
 def open_videos(root: Path, limit: int | None = None) -> list[Video]:
-    """The first `limit` videos of a folder, by name: video files, or folders of images.
+    """Open the first `limit` videos of a folder, by name: video files, or folders of images.
 
     Raises:
         SourceError: the folder is missing, holds no video, or one of them cannot be opened.

@@ -73,7 +73,7 @@ def draw_clip(clip: dict[str, Tensor]) -> NDArray[np.uint8]:
 
 
 def draw_labels(image: NDArray[np.uint8], labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The image with each object tinted and outlined."""
+    """Draw the image with each object tinted and outlined."""
     out = image.copy()
     for value in np.unique(labels):
         if value == 0:

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import BatchSampler, DataLoader, Dataset, default_collate
 
 from sam2lite_core.errors import SourceError
 from training.config.stages import Phase
@@ -58,23 +58,9 @@ class SampleStream(Dataset[dict[str, Any]]):
         return {**tensors, SKIPPED: torch.tensor(skipped)}
 
 
-class BatchNumbers:
-    """Sample numbers of successive batches, without end, from some batch on."""
-
-    def __init__(self, batch_size: int, first: int) -> None:
-        """Start at batch number `first`."""
-        self.batch_size = batch_size
-        self.drop_last = True
-        self._first = first
-
-    def __iter__(self) -> Iterator[list[int]]:
-        number = self._first
-        while True:
-            yield list(range(number * self.batch_size, (number + 1) * self.batch_size))
-            number += 1
-
-    def __len__(self) -> int:
-        return 2**40  # loaders want to know; nobody gets there
+def batch_numbers(batch_size: int, first: int) -> BatchSampler:
+    """Number the samples of successive batches from batch `first` on, without an end that anybody reaches."""
+    return BatchSampler(range(first * batch_size, 2**60), batch_size, drop_last=True)
 
 
 def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
@@ -89,7 +75,7 @@ def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def rendered(batch: dict[str, Tensor], shape: SynthesisConfig, *key: int) -> dict[str, Tensor]:
-    """The clips of a batch: rendered here and now where they are scenes, untouched where they are clips.
+    """Render the clips of a batch where they are scenes; leave them untouched where they are clips.
 
     Args:
         batch: on the device that is to render.
@@ -103,7 +89,7 @@ def rendered(batch: dict[str, Tensor], shape: SynthesisConfig, *key: int) -> dic
 
 
 def _start_worker(_: int) -> None:
-    """A worker ends when the training process says so, not at a signal that the whole process group gets.
+    """End a worker when the training process says so, not at a signal that the whole process group gets.
 
     Were it to end at once, the training process would take that for a crash before it could stop in order. PyTorch's
     loader ends workers whose training process is gone.
@@ -141,7 +127,7 @@ def batches(
     data = mixture.data
     return DataLoader(
         SampleStream(mixture, phase, key),
-        batch_sampler=BatchNumbers(phase.batch, first),
+        batch_sampler=batch_numbers(phase.batch, first),
         num_workers=data.workers,
         prefetch_factor=data.prefetch if data.workers else None,
         collate_fn=collate,
@@ -151,7 +137,7 @@ def batches(
 
 
 def checked(batch: dict[str, Any]) -> tuple[dict[str, Any], int]:
-    """The clip of a batch, and how many samples were skipped for it.
+    """Return the clip of a batch, and how many samples were skipped for it.
 
     Raises:
         SourceError: there is no clip, because a sample was bad.

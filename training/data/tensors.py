@@ -9,7 +9,7 @@ from sam2lite_core.model.encoder import Features
 
 
 def one_hot(labels: Tensor, count: int) -> Tensor:
-    """(…, H, W) uint8 labels to (…, count, H, W) float masks of labels 1..count."""
+    """Turn (…, H, W) uint8 labels to (…, count, H, W) float masks of labels 1..count."""
     numbers = torch.arange(1, count + 1, device=labels.device, dtype=labels.dtype).view(-1, 1, 1)
     return (labels.unsqueeze(-3) == numbers).float()
 

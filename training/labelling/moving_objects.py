@@ -32,7 +32,7 @@ Images = Sequence[NDArray[np.uint8]]
 
 @dataclass(frozen=True, config=STRICT)
 class Search:
-    """What is looked for.
+    """The objects that are looked for.
 
     Attributes:
         rows: of the grid of clicks.
@@ -77,7 +77,7 @@ class Candidate:
 
 
 def own_motion(images: Images) -> NDArray[np.float32]:
-    """What moves by itself in the first of a few frames.
+    """Estimate what moves by itself in the first of a few frames.
 
     Args:
         images: at least two frames (H, W, 3) uint8 RGB of one size.
@@ -130,7 +130,7 @@ def suggest(moves: NDArray[np.float32], search: Search) -> list[Prompt]:
 
 
 def choose(candidates: Sequence[Candidate], search: Search) -> list[Mask]:
-    """The objects among the candidates.
+    """Choose the objects among the candidates.
 
     Returns:
         (H, W) masks that share no pixel, at most `search.objects`; first what is large, in one piece and moves most.
@@ -149,7 +149,7 @@ def choose(candidates: Sequence[Candidate], search: Search) -> list[Mask]:
 
 
 def _rank(candidate: Candidate) -> float:
-    """The more, the sooner a candidate is taken."""
+    """Rank a candidate: the higher, the sooner it is taken."""
     _, _, pieces, _ = cv2.connectedComponentsWithStats(candidate.mask.astype(np.uint8))
     # Two objects that one click asks for are in two pieces.
     whole = float(pieces[1:, cv2.CC_STAT_AREA].max() / candidate.mask.sum())
@@ -157,7 +157,7 @@ def _rank(candidate: Candidate) -> float:
 
 
 def _shared(one: Mask, other: Mask) -> float:
-    """The share of the smaller mask that the other covers."""
+    """Compute the share of the smaller mask that the other covers."""
     return float((one & other).sum() / min(one.sum(), other.sum()))
 
 

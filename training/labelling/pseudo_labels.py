@@ -42,7 +42,7 @@ UNSURE_END = 2
 
 @dataclass(frozen=True, config=STRICT)
 class Trust:
-    """What is labelled, and what is believed.
+    """The films that are labelled, and the masks that are believed.
 
     Attributes:
         frames: of a stretch of film.
@@ -117,7 +117,7 @@ def there_and_back(
 def trusted(
     there: NDArray[np.uint8], back: NDArray[np.uint8], trust: Trust
 ) -> tuple[NDArray[np.uint8], list[float]]:
-    """Who came back.
+    """Keep the objects that came back.
 
     Args:
         there: (T, H, W) label maps on the way there.
@@ -142,6 +142,21 @@ def trusted(
             agreements.append(agreement)
             kept[one] = len(agreements)
     return kept, agreements
+
+
+def label_stretch(
+    tracker: Tracker, images: Images, trust: Trust
+) -> tuple[NDArray[np.uint8], int, list[float]]:
+    """Label the objects of a stretch that can be trusted.
+
+    Returns:
+        As `trusted` does, and between both the number of objects that were found at the start.
+    """
+    masks = find_objects(tracker, images[:AHEAD], trust.search)
+    if not masks:
+        return np.zeros((len(images), *images[0].shape[:2]), np.uint8), 0, []
+    labels, agreements = trusted(*there_and_back(tracker, images, masks, trust.search.smallest), trust)
+    return labels, len(masks), agreements
 
 
 def label_films(
@@ -190,13 +205,8 @@ def label_films(
                     raise
                 tell(f"{name}: left out: {error}")
                 continue
-            masks = find_objects(tracker, images[:AHEAD], trust.search)
-            agreements: list[float] = []
-            if masks:
-                labels, agreements = trusted(
-                    *there_and_back(tracker, images, masks, trust.search.smallest), trust
-                )
-            tell(f"{name}: {len(masks)} found, {len(agreements)} came back")
+            labels, found, agreements = label_stretch(tracker, images, trust)
+            tell(f"{name}: {found} found, {len(agreements)} came back")
             if agreements:
                 _write(folder / SPLIT, name, images, labels)
                 agreement[name] = [round(value, 3) for value in agreements]
@@ -217,7 +227,7 @@ def starts(length: int, trust: Trust) -> list[int]:
 
 
 def read_stretch(video: Video, start: int, frames: int) -> list[NDArray[np.uint8]]:
-    """A stretch of film, (H, W, 3) uint8 RGB; shorter where the film is.
+    """Read a stretch of film, (H, W, 3) uint8 RGB; shorter where the film is.
 
     Raises:
         SourceError: it cannot be read, is too short to look for motion in, or its frames differ in size.

@@ -30,7 +30,7 @@ from training.teachers.image_features import ImageTeacher, fit
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a step did.
+    """The result of a step.
 
     Attributes:
         row: numbers for the log.
@@ -316,7 +316,7 @@ class StageTraining:
 
 
 def _means(rows: list[dict[str, float]]) -> dict[str, float]:
-    """The mean of every number over the rows that have it."""
+    """Average every number over the rows that have it."""
     names = dict.fromkeys(name for row in rows for name in row)
     found = {name: [row[name] for row in rows if name in row] for name in names}
     return {name: sum(values) / len(values) for name, values in found.items()}

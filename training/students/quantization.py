@@ -33,7 +33,7 @@ SAMPLES = 100_000
 
 @dataclass(frozen=True)
 class QuantizationConfig:
-    """What runs in INT8.
+    """The layers that run in INT8.
 
     Attributes:
         keep: layers that stay in floating point, by name or by the name of a part that holds them.
@@ -66,7 +66,7 @@ def weight_scale(weight: Tensor) -> Tensor:
 
 
 class _Simulated:
-    """What both kinds of layers share: the learned range of their input, and its calibration.
+    """Common parts of both kinds of layers: the learned range of their input, and its calibration.
 
     The range starts as NaN: a layer that was never calibrated answers NaN rather than something plausible.
     """
@@ -133,7 +133,7 @@ class SimulatedConv2d(nn.Conv2d, _Simulated):
 
 
 def prepare(student: Student, config: QuantizationConfig | None = None) -> Student:
-    """A copy that simulates INT8, batch norms folded; calibrate it before it is used.
+    """Make a copy that simulates INT8, batch norms folded; calibrate it before it is used.
 
     Its state holds the folded student's names and one `input_log_scale` per layer.
 
@@ -162,7 +162,7 @@ def _is_folded(student: Student) -> bool:
 
 
 def simulated_layers(student: Student) -> dict[str, SimulatedLinear | SimulatedConv2d]:
-    """The layers of a prepared student that run in INT8, by name."""
+    """Return the layers of a prepared student that run in INT8, by name."""
     kinds = (SimulatedLinear, SimulatedConv2d)
     return {name: layer for name, layer in student.named_modules() if isinstance(layer, kinds)}
 

@@ -96,7 +96,7 @@ class DeployedConv2d(_Deployed):
 
 
 def deployed(student: Student) -> Student:
-    """A copy whose layers become QDQ operators when it is traced; what it computes in Python is meaningless.
+    """Make a copy whose layers become QDQ operators when it is traced; what it computes in Python is meaningless.
 
     Raises:
         ConfigurationError: a layer has no range yet.
@@ -111,7 +111,7 @@ def deployed(student: Student) -> Student:
 
 
 def in_floating_point(student: Student) -> Student:
-    """A prepared student's weights without the simulation."""
+    """Return a prepared student's weights without the simulation."""
     plain = folded_student(student.variant)
     plain.load_state_dict(
         {name: value for name, value in student.state_dict().items() if not name.endswith("input_log_scale")}

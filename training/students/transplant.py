@@ -40,7 +40,7 @@ READERS = {
 def transplant(
     donor: Student, variant: str, pictures: Sequence[Tensor], trunk: Path = PACKAGED
 ) -> dict[str, Any]:
-    """A student that has not learnt anything yet, but begins as the donor.
+    """Make a student that has not learnt anything yet, but begins as the donor.
 
     Args:
         donor: a student whose encoder has a trunk, in evaluation mode.
@@ -116,7 +116,7 @@ def _let_through(encoder: TrunkEncoder, pictures: Sequence[Tensor]) -> None:
     joined = vectors[:, -kept:] @ turn * (width / values[-kept:].sum()).sqrt() / scale[:, None]
     encoder.side16.weight.copy_(joined[:near_width].T[..., None, None])
     encoder.side32.weight.copy_(joined[near_width:].T[..., None, None])
-    encoder.side16.bias.copy_(-mean @ joined)
+    encoder.get_parameter("side16.bias").copy_(-mean @ joined)
 
 
 def _fit_readers(donor: Student, student: Student, pictures: Sequence[Tensor]) -> dict[str, float]:
@@ -139,22 +139,22 @@ def _fit_readers(donor: Student, student: Student, pictures: Sequence[Tensor]) -
         weight, bias = _read(student, name, len(solution) - 1)
         weight.copy_(solution[:-1].T)
         bias.copy_(solution[-1])
-        extra = student.get_submodule(name).weight.flatten(1)[:, weight.shape[1] :]
-        theirs_extra = donor.get_submodule(name).weight.flatten(1)
+        extra = student.get_parameter(f"{name}.weight").flatten(1)[:, weight.shape[1] :]
+        theirs_extra = donor.get_parameter(f"{name}.weight").flatten(1)
         # `value` reads the mask beside the features: that part stays as it is.
         extra.copy_(theirs_extra[:, theirs_extra.shape[1] - extra.shape[1] :])
     return fit
 
 
 def _read(student: Student, name: str, width: int) -> tuple[Tensor, Tensor]:
-    """A reader's weights for the encoder's channels, (outputs, width), and its bias; views."""
+    """Return a reader's weights for the encoder's channels, (outputs, width), and its bias; views."""
     layer = student.get_submodule(name)
     assert isinstance(layer, nn.Linear | nn.Conv2d) and layer.bias is not None
     return layer.weight.flatten(1)[:, :width], layer.bias
 
 
 class _Sums:
-    """What a regression needs of its samples."""
+    """The sums over samples that a regression needs."""
 
     def __init__(self) -> None:
         self.gram: Tensor | float = 0.0
@@ -185,7 +185,7 @@ class _Sums:
 
 
 def _rows(grid: Tensor) -> Tensor:
-    """(N, C, h, w) to (N h w, C), double."""
+    """Flatten (N, C, h, w) to (N h w, C), double."""
     return grid.permute(0, 2, 3, 1).flatten(0, 2).double()
 
 
@@ -210,7 +210,7 @@ def read_pictures(folder: Path, count: int, batch: int = 8) -> list[Tensor]:
 
 
 def _cut(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The middle of a picture at `SIZE`, as large as fits."""
+    """Cut the middle of a picture at `SIZE`, as large as fits."""
     height, width = SIZE
     factor = max(height / image.shape[0], width / image.shape[1])
     size = max(width, round(image.shape[1] * factor)), max(height, round(image.shape[0] * factor))

@@ -65,7 +65,7 @@ def open_teacher(name: str, path: Path | None, device: torch.device | str) -> Te
 
 
 def readout_projection(student: Student, teacher: Teacher) -> nn.Linear | None:
-    """The learned projection of the student's readout to the teacher's width; None for a teacher without readout.
+    """Make the projection of the student's readout to the teacher's width; None for a teacher without readout.
 
     It starts at zero, a loss of 1 with every teacher: with torch's own start, a teacher whose values are small would be
     missed a thousandfold at first.

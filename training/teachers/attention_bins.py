@@ -17,7 +17,7 @@ def cell_of(x: Tensor, y: Tensor) -> Tensor:
 
 
 def grid_cells(rows: int, columns: int, device: torch.device | str = "cpu") -> Tensor:
-    """The cell of every patch centre of a rows x columns grid, row by row, (rows * columns,) int64."""
+    """Return the cell of every patch centre of a rows x columns grid, row by row, (rows * columns,) int64."""
     y = (torch.arange(rows, device=device) + 0.5) / rows
     x = (torch.arange(columns, device=device) + 0.5) / columns
     return cell_of(x.repeat(rows), y.repeat_interleave(columns))
@@ -39,7 +39,8 @@ def into_bins(attention: Tensor, source: Tensor, cell: Tensor, frames: int) -> T
     index = (source.long() * CELLS + cell).unsqueeze(1).expand(-1, queries, -1)
     out = torch.zeros(batch, queries, frames * CELLS, device=attention.device)
     # Sums of thousands of weights: a half-precision sum would lose the small ones.
-    return out.scatter_add(2, index, attention.float()).unflatten(2, (frames, CELLS))
+    binned: Tensor = out.scatter_add(2, index, attention.float()).unflatten(2, (frames, CELLS))
+    return binned
 
 
 def occupied(held: Tensor, source: Tensor, cell: Tensor, frames: int) -> Tensor:

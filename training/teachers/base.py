@@ -1,4 +1,4 @@
-"""What a teacher is, and what it says about a clip (paper section 3.2, design section 4)."""
+"""Define a teacher, and what it says about a clip (paper section 3.2, design section 4)."""
 
 from dataclasses import dataclass, fields, replace
 from typing import Protocol
@@ -16,7 +16,7 @@ class TeacherError(Sam2LiteError):
 
 @dataclass(frozen=True)
 class TeacherTargets:
-    """What a teacher looked at and read on N clips of T frames; P queries, the patches of the student's grid.
+    """Attention and readout of a teacher on N clips of T frames; P queries, the patches of the student's grid.
 
     Attributes:
         attention: (N, T, P, T, 64) float, how much query p of frame t attends to each cell of each earlier frame;
@@ -36,7 +36,7 @@ class TeacherTargets:
     masks: Tensor | None = None
 
     def to(self, device: torch.device | str) -> "TeacherTargets":
-        """The same on a device, in float32."""
+        """Return the same on a device, in float32."""
         moved = {}
         for name, tensor in self._tensors().items():
             moved[name] = tensor.to(device)

@@ -1,4 +1,4 @@
-"""What a teacher says, kept on disk: batches of clips together with the teacher's targets.
+"""Keep on disk what a teacher says: batches of clips together with the teacher's targets.
 
 A cache is a folder: `cache.json` says whose it is, `stageS_phaseP/000000.pt` holds a batch. Training runs through the
 batches again and again, so a cache fixes the augmentation of its clips.
@@ -27,7 +27,7 @@ PREFIX = "teacher."
 
 
 def batch_file(folder: Path, stage: int, phase: int, number: int) -> Path:
-    """Where a batch of a cache lies."""
+    """Name the file of a batch of a cache."""
     return folder / f"stage{stage}_phase{phase}" / f"{number:06d}.pt"
 
 
@@ -103,7 +103,7 @@ class _CachedBatches(Dataset[dict[str, Tensor]]):
 
 
 def cached_batches(folder: Path, stage: int, phase: int, first: int) -> DataLoader[dict[str, Tensor]]:
-    """The cached batches of a phase from number `first` on.
+    """Read the cached batches of a phase from number `first` on.
 
     Raises:
         SourceError: the cache has none for this phase.
@@ -114,24 +114,7 @@ def cached_batches(folder: Path, stage: int, phase: int, first: int) -> DataLoad
             f"{batch_file(folder, stage, phase, 0).parent}: no batch; make the cache with the same stages and phases"
         )
     dataset = _CachedBatches(files, first)
-    return DataLoader(dataset, sampler=_Numbers(), batch_size=1, collate_fn=_only)
-
-
-class _Numbers:
-    """0, 1, 2, … without end."""
-
-    def __iter__(self) -> Any:
-        number = 0
-        while True:
-            yield number
-            number += 1
-
-    def __len__(self) -> int:
-        return 2**40
-
-
-def _only(batches: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    return batches[0]
+    return DataLoader(dataset, sampler=range(2**40), batch_size=1, collate_fn=lambda batches: batches[0])
 
 
 def fill_cache(config: RunConfig, stages: tuple[int, ...], count: int, out: Path, device: str) -> int:
@@ -161,9 +144,9 @@ def fill_cache(config: RunConfig, stages: tuple[int, ...], count: int, out: Path
     written = 0
     with output_folder(out, marker=CACHE_FILE, overwrite=True) as folder:
         for stage in stages:
-            plan = config.stages.numbered()[stage]
-            for phase in range(plan.rounds * len(plan.phases)):
-                shape = plan.phase(phase)
+            trained = config.stages.numbered()[stage]
+            for phase in range(trained.rounds * len(trained.phases)):
+                shape = trained.phase(phase)
                 loader = iter(batches(mixture, shape, (config.seed, TRAINING, stage, phase)))
                 size = clip_shape(mixture, shape)
                 for number in tqdm(range(count), desc=f"stage {stage}, phase {phase + 1}", disable=None):

@@ -102,7 +102,7 @@ def load(path: Path, device: torch.device | str) -> ImageTeacher:
 
 
 def packaged_weights(shape: str = "lite0") -> Path:
-    """The file of weights that `sam2lite[images]` installs.
+    """Return the file of weights that `sam2lite[images]` installs.
 
     Args:
         shape: lite0 or lite1.
@@ -121,7 +121,7 @@ def packaged_weights(shape: str = "lite0") -> Path:
 
 
 def image_projection(student: Student, teacher: ImageTeacher) -> nn.Linear:
-    """The learned projection of the encoder's features to the teacher's."""
+    """Return the learned projection of the encoder's features to the teacher's."""
     return nn.Linear(student.variant.width, teacher.width)
 
 

@@ -24,7 +24,7 @@ from training.teachers.sam2_session import NOWHERE, Reading, Stream, Tap
 
 
 def load(name: str, path: Path, device: torch.device | str) -> Any:
-    """A video model with eager attention, in evaluation mode.
+    """Load a video model with eager attention, in evaluation mode.
 
     Args:
         name: sam2 or edgetam.

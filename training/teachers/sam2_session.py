@@ -21,7 +21,7 @@ NOWHERE = -1
 
 
 class Reading(NamedTuple):
-    """What one object's queries read on one frame; P queries, S keys.
+    """Attention and readout of one object's queries on one frame; P queries, S keys.
 
     Attributes:
         attention: (P, S) mean over heads and the last layers, rows sum to 1.

@@ -19,14 +19,14 @@ def jitter(rng: np.random.Generator, image: NDArray[np.uint8], amount: float) ->
 
 
 def motion_kernel(rng: np.random.Generator, length: int) -> FloatArray:
-    """(length, length) kernel of motion blur along a line from the left side to the right; sums to 1."""
+    """Draw a (length, length) kernel of motion blur along a line from the left side to the right; sums to 1."""
     kernel = np.zeros((length, length), np.float32)
     cv2.line(kernel, (0, int(rng.integers(length))), (length - 1, int(rng.integers(length))), 1.0)
     return np.asarray(kernel / kernel.sum(), dtype=np.float32)
 
 
 def _camera(rng: np.random.Generator, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """What a camera does to all frames of a clip: exposure drift, blur, grain, compression."""
+    """Apply what a camera does to all frames of a clip: exposure drift, blur, grain, compression."""
     drift = rng.normal(0, 0.03, len(images)).cumsum() if rng.random() < 0.5 else np.zeros(len(images))
     blur = int(rng.choice([3, 5])) if rng.random() < 0.3 else 0
     kernel = motion_kernel(rng, blur) if blur else None

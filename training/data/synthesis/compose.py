@@ -21,7 +21,7 @@ SMALLEST_SHARE = 0.003
 def _photograph(
     rng: np.random.Generator, stills: Stills, config: SynthesisConfig
 ) -> tuple[_Layer, tuple[int, ...]]:
-    """A photograph as background, and which of its objects are followed."""
+    """Take a photograph as background, and choose which of its objects are followed."""
     base = stills.draw(rng)
     keep: tuple[int, ...] = ()
     if config.pasted == 0:

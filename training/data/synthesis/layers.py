@@ -72,7 +72,7 @@ def _path(
 
 
 def _bends(rng: np.random.Generator, frames: int, amplitude: float) -> FloatArray:
-    """A smooth deformation that swings between two random fields, (T, 5, 5, 2) source px."""
+    """Make a smooth deformation that swings between two random fields, (T, 5, 5, 2) source px."""
     first, second = rng.normal(0, amplitude, (2, 5, 5, 2))
     phase = np.cumsum(rng.uniform(0.1, 0.6, frames))
     swing = np.cos(phase)[:, None, None, None] * first + np.sin(phase)[:, None, None, None] * second
@@ -89,7 +89,7 @@ def _speed(rng: np.random.Generator, config: SynthesisConfig) -> float:
 def _background(
     rng: np.random.Generator, still: Still, config: SynthesisConfig, keep: tuple[int, ...]
 ) -> _Layer:
-    """The whole photograph, covering the frame; its objects keep their labels 1..len(keep)."""
+    """Lay the whole photograph over the frame; its objects keep their labels 1..len(keep)."""
     height, width = still.labels.shape
     zoom = max(config.width / width, config.height / height) * rng.uniform(1.0, 1.5)
     slack = np.maximum(np.array([width, height]) * zoom - (config.width, config.height), 0) / 2
@@ -129,7 +129,7 @@ def _cutout(
 
 @dataclass(frozen=True)
 class Scene:
-    """What a clip is rendered from.
+    """The layers that a clip is rendered from.
 
     Attributes:
         layers: bottom first; the first is the background unless that is filmed.

@@ -1,6 +1,6 @@
 """Render a composed scene frame by frame."""
 
-from collections.abc import Callable
+from typing import Any
 
 import cv2
 import numpy as np
@@ -11,7 +11,7 @@ from training.data.clip import FloatArray, SynthesisConfig, unknown_places
 from training.data.synthesis.layers import Scene, _Layer
 
 # Its type asks for a second map, which a map of pairs does not have.
-_remap: Callable[..., NDArray[np.uint8]] = cv2.remap
+_remap: Any = cv2.remap
 
 
 def _render_frame(
@@ -63,7 +63,7 @@ def render_scene(
 
 
 def _grid(config: SynthesisConfig) -> FloatArray:
-    """(H, W, 2) float32 pixel coordinates (x, y)."""
+    """Return (H, W, 2) float32 pixel coordinates (x, y)."""
     columns = np.arange(config.width, dtype=np.float32)
     rows = np.arange(config.height, dtype=np.float32)
     return np.stack(np.meshgrid(columns, rows), axis=-1)

@@ -51,7 +51,7 @@ def scene_tensors(scene: Scene) -> dict[str, Tensor]:
 
 
 def stack_scenes(scenes: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """A batch of scenes, padded to the most layers and the largest picture; added layers are invisible."""
+    """Stack a batch of scenes, padded to the most layers and the largest picture; added layers are invisible."""
     out = {}
     for name in scenes[0]:
         shape = [max(sides) for sides in zip(*(scene[name].shape for scene in scenes), strict=True)]
@@ -97,7 +97,7 @@ def render_scenes(
 
 
 def _source(scenes: dict[str, Tensor], layer: int, t: int, points: Tensor, config: SynthesisConfig) -> Tensor:
-    """Where points (N, h, w, 2) px of frame t lie in a layer's picture, px."""
+    """Map points (N, h, w, 2) px of frame t into a layer's picture, px."""
     inverse = scenes["inverses"][:, layer, t]
     linear, offset = inverse[:, :, :2], inverse[:, :, 2]
     return (
@@ -108,7 +108,7 @@ def _source(scenes: dict[str, Tensor], layer: int, t: int, points: Tensor, confi
 
 
 def _bend(scenes: dict[str, Tensor], layer: int, t: int, points: Tensor, config: SynthesisConfig) -> Tensor:
-    """The deformation at points (N, h, w, 2) px of frame t; bicubic between its 5x5 nodes."""
+    """Interpolate the deformation at points (N, h, w, 2) px of frame t; bicubic between its 5x5 nodes."""
     field = scenes["bends"][:, layer, t].permute(0, 3, 1, 2)
     size = torch.tensor([config.width, config.height], device=points.device)
     # Node i of 5 stands in the middle of the i-th fifth of the frame, as in an enlarged picture.
@@ -118,7 +118,7 @@ def _bend(scenes: dict[str, Tensor], layer: int, t: int, points: Tensor, config:
 
 
 def _points(config: SynthesisConfig, like: Tensor, step: int = 1, first: int = 0) -> Tensor:
-    """(1, h, w, 2) pixel coordinates of every step-th pixel."""
+    """Return (1, h, w, 2) pixel coordinates of every step-th pixel."""
     x = torch.arange(first, config.width, step, device=like.device, dtype=torch.float32)
     y = torch.arange(first, config.height, step, device=like.device, dtype=torch.float32)
     return torch.stack([x.expand(len(y), -1), y.unsqueeze(1).expand(-1, len(x))], dim=-1).unsqueeze(0)
@@ -241,7 +241,7 @@ def _camera(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _blur_kernel(generator: torch.Generator) -> Tensor:
-    """(5, 5) that sums to 1: nothing for most clips, else a line of 3 or 5 px in some direction."""
+    """Draw a (5, 5) kernel that sums to 1: nothing for most clips, else a line of 3 or 5 px in some direction."""
     kernel = torch.zeros(5, 5)
     if float(torch.rand((), generator=generator)) >= 0.3:
         kernel[2, 2] = 1.0
