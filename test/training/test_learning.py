@@ -154,6 +154,21 @@ def test_tensorboard_holds_the_curves(tmp_path: Path) -> None:
     assert {"optimiser/learning_rate", "speed/waiting"} <= set(board.Tags()["scalars"])
 
 
+def test_without_a_terminal_progress_is_a_line_a_minute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("training.loop.log.time.monotonic", lambda: now[0])
+    with TrainingLog(tmp_path, 0, main=True) as log:
+        log.begin_stage("stage 1", 4, 1)
+        for step in (2, 3, 4):
+            now[0] += 40.0
+            row = {"step": step, "loss": 1.0, "learning_rate": 0.1, "waiting": 0.0, "clips_per_s": 1.5}
+            log.record(row, write=True)
+    said = [line for line in capsys.readouterr().err.splitlines() if "stage 1: step" in line]
+    assert said == ["stage 1: step 3 of 4, loss 1.000, learning_rate 1.0e-01, waiting 0%, 1.50 clips/s"]
+
+
 def test_other_processes_write_nothing(tmp_path: Path) -> None:
     with TrainingLog(tmp_path, 0, main=False) as log:
         log.record({"step": 1.0, "loss": np.nan}, write=True)

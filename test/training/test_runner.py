@@ -284,6 +284,8 @@ def test_a_run_is_neither_overwritten_nor_gone_on_with_as_another(small_run) -> 
     with pytest.raises(ConfigurationError, match=r"stages\.memory\.learning_rate is 0\.5 now and was 0\.001"):
         run(changed, resume=True)
     assert run(small_run({"stages": {"memory": {"steps": 1}}, "log_every": 7}), resume=True) == 0
+    lenient = {"stages": {"memory": {"steps": 1}}, "data": {"skip_bad": True, "workers": 1}}
+    assert run(small_run(lenient), resume=True) == 0
     with pytest.raises(ConfigurationError, match="stage 3 is not in the configuration; it has 2"):
         run(config, (3,))
 
@@ -341,3 +343,13 @@ def test_two_processes_learn_what_one_does_with_twice_the_batch(small_run, tmp_p
     assert run(alone) == 0
     assert pair == pytest.approx([row["loss"] for row in rows(alone.folder)], rel=2e-3)
     assert pair[0] != pair[1]
+
+
+def test_a_stage_that_the_clock_ends_may_be_given_more_minutes(small_run) -> None:
+    def timed(minutes: float) -> Any:
+        return small_run({"stages": {"memory": {"steps": None, "minutes": minutes}}})
+
+    assert run(timed(60.0), stop=StopAfter(2)) == 0
+    # Two steps take longer than this; the stage is over.
+    assert run(timed(1e-6), resume=True) == 0
+    assert [row["step"] for row in rows(timed(1.0).folder)] == [1, 2]

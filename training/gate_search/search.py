@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import cma
 import numpy as np
@@ -50,7 +51,7 @@ class Watched:
         self.parts = [self._encoded(next(batches), passes) for _ in range(count)]
 
     @torch.no_grad()
-    def _encoded(self, clip: dict[str, Tensor], passes: int) -> dict[str, object]:
+    def _encoded(self, clip: dict[str, Tensor], passes: int) -> dict[str, Any]:
         images = clip["images"].permute(0, 1, 4, 2, 3).float()
         features, key = self._student.encode(images.flatten(0, 1))
         order = there_and_back(images.shape[1], passes)
@@ -71,7 +72,7 @@ class Watched:
         """
         return torch.cat([self._tracked(part, rule, budget, seen) for part in self.parts])
 
-    def _tracked(self, part: dict[str, object], rule: Rule, budget: int, seen: list[Bank] | None) -> Tensor:
+    def _tracked(self, part: dict[str, Any], rule: Rule, budget: int, seen: list[Bank] | None) -> Tensor:
         """Track a batch of clips as a robot would, each object from its mask on frame 0."""
         student, features, order = self._student, part["features"], part["order"]
         labels, key = (part[name][:, order] for name in ("labels", "key"))
