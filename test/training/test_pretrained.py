@@ -11,6 +11,7 @@ from sam2lite_core.model.student import Student
 from sam2lite_core.model.trunk import Trunk
 from sam2lite_core.variants import get_variant
 from training import checkpoint
+from training.config import loading
 from training.config.run import PACKAGED, RunConfig
 from training.loop.trainer import Trainer
 from training.students.pretrained import fill_trunk
@@ -117,4 +118,4 @@ def test_a_variant_without_a_trunk_refuses_its_weights():
     with pytest.raises(ConfigurationError, match="the encoder of base has no trunk"):
         fill_trunk(Student(get_variant("base")), PACKAGED)
     with pytest.raises(ConfigurationError, match="the encoder of base has no trunk"):
-        RunConfig(variant="base", trunk=PACKAGED)
+        loading.build(RunConfig, {"variant": "base", "trunk": PACKAGED})
