@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,8 +18,6 @@ from training.data.clip import Clip, SynthesisConfig, flows, unknown_places
 from training.data.synthesis.camera import jitter, motion_kernel
 from training.data.synthesis.compose import SMALLEST_SHARE
 
-Pixel = TypeVar("Pixel", np.uint8, np.uint16)
-
 TRIES = 4
 """Starts that are drawn in a video until its first frame shows an object; then one is taken that is known to."""
 
@@ -34,13 +32,13 @@ class Crop:
     height: int
     flip: bool
 
-    def apply(self, image: NDArray[Pixel], shape: SynthesisConfig) -> NDArray[Pixel]:
+    def apply(self, image: LabelMap, shape: SynthesisConfig) -> NDArray[Any]:
         """Cut, scale and mirror one picture or label map to the clip's size."""
         part = image[self.y : self.y + self.height, self.x : self.x + self.width]
         # Ids must not mix.
         method = cv2.INTER_NEAREST if image.ndim == 2 else cv2.INTER_AREA
         out = cv2.resize(part, (shape.width, shape.height), interpolation=method)
-        return np.asarray(out[:, ::-1] if self.flip else out, image.dtype, order="C")
+        return np.ascontiguousarray(out[:, ::-1] if self.flip else out, image.dtype)
 
 
 def draw_crop(

@@ -212,7 +212,9 @@ class StageTraining:
                 clip["images"].flatten(0, 1).permute(0, 3, 1, 2).float()
                 for clip, _ in self._held_out(CALIBRATION, phase, count)
             )
-            fit(self.loss.image_projection, self.student, teacher, seen)
+            projection = self.loss.image_projection
+            assert isinstance(projection, nn.Linear)  # comes with the teacher
+            fit(projection, self.student, teacher, seen)
 
     def _held_out(
         self, purpose: int, phase: Phase, count: int
