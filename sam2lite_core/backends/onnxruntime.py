@@ -79,7 +79,7 @@ def spinning(version: str) -> dict[str, str]:
 
     A graph of a thousand nodes has the next one soon: sleeping costs 3 of 28 ms at scale .5. But who spins while
     another process has the other core uses up the share of time in which the scheduler would have let it go first:
-    beside a hog on one of two cores a step's 90th percentile is 63 to 82 ms with a spinning worker, 40 to 49 with one
+    with CPU load on one of two cores a step's 90th percentile is 63 to 82 ms with a spinning worker, 40 to 49 with one
     that spins for 20 microseconds or not at all (docs/benchmarks/speed.md).
     """
     release = tuple(int(part) for part in version.split(".")[:2])

@@ -1,4 +1,4 @@
-"""Deadline controllers on the real tracker, with a CPU hog started and stopped beside it."""
+"""Run deadline controllers on the real tracker, without and under CPU load."""
 
 import os
 import statistics
@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from sam2lite_core.bench.tables import table
 from sam2lite_core.control.measuring import boxes, moving_frames
 from sam2lite_core.errors import ConfigurationError
 from sam2lite_core.evaluation.runs.machine import describe_machine
@@ -20,7 +21,10 @@ from sam2lite_core.tracker import Tracker
 
 REFERENCE_SCALE = 0.6
 DEADLINE_STEPS = 2.5
-"""The deadline in steps at the reference scale (issue 7): room at first, too little beside a hog."""
+"""The deadline in steps at the reference scale (issue 7): room at first, too little under CPU load."""
+
+FIGURES = ("former_scale", "hog_scale", "missed_percent", "late_percent", "back_s", "switches_a_minute")
+"""Names of a controller's figures, in the order of the table."""
 
 BURN = """
 import os, sys, time
@@ -30,19 +34,19 @@ parent, end = os.getppid(), time.monotonic() + float(sys.argv[2])
 while time.monotonic() < end and os.getppid() == parent:
     sum(range(10000))
 """
-"""The hog: keeps one core busy, and ends by itself when its time is over or its parent gone."""
+"""Keeps one core busy, and ends by itself when its time is over or its parent gone."""
 
 
 @dataclass(frozen=True)
 class RealSettings:
-    """What to run.
+    """Settings of a run.
 
     Attributes:
         variant, backend, threads, model: as for the tracker.
         controllers: which to compare, one after the other.
         before_s: seconds without load, in which the controller finds its scale.
-        hog_s: seconds with a hog on one core.
-        after_s: seconds without it again.
+        hog_s: seconds with one core kept busy.
+        after_s: seconds without that load again.
         height, width: size of the frames, px.
 
     Raises:
@@ -64,14 +68,14 @@ class RealSettings:
         """Check the durations."""
         if min(self.before_s, self.hog_s, self.after_s) < 2.0:
             raise ConfigurationError(
-                f"{self.before_s} s before, {self.hog_s} s with and {self.after_s} s after the hog; "
+                f"{self.before_s} s before, {self.hog_s} s with and {self.after_s} s after the load; "
                 "give at least 2 of each"
             )
 
 
 @dataclass(frozen=True)
 class Step:
-    """A step as it happened.
+    """A step of a run.
 
     Attributes:
         at_s: when its frame was due, seconds since the start.
@@ -89,7 +93,7 @@ class Step:
 
 
 @contextmanager
-def hog(seconds: float) -> Iterator[subprocess.Popen[bytes]]:
+def cpu_load(seconds: float) -> Iterator[subprocess.Popen[bytes]]:
     """Keep one core busy for the block, and for no more than so many seconds."""
     core = max(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
     process = subprocess.Popen([sys.executable, "-c", BURN, str(core), str(seconds)])
@@ -173,21 +177,21 @@ def _run(tracker: Tracker, settings: RealSettings, period_s: float) -> list[Step
             last = number
 
     until(settings.before_s)
-    with hog(settings.hog_s + 5.0):
+    with cpu_load(settings.hog_s + 5.0):
         until(settings.before_s + settings.hog_s)
     until(settings.before_s + settings.hog_s + settings.after_s)
     return steps
 
 
 def figures(steps: list[Step], settings: RealSettings, deadline_ms: float) -> dict[str, float | int | None]:
-    """What a run comes to.
+    """Compute the figures of a run.
 
     Returns:
-        former_scale: median scale in the last half of the time before the hog.
-        hog_scale: median scale beside the hog, after its first second.
-        missed_percent: share of steps beside the hog, after its first second, that took longer than the deadline.
+        former_scale: median scale in the last half of the time before the load.
+        hog_scale: median scale under load, after its first second.
+        missed_percent: share of steps under load, after its first second, that took longer than the deadline.
         late_percent: the same, counting from when the frame came, and every skipped frame as missed.
-        back_s: seconds from the hog's end to the first step at the former scale or above; None if that never came.
+        back_s: seconds from the load's end to the first step at the former scale or above; None if that never came.
         switches_a_minute: changes of scale over the whole run.
     """
     end_s = settings.before_s + settings.hog_s
@@ -209,21 +213,31 @@ def figures(steps: list[Step], settings: RealSettings, deadline_ms: float) -> di
 
 
 def summary(content: dict[str, Any]) -> str:
-    """The figures as a Markdown table."""
+    """Write the figures as a Markdown table."""
     machine, settings = content["machine"], content["settings"]
     lines = [
         f"{machine['cpu']}, {machine['cores']} cores, {settings['threads'] or 'default'} threads; a step at scale "
         f"{REFERENCE_SCALE} takes {content['reference_step_ms']} ms, deadline {content['deadline_ms']} ms, frames at "
-        f"that rate; a hog on one core for {settings['hog_s']:g} s",
+        f"that rate; one core kept busy for {settings['hog_s']:g} s",
         "",
-        "| controller | ρ before | ρ beside the hog | missed % after 1 s | late or skipped % | back after s "
-        "| changes of ρ a minute |",
-        "|---|---|---|---|---|---|---|",
+        *table(
+            (
+                "controller",
+                "ρ before",
+                "ρ under load",
+                "missed % after 1 s",
+                "late or skipped %",
+                "back after s",
+                "changes of ρ a minute",
+            ),
+            (
+                [name, *(_cell(run[figure]) for figure in FIGURES)]
+                for name, run in content["controllers"].items()
+            ),
+        ),
     ]
-    for name, run in content["controllers"].items():
-        back = "never" if run["back_s"] is None else run["back_s"]
-        lines.append(
-            f"| {name} | {run['former_scale']} | {run['hog_scale']} | {run['missed_percent']} | {run['late_percent']} "
-            f"| {back} | {run['switches_a_minute']} |"
-        )
     return "\n".join(lines) + "\n"
+
+
+def _cell(value: float | None) -> str:
+    return "never" if value is None else str(value)

@@ -1,4 +1,4 @@
-"""The real node over DDS: what it costs beside the model, whether its counters add up, whether anything grows.
+"""Measure the real node over DDS: its overhead, its counters, and growth over time.
 
 The ROS side is a process of its own, `sam2lite_ros.sessions.soak`, since the core imports no ROS.
 """
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sam2lite_core.bench.step import percentiles
+from sam2lite_core.bench.tables import table
 from sam2lite_core.errors import ConfigurationError
 from sam2lite_core.evaluation.bag.session import check_ros, read_lines, run_module
 from sam2lite_core.evaluation.runs.machine import describe_machine
@@ -188,20 +189,22 @@ def markdown(content: dict[str, Any]) -> str:
         f"{overhead['p95']:.1f} ms (limit {limits['p95']:g}), worst {overhead['worst']:.1f} ms: {verdict} the limits; "
         f"{content['found_idle']} of {frames['processed']} frames, those that did not wait for the one before",
         "",
-        "| part | p50 ms | p95 ms |",
-        "|---|---|---|",
-        *(
-            f"| {name.removesuffix('_ms')} | {part['p50']:.1f} | {part['p95']:.1f} |"
-            for name, part in content["parts_ms"].items()
+        *table(
+            ("part", "p50 ms", "p95 ms"),
+            (
+                (name.removesuffix("_ms"), f"{part['p50']:.1f}", f"{part['p95']:.1f}")
+                for name, part in content["parts_ms"].items()
+            ),
         ),
         "",
         "Frames: " + ", ".join(f"{count} {name}" for name, count in frames.items()),
         "",
-        "| after s | memory MB | threads | files |",
-        "|---|---|---|---|",
-        *(
-            f"| {row['seconds']:.0f} | {row['memory_mb']:.1f} | {row['threads']} | {row['files']} |"
-            for row in _spread(content["samples"])
+        *table(
+            ("after s", "memory MB", "threads", "files"),
+            (
+                (f"{row['seconds']:.0f}", f"{row['memory_mb']:.1f}", row["threads"], row["files"])
+                for row in _spread(content["samples"])
+            ),
         ),
         "",
         "Growth from the second tenth of the run to the last: "

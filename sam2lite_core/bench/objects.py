@@ -1,4 +1,4 @@
-"""What further objects cost: `sam2lite bench objects`.
+"""Measure the cost of further objects: `sam2lite bench objects`.
 
 The shipped graphs hold 16 objects at once. Beside them runs a graph exported from the same weights for one object only:
 what one object costs there is what the room for sixteen must not cost more than.
@@ -11,6 +11,7 @@ from typing import Any
 
 from sam2lite_core.backends.model_files import WEIGHTS_FILE, find_model
 from sam2lite_core.bench.step import BenchSettings, endless, frames_of, middle_masks
+from sam2lite_core.bench.tables import table
 from sam2lite_core.tracker import Tracker
 from sam2lite_core.variants import get_variant
 
@@ -81,11 +82,8 @@ def _prompted(settings: BenchSettings, folder: Path, count: int) -> Tracker:
 
 
 def markdown(content: dict[str, Any]) -> str:
-    """The figures as a Markdown table."""
-    lines = ["| objects | step p50 ms | over one |", "|---|---|---|"]
+    """Write the figures as a Markdown table."""
     base = content["step_ms"][min(content["step_ms"], key=int)]
-    for count, value in content["step_ms"].items():
-        lines.append(f"| {count} | {value:.1f} | {value / base:.2f} |")
-    lines.append(f"| 1, in a graph for one | {content['one_object_graph_ms']:.1f} | "
-                 f"{content['one_object_graph_ms'] / base:.2f} |")  # fmt: skip
-    return "\n".join(lines) + "\n"
+    times = {**content["step_ms"], "1, in a graph for one": content["one_object_graph_ms"]}
+    rows = [(count, f"{value:.1f}", f"{value / base:.2f}") for count, value in times.items()]
+    return "\n".join(table(("objects", "step p50 ms", "over one"), rows)) + "\n"

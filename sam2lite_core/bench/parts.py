@@ -1,4 +1,4 @@
-"""Where a step's time goes, part by part, and what bounds it: `sam2lite bench parts`.
+"""Time the parts of a step: `sam2lite bench parts`.
 
 ONNX Runtime times every node itself; the exporter put the student's part before each node's name.
 """
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from sam2lite_core.backends.base import BackendSettings
 from sam2lite_core.backends.model_files import find_model
 from sam2lite_core.backends.onnxruntime import OnnxRuntimeBackend
+from sam2lite_core.bench.tables import table
 from sam2lite_core.frame.resolution import BASE_SHORT_SIDE, REFERENCE_SOURCE, network_size, token_pool
 from sam2lite_core.graph_io import PromptInputs, StepInputs
 from sam2lite_core.variants import PATCH, get_variant
@@ -151,22 +152,19 @@ def product_rate(side: int = PRODUCT_SIDE) -> float:
 
 
 def markdown(profiles: list[dict[str, Any]]) -> str:
-    """The profiles as a Markdown table, a column per profile; the dearest part first, equals by name."""
+    """Write the profiles as a Markdown table, a column per profile; the slowest part first, equals by name."""
     parts = sorted({part for p in profiles for part in p["parts_ms"]}, key=lambda n: (-_most(profiles, n), n))
-    head = [f"{p['variant']}, scale {p['scale']:g}" for p in profiles]
-    lines = ["| part, ms | " + " | ".join(head) + " |", "|---" * (len(head) + 1) + "|"]
-    for part in parts:
-        cells = [f"{p['parts_ms'].get(part, 0.0):.2f}" for p in profiles]
-        lines.append(f"| {part} | " + " | ".join(cells) + " |")
-    for name, label in (
-        ("graph_ms", "whole graph"),
-        ("gflop", "GFLOP a frame"),
-        ("gflop_per_s", "GFLOP/s reached"),
-        ("product_gflop_per_s", "GFLOP/s of a 1024x1024 product"),
-    ):
-        cells = ["-" if p[name] is None else f"{p[name]:.1f}" for p in profiles]
-        lines.append(f"| {label} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+    rows = [[part, *(f"{p['parts_ms'].get(part, 0.0):.2f}" for p in profiles)] for part in parts]
+    totals = {
+        "graph_ms": "whole graph",
+        "gflop": "GFLOP a frame",
+        "gflop_per_s": "GFLOP/s reached",
+        "product_gflop_per_s": "GFLOP/s of a 1024x1024 product",
+    }
+    for name, label in totals.items():
+        rows.append([label, *("-" if p[name] is None else f"{p[name]:.1f}" for p in profiles)])
+    head = ["part, ms", *(f"{p['variant']}, scale {p['scale']:g}" for p in profiles)]
+    return "\n".join(table(head, rows)) + "\n"
 
 
 def _most(profiles: list[dict[str, Any]], part: str) -> float:

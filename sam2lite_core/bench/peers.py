@@ -1,4 +1,4 @@
-"""Our model beside SAM 2.1-tiny and EdgeTAM: same frames, same run, same threads: `sam2lite bench --peers`.
+"""Compare our model with SAM 2.1-tiny and EdgeTAM on the same frames and threads: `sam2lite bench --peers`.
 
 The peers have their published architectures and random weights: enough for time, which does not depend on what they
 find. Each is opened by the backend `transformers`, as a user's own would be, at the size that it was trained with and
@@ -18,6 +18,7 @@ import numpy as np
 
 from sam2lite_core.backends.registry import check_frame_backend
 from sam2lite_core.bench.step import BenchSettings, Image, endless, frames_of, middle_masks, percentiles
+from sam2lite_core.bench.tables import table
 from sam2lite_core.errors import ConfigurationError
 from sam2lite_core.evaluation.runs.machine import describe_machine, usable_cores
 from sam2lite_core.frame.resolution import BASE_SHORT_SIDE, network_size
@@ -132,6 +133,8 @@ def _contenders(
     """Ours at every scale, then the peers, each with its memory filled."""
     shared: dict[str, Any] = {"threads": _threads(settings), "device": settings.device}
     entries = _entries(settings)
+    from sam2lite_core.bench.published_peers import save
+
     for scale in settings.scales:
         tell(f"preparing {settings.variant}, scale {scale:g}")
         options: dict[str, Any] = {
@@ -152,7 +155,7 @@ def _contenders(
     for name, side, published in entries:
         tell(f"preparing {published.title}, {side}x{side}")
         place = folder / f"{name}{side}"
-        _save(name, side, place)
+        save(name, side, place)
         tracker = Tracker(backend="transformers", model_path=place, **shared)
         facts = {"name": published.title, "input": f"{side}x{side}", "weights": "random"}
         if side == published.side:
@@ -176,12 +179,6 @@ def _entries(settings: PeerSettings) -> list[tuple[str, int, Any]]:
         sides = settings.sides or (peer.side, peer.side_for(BASE_SHORT_SIDE))
         entries += [(name, check_side(name, side), peer) for side in sorted(set(sides), reverse=True)]
     return entries
-
-
-def _save(name: str, side: int, folder: Path) -> None:
-    from sam2lite_core.bench.published_peers import save
-
-    save(name, side, folder)
 
 
 def _fill(tracker: Tracker, settings: PeerSettings, source: Iterator[Image], frames: int) -> int:
@@ -232,11 +229,13 @@ def markdown(content: dict[str, Any]) -> str:
         f"whole steps, medians, {settings['rounds']} rounds in turn. "
         "The peers have their published architectures and random weights, which is enough for time.",
         "",
-        "| model | weights | backend | input | M parameters | steps | step p50 ms | FPS | "
-        + "".join(f"over ours, scale {scale} | " for scale in scales)
-        + "DAVIS17 J&F | MOSE J&F |",
-        "|---" * (10 + len(scales)) + "|",
     ]
+    head = [
+        *("model", "weights", "backend", "input", "M parameters", "steps", "step p50 ms", "FPS"),
+        *(f"over ours, scale {scale}" for scale in scales),
+        *("DAVIS17 J&F", "MOSE J&F"),
+    ]
+    body = []
     for row in content["rows"]:
         ratios = [f"{row['over_ours'][scale]:.1f}" if "over_ours" in row else "" for scale in scales]
         scores = ["-" if row.get(key) is None else f"{row[key]:.1f}" for key in ("davis17_jf", "mose_jf")]
@@ -253,7 +252,8 @@ def markdown(content: dict[str, Any]) -> str:
             *ratios,
             *scores,
         ]
-        lines.append(f"| {' | '.join(cells)} |")
+        body.append(cells)
+    lines += table(head, body)
     sources = {row["name"]: row["jf_source"] for row in content["rows"] if "jf_source" in row}
     if sources:
         told = "; ".join(f"{name}: {source}" for name, source in sources.items())

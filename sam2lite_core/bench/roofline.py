@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sam2lite_core.bench.tables import table
+
 OVERHEAD = 2.0
 """A frame that takes so many times its floor is bound by neither arithmetic nor bytes."""
 
@@ -91,7 +93,7 @@ def markdown(content: dict[str, Any], profiles: Sequence[dict[str, Any]] = (), t
         *("variant", "scale", "GFLOP", "MB of products", "MB of everything", "operations", "FLOP/byte"),
         *("arithmetic ms", "bytes ms", "bytes ms, nothing fused", "graph ms", "of the roof", "bound by"),
     ]
-    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    body = []
     for row in content["rows"]:
         measured = times.get((row["variant"], row["scale"]))
         cells = [
@@ -104,8 +106,8 @@ def markdown(content: dict[str, Any], profiles: Sequence[dict[str, Any]] = (), t
             f"{row['flops'] / row['product_bytes']:.0f}",
             *_against(None if peak is None else floor(row, peak), measured),
         ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+        body.append(cells)
+    return "\n".join(table(head, body)) + "\n"
 
 
 def _against(floors: Floor | None, measured: float | None) -> list[str]:
@@ -122,8 +124,9 @@ def peaks_markdown(peaks: Sequence[dict[str, float]]) -> str:
     """The machine's peaks as a Markdown table; a sentence where none were measured."""
     if not peaks:
         return "Not measured yet on a quiet machine.\n"
-    lines = ["| threads | GFLOP/s, fp32 product | GB/s, copy | FLOP/byte at the ridge |", "|---|---|---|---|"]
+    head = ("threads", "GFLOP/s, fp32 product", "GB/s, copy", "FLOP/byte at the ridge")
+    rows = []
     for entry in peaks:
         flops, bandwidth = entry["gflop_per_s"], entry["gbyte_per_s"]
-        lines.append(f"| {entry['threads']} | {flops:.0f} | {bandwidth:.1f} | {flops / bandwidth:.0f} |")
-    return "\n".join(lines) + "\n"
+        rows.append((entry["threads"], f"{flops:.0f}", f"{bandwidth:.1f}", f"{flops / bandwidth:.0f}"))
+    return "\n".join(table(head, rows)) + "\n"

@@ -96,8 +96,8 @@ def _stalled(seconds: FloatArray) -> FloatArray:
     return load
 
 
-def _beside_a_hog(seconds: FloatArray) -> FloatArray:
-    """Another process on one of two cores: steps take twice as long and scatter four times as widely, in spells.
+def _under_cpu_load(seconds: FloatArray) -> FloatArray:
+    """Load one of two cores by another process: steps take twice as long and scatter four times as widely, in spells.
 
     The figures are those that `sam2lite bench controller --real` measured: a median of 2.3 and a standard deviation of
     the logarithm of .2.
@@ -129,6 +129,6 @@ SCENARIOS = (
         40.0,
         lambda t: np.where(t % 4.0 >= 3.5, 2.0, 1.0),
     ),
-    Scenario("hog", "another process keeps one of two cores busy from 10 to 30 s", 40.0, _beside_a_hog),
+    Scenario("hog", "another process keeps one of two cores busy from 10 to 30 s", 40.0, _under_cpu_load),
     Scenario("stall", "one step in 150 takes ten times as long", 40.0, _stalled),
 )

@@ -1,12 +1,13 @@
-"""What `sam2lite bench` measured, as Markdown."""
+"""Write measurements as Markdown tables."""
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 _COLUMNS = ("variant", "backend", "precision", "weights", "scale", "objects")
 
 
 def markdown(content: dict[str, Any]) -> str:
-    """The latency rows, what a fresh process took and held, and what the energy was measured with."""
+    """Write the latency rows, what a fresh process took and held, and what the energy was measured with."""
     machine, settings = content["machine"], content["settings"]
     rows = content["latency"]
     meters = list(dict.fromkeys(meter for row in rows for meter in row.get("energy_mj", ())))
@@ -17,7 +18,7 @@ def markdown(content: dict[str, Any]) -> str:
         f"{machine['cpu']}, {machine['cores']} cores, {settings['threads'] or 'default'} threads, {versions or '-'}, "
         f"source {settings['width']}x{settings['height']}, {settings['frames']} steps a row; parts are medians",
         "",
-        *_table(head, [_cells(row, parts, meters) for row in rows]),
+        *table(head, [_cells(row, parts, meters) for row in rows]),
     ]
     if any(row.get("weights") == "random" for row in rows):
         lines += ["", "Random weights: none ship for this variant, and time does not depend on them."]
@@ -26,7 +27,7 @@ def markdown(content: dict[str, Any]) -> str:
         figures = ("to_first_mask_s", "import_s", "load_s", "first_step_s", "peak_resident_mb")
         titles = ("start to first mask s", "import s", "load s", "first step s", "peak resident MB")
         body = [[str(row[key]) for key in (*names, *figures)] for row in content["fresh_process"]]
-        lines += ["", "A process of its own:", "", *_table([*names, *titles], body)]
+        lines += ["", "A process of its own:", "", *table([*names, *titles], body)]
     if "energy" in content:
         lines += ["", f"Energy: {content['energy']}"]
     return "\n".join(lines) + "\n"
@@ -44,6 +45,12 @@ def _cells(row: dict[str, Any], parts: tuple[str, ...], meters: list[str]) -> li
     ]
 
 
-def _table(head: list[str], body: list[list[str]]) -> list[str]:
+def table(head: Sequence[str], body: Iterable[Iterable[object]]) -> list[str]:
+    """Write a Markdown table, a line a row.
+
+    Args:
+        head: titles of the columns.
+        body: cells of each row.
+    """
     rule = "|---" * len(head) + "|"
-    return [f"| {' | '.join(head)} |", rule, *(f"| {' | '.join(cells)} |" for cells in body)]
+    return [f"| {' | '.join(head)} |", rule, *(f"| {' | '.join(map(str, cells))} |" for cells in body)]

@@ -1,4 +1,4 @@
-"""`sam2lite bag` and `sam2lite eval bag`: rosbag2 recordings, made and replayed."""
+"""Make and replay rosbag2 recordings: `sam2lite bag` and `sam2lite eval bag`."""
 
 import sys
 from pathlib import Path
@@ -8,20 +8,13 @@ import typer
 from rich.console import Console
 
 from sam2lite_core.cli.options import (
-    BackendOption,
-    BudgetOption,
     JsonOption,
-    ModelOption,
     OverwriteOption,
-    PolicyOption,
-    ScaleOption,
-    ThreadsOption,
-    VariantOption,
+    TrackerChoice,
     show_progress,
-    tracker_options,
+    spread_options,
 )
 from sam2lite_core.files import check_json_path, write_json
-from sam2lite_core.variants import DEFAULT_POLICY
 
 StorageOption = Annotated[str, typer.Option(help="Storage of the bag that is written: sqlite3 or mcap.")]
 
@@ -66,12 +59,14 @@ def bag_make(
     print(f"{count} frames in {out}")
 
 
+@spread_options
 def eval_bag(
     bag: Annotated[Path, typer.Argument(metavar="BAG", help="A rosbag2 folder, or its .db3 or .mcap file.")],
     truth: Annotated[
         Path,
         typer.Option(help="Folder of true masks: 00000.png is the first image's; or STAMP.png, nanoseconds."),
     ],
+    tracker: TrackerChoice,
     topic: Annotated[
         str | None, typer.Option(help="Images to play; by default the only topic that holds some.")
     ] = None,
@@ -94,13 +89,6 @@ def eval_bag(
     ] = None,
     storage: StorageOption = "sqlite3",
     frames: Annotated[int | None, typer.Option(help="Play no more than so many images.")] = None,
-    variant: VariantOption = "tiny",
-    backend: BackendOption = "auto",
-    scale: ScaleOption = None,
-    budget: BudgetOption = None,
-    policy: PolicyOption = DEFAULT_POLICY,
-    threads: ThreadsOption = None,
-    model: ModelOption = None,
     overwrite: OverwriteOption = False,
     json_file: JsonOption = None,
 ) -> None:
@@ -117,9 +105,16 @@ def eval_bag(
     from sam2lite_core.evaluation.bag.session import ReplayError
 
     check_json_path(json_file)
-    tracker = tracker_options(variant, backend, scale, budget, policy, threads, model)
     request = Request(
-        bag, truth, topic, mask, rate, deadline_ms, controller or DEFAULT_CONTROLLER, frames, tracker
+        bag,
+        truth,
+        topic,
+        mask,
+        rate,
+        deadline_ms,
+        controller or DEFAULT_CONTROLLER,
+        frames,
+        tracker.options(),
     )
     try:
         result = evaluate_bag(

@@ -1,6 +1,7 @@
-"""`sam2lite bench`: speed and memory on this machine."""
+"""Measure speed and memory on this machine: `sam2lite bench`."""
 
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -11,10 +12,9 @@ from sam2lite_core.cli.bench_controller import controller
 from sam2lite_core.cli.bench_node import node
 from sam2lite_core.cli.bench_parts import objects as bench_objects
 from sam2lite_core.cli.bench_parts import parts
-from sam2lite_core.cli.bench_peers import bench_peers
+from sam2lite_core.cli.bench_peers import Race, bench_peers
 from sam2lite_core.cli.bench_roofline import roofline
-from sam2lite_core.cli.options import JsonOption, ModelOption, ThreadsOption, numbers
-from sam2lite_core.files import check_json_path, write_atomically, write_json
+from sam2lite_core.cli.options import ModelOption, Outputs, ThreadsOption, numbers, spread_options
 
 SCALES = "0.5,0.7,1"
 
@@ -26,45 +26,43 @@ app.command("objects")(bench_objects)
 app.command("roofline")(roofline)
 
 
-@app.callback(invoke_without_command=True)
-def bench(
-    context: typer.Context,
+@dataclass(frozen=True)
+class Models:
+    """Options of what is measured, and how long."""
+
     variant: Annotated[
         str, typer.Option(help="Variants, comma-separated, or all; random weights where none ship.")
-    ] = "tiny",
+    ] = "tiny"
     backend: Annotated[
         str, typer.Option(help="Runtimes, comma-separated; auto, all that are installed, or transformers.")
-    ] = "auto",
-    precision: Annotated[
-        str, typer.Option(help="Precisions, comma-separated, as the backend has them.")
-    ] = "auto",
+    ] = "auto"
+    precision: Annotated[str, typer.Option(help="Precisions, comma-separated, as the backend has them.")] = (
+        "auto"
+    )
     device: Annotated[
         str | None, typer.Option(help="Device as the backend names it; auto by default, cpu with --peers.")
-    ] = None,
+    ] = None
     scales: Annotated[
         str | None, typer.Option(help=f"Resolution scales, comma-separated; {SCALES} by default.")
-    ] = None,
-    objects: Annotated[str, typer.Option(help="Numbers of objects, comma-separated.")] = "1,2,4,8,16",
-    frames: Annotated[int, typer.Option(help="Timed steps per row.")] = 30,
-    threads: ThreadsOption = None,
-    model: ModelOption = None,
-    endurance: Annotated[int, typer.Option(help="Also run this many steps in a row; 0 leaves it out.")] = 0,
+    ] = None
+    objects: Annotated[str, typer.Option(help="Numbers of objects, comma-separated.")] = "1,2,4,8,16"
+    frames: Annotated[int, typer.Option(help="Timed steps per row.")] = 30
+    threads: ThreadsOption = None
+    model: ModelOption = None
+    endurance: Annotated[int, typer.Option(help="Also run this many steps in a row; 0 leaves it out.")] = 0
     fresh: Annotated[
         bool, typer.Option(help="Also start a process for each model: cold start and peak memory.")
-    ] = True,
-    peers: Annotated[
-        bool, typer.Option("--peers", help="Race SAM 2.1-tiny and EdgeTAM instead, in the same run.")
-    ] = False,
-    rounds: Annotated[int, typer.Option(help="With --peers: timed frames of each peer.")] = 5,
-    peer_sides: Annotated[
-        str | None,
-        typer.Option(help="With --peers: sides of their inputs, px; their own and near to ours by default."),
-    ] = None,
-    json_file: JsonOption = None,
-    markdown_file: Annotated[
-        Path | None, typer.Option("--markdown", help="Also write the table to this file.")
-    ] = None,
-) -> None:
+    ] = True
+
+    @property
+    def model_path(self) -> str | None:
+        """The model's folder as text."""
+        return None if self.model is None else str(self.model)
+
+
+@app.callback(invoke_without_command=True)
+@spread_options
+def bench(context: typer.Context, chosen: Models, race: Race, outputs: Outputs) -> None:
     """Measure latency by model, scale and number of objects, cold start, memory, and energy where it can be read.
 
     With --endurance, the long run comes first, at the first scale, so that its memory is its own.
@@ -74,44 +72,24 @@ def bench(
     """
     if context.invoked_subcommand is not None:
         return
-    for file in (json_file, markdown_file):
-        check_json_path(file)
-    if peers:
+    outputs.check()
+    if race.peers:
         bench_peers(
-            variant,
-            backend,
-            precision,
-            device or "cpu",
-            threads,
-            model,
-            rounds,
-            peer_sides,
-            json_file,
-            markdown_file,
+            race,
+            outputs,
+            variant=chosen.variant,
+            backend=chosen.backend,
+            precision=chosen.precision,
+            device=chosen.device or "cpu",
+            threads=chosen.threads,
+            model=chosen.model_path,
         )
-        return
-    run_bench(
-        variant, backend, precision, device or "auto", scales, objects, frames, threads, model,
-        endurance, fresh, json_file, markdown_file,
-    )  # fmt: skip
+    else:
+        run_bench(chosen, outputs)
 
 
-def run_bench(
-    variants: str,
-    backends: str,
-    precisions: str,
-    device: str,
-    scales: str | None,
-    objects: str,
-    frames: int,
-    threads: int | None,
-    model: Path | None,
-    endurance: int,
-    fresh: bool,
-    json_file: Path | None,
-    markdown_file: Path | None,
-) -> None:
-    """Measure every model, print the tables, write the files; arguments as in the options of `sam2lite bench`."""
+def run_bench(chosen: Models, outputs: Outputs) -> None:
+    """Measure every model, print the tables, write the files."""
     from sam2lite_core.backends.registry import FRAME_BACKENDS
     from sam2lite_core.bench import fresh_process
     from sam2lite_core.bench import step as measure
@@ -119,23 +97,27 @@ def run_bench(
     from sam2lite_core.bench.models import models
     from sam2lite_core.bench.tables import markdown
 
-    own_size = backends in FRAME_BACKENDS and scales is None
-    rungs: tuple[float | None, ...] = (None,) if own_size else numbers(scales or SCALES, "--scales")
-    path = None if model is None else str(model)
-    counts = tuple(int(value) for value in numbers(objects, "--objects"))
+    own_size = chosen.backend in FRAME_BACKENDS and chosen.scales is None
+    rungs: tuple[float | None, ...] = (None,) if own_size else numbers(chosen.scales or SCALES, "--scales")
+    counts = tuple(int(value) for value in numbers(chosen.objects, "--objects"))
     common = measure.BenchSettings(
-        threads=threads, model=path, scales=rungs, objects=counts, frames=frames, device=device
+        threads=chosen.threads,
+        model=chosen.model_path,
+        scales=rungs,
+        objects=counts,
+        frames=chosen.frames,
+        device=chosen.device or "auto",
     )
     progress = Console(stderr=True)
     rows, processes, endured, first = [], [], None, None
     with tempfile.TemporaryDirectory() as work, opened_gauge() as gauge:
-        for settings, weights in models(common, variants, backends, precisions, Path(work)):
+        for settings, weights in models(common, chosen.variant, chosen.backend, chosen.precision, Path(work)):
             if first is None:
                 first = settings
-                if endurance:
-                    endured = measure.endurance(settings, endurance, progress.print)
+                if chosen.endurance:
+                    endured = measure.endurance(settings, chosen.endurance, progress.print)
             rows += measure.latency_rows(settings, progress.print, gauge, weights)
-            if fresh:
+            if chosen.fresh:
                 progress.print("a process of its own")
                 figures = fresh_process.measure(
                     measure.tracker_options(settings, rungs[-1]), (settings.height, settings.width)
@@ -144,12 +126,8 @@ def run_bench(
                 processes.append({**{name: rows[-1][name] for name in names}, **figures})
         energy = gauge.summary
     content = measure.report(
-        first or common, rows, endured, fresh=processes if fresh else None, energy=energy
+        first or common, rows, endured, fresh=processes if chosen.fresh else None, energy=energy
     )
-    text = markdown(content)
-    print(text)
+    outputs.write(content, markdown(content))
     if endured is not None:
         print("\n".join(f"{name}: {value}" for name, value in endured.items()))
-    if markdown_file is not None:
-        write_atomically(markdown_file, text.encode())
-    write_json(json_file, content)

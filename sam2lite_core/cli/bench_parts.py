@@ -1,4 +1,4 @@
-"""`sam2lite bench parts` and `sam2lite bench objects`: where a step's time goes, and what further objects cost."""
+"""Time a step's parts, and steps with more objects: `sam2lite bench parts` and `sam2lite bench objects`."""
 
 from typing import Annotated
 

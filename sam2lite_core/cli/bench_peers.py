@@ -1,16 +1,17 @@
-"""`sam2lite bench --peers`: our model beside SAM 2.1-tiny and EdgeTAM."""
+"""Compare our model with SAM 2.1-tiny and EdgeTAM: `sam2lite bench --peers`."""
 
-from pathlib import Path
+from dataclasses import dataclass
+from typing import Annotated, Any
 
+import typer
 from rich.console import Console
 
-from sam2lite_core.cli.options import numbers
+from sam2lite_core.cli.options import Outputs, numbers
 from sam2lite_core.errors import ConfigurationError
-from sam2lite_core.files import write_atomically, write_json
 
 
 def whole_sides(text: str | None) -> tuple[int, ...] | None:
-    """Sides of the peers' inputs, px; None for their own choice.
+    """Parse the sides of the peers' inputs, px; None for their own choice.
 
     Raises:
         ConfigurationError: something else than whole numbers.
@@ -23,34 +24,30 @@ def whole_sides(text: str | None) -> tuple[int, ...] | None:
     return tuple(int(value) for value in values)
 
 
-def bench_peers(
-    variant: str,
-    backend: str,
-    precision: str,
-    device: str,
-    threads: int | None,
-    model: Path | None,
-    rounds: int,
-    sides: str | None,
-    json_file: Path | None,
-    markdown_file: Path | None,
-) -> None:
-    """Race, print the table, write the files; arguments as in the options of `sam2lite bench`."""
-    from sam2lite_core.bench import peers as race
+@dataclass(frozen=True)
+class Race:
+    """Options of the comparison with peers."""
 
-    settings = race.PeerSettings(
-        variant=variant,
-        backend=backend,
-        precision=precision,
-        model=None if model is None else str(model),
-        device=device,
-        threads=threads,
-        rounds=rounds,
-        sides=whole_sides(sides),
-    )
-    content = race.measure(settings, Console(stderr=True).print)
-    text = race.markdown(content)
-    print(text)
-    if markdown_file is not None:
-        write_atomically(markdown_file, text.encode())
-    write_json(json_file, content)
+    peers: Annotated[
+        bool, typer.Option("--peers", help="Race SAM 2.1-tiny and EdgeTAM instead, in the same run.")
+    ] = False
+    rounds: Annotated[int, typer.Option(help="With --peers: timed frames of each peer.")] = 5
+    peer_sides: Annotated[
+        str | None,
+        typer.Option(help="With --peers: sides of their inputs, px; their own and near to ours by default."),
+    ] = None
+
+
+def bench_peers(race: Race, outputs: Outputs, **ours: Any) -> None:
+    """Race, print the table, write the files.
+
+    Args:
+        race: rounds and sides.
+        outputs: files to write.
+        ours: settings of our own tracker, as in `PeerSettings`.
+    """
+    from sam2lite_core.bench.peers import PeerSettings, markdown, measure
+
+    settings = PeerSettings(rounds=race.rounds, sides=whole_sides(race.peer_sides), **ours)
+    content = measure(settings, Console(stderr=True).print)
+    outputs.write(content, markdown(content))

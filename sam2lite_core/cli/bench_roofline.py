@@ -1,4 +1,4 @@
-"""`sam2lite bench roofline`: what a frame costs, and the least that this machine needs for it."""
+"""Count a frame's cost and the least time that this machine needs for it: `sam2lite bench roofline`."""
 
 import importlib.util
 from typing import Annotated, Any

@@ -1,7 +1,8 @@
-"""`sam2lite eval`: score the tracker, or anybody's masks, by a dataset's protocol."""
+"""Score the tracker, or anybody's masks, by a dataset's protocol: `sam2lite eval`."""
 
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,28 +11,20 @@ from rich.console import Console
 from rich.table import Table
 
 from sam2lite_core.cli.options import (
-    BackendOption,
-    BudgetOption,
     JsonOption,
-    ModelOption,
     OverwriteOption,
-    PolicyOption,
-    ScaleOption,
-    ThreadsOption,
-    VariantOption,
+    TrackerChoice,
     resumable,
     show_progress,
-    tracker_options,
+    split,
+    spread_options,
 )
-from sam2lite_core.errors import ConfigurationError
 from sam2lite_core.evaluation.tables import score_table, stress_table
 from sam2lite_core.files import check_json_path, write_json
-from sam2lite_core.variants import DEFAULT_POLICY
 
 if TYPE_CHECKING:
     from sam2lite_core.datasets.base import Dataset
     from sam2lite_core.evaluation.results import Evaluation
-    from sam2lite_core.evaluation.tracker_options import TrackerOptions
 
 eval_app = typer.Typer(help="Score masks by a dataset's protocol.", no_args_is_help=True)
 
@@ -41,32 +34,27 @@ OutOption = Annotated[
 SequencesOption = Annotated[str | None, typer.Option(help="Names, with commas between them; all by default.")]
 PromptOption = Annotated[str, typer.Option(help="How objects are shown: mask, box or point.")]
 WorkersOption = Annotated[int, typer.Option(help="Processes; the scores do not depend on it, the times do.")]
+SplitRootOption = Annotated[
+    Path, typer.Option(help="Folder of one split, which holds JPEGImages and Annotations.")
+]
 YearOption = Annotated[int, typer.Option(help="2016: all objects as one; 2017: each by itself.")]
 
 
-def split(names: str | None) -> tuple[str, ...] | None:
-    """Comma-separated names of an option.
+@dataclass(frozen=True)
+class Run:
+    """Options of an evaluation that goes on from where it was stopped."""
 
-    Raises:
-        ConfigurationError: a name that is given twice, which would count twice in every mean.
-    """
-    if names is None:
-        return None
-    found = tuple(name.strip() for name in names.split(",") if name.strip())
-    for name in found:
-        if found.count(name) > 1:
-            raise ConfigurationError(f"--sequences names {name} twice; name each once")
-    return found
+    prompt: PromptOption = "mask"
+    workers: WorkersOption = 1
+    overwrite: OverwriteOption = False
+    json_file: JsonOption = None
 
 
 def run_evaluation(
     dataset: "Dataset",
-    options: "TrackerOptions",
-    prompt: str,
+    tracker: TrackerChoice,
+    run: Run,
     out: Path,
-    workers: int,
-    overwrite: bool,
-    json_file: Path | None,
     more_tables: "Sequence[Callable[[Evaluation], Table]]" = (),
     note: str | None = None,
 ) -> None:
@@ -78,8 +66,9 @@ def run_evaluation(
     from sam2lite_core.evaluation.runs.resume import Unfinished, unfinished_folder
     from sam2lite_core.evaluation.runs.team import launched_team
 
+    options = tracker.options(run.workers)
     team = launched_team()
-    team.main_does(lambda: check_json_path(json_file))
+    team.main_does(lambda: check_json_path(run.json_file))
     work = Unfinished(unfinished_folder(out))
     names = dataset.names()
     if note is not None and team.is_main:
@@ -91,139 +80,84 @@ def run_evaluation(
         result = evaluate(
             dataset,
             options,
-            prompt,
+            run.prompt,
             out,
-            workers=workers,
-            overwrite=overwrite,
+            workers=run.workers,
+            overwrite=run.overwrite,
             progress=lambda *_: advance(),
             team=team,
         )
-    team.main_does(lambda: write_json(json_file, result_document(result)))
+    team.main_does(lambda: write_json(run.json_file, result_document(result)))
     if team.is_main:
         for table in (score_table, *more_tables):
             Console().print(table(result))
 
 
 @eval_app.command("davis")
+@spread_options
 def eval_davis(
     root: Annotated[Path, typer.Option(help="Folder that holds JPEGImages and Annotations.")],
     out: OutOption,
+    tracker: TrackerChoice,
+    run: Run,
     sequences: SequencesOption = None,
     year: YearOption = 2016,
-    prompt: PromptOption = "mask",
-    variant: VariantOption = "tiny",
-    backend: BackendOption = "auto",
-    scale: ScaleOption = None,
-    budget: BudgetOption = None,
-    policy: PolicyOption = DEFAULT_POLICY,
-    threads: ThreadsOption = None,
-    model: ModelOption = None,
-    workers: WorkersOption = 1,
-    overwrite: OverwriteOption = False,
-    json_file: JsonOption = None,
 ) -> None:
     """Score the tracker by the DAVIS protocol."""
     from sam2lite_core.datasets.davis import Davis
 
-    options = tracker_options(variant, backend, scale, budget, policy, threads, model, workers)
-    dataset = Davis(root, year, split(sequences))
-    run_evaluation(dataset, options, prompt, out, workers, overwrite, json_file)
+    run_evaluation(Davis(root, year, split(sequences)), tracker, run, out)
 
 
 @eval_app.command("ytvos")
+@spread_options
 def eval_ytvos(
-    root: Annotated[Path, typer.Option(help="Folder of one split, which holds JPEGImages and Annotations.")],
-    out: OutOption,
-    sequences: SequencesOption = None,
-    prompt: PromptOption = "mask",
-    variant: VariantOption = "tiny",
-    backend: BackendOption = "auto",
-    scale: ScaleOption = None,
-    budget: BudgetOption = None,
-    policy: PolicyOption = DEFAULT_POLICY,
-    threads: ThreadsOption = None,
-    model: ModelOption = None,
-    workers: WorkersOption = 1,
-    overwrite: OverwriteOption = False,
-    json_file: JsonOption = None,
+    root: SplitRootOption, out: OutOption, tracker: TrackerChoice, run: Run, sequences: SequencesOption = None
 ) -> None:
     """Follow YouTube-VOS's objects; masks/ is what its server wants, in a zip file."""
     from sam2lite_core.datasets.vos import YouTubeVos
 
-    options = tracker_options(variant, backend, scale, budget, policy, threads, model, workers)
     dataset = YouTubeVos(root, split(sequences))
-    run_evaluation(dataset, options, prompt, out, workers, overwrite, json_file, note=dataset.assumption)
+    run_evaluation(dataset, tracker, run, out, note=dataset.assumption)
 
 
 @eval_app.command("mose")
+@spread_options
 def eval_mose(
-    root: Annotated[Path, typer.Option(help="Folder of one split, which holds JPEGImages and Annotations.")],
-    out: OutOption,
-    sequences: SequencesOption = None,
-    prompt: PromptOption = "mask",
-    variant: VariantOption = "tiny",
-    backend: BackendOption = "auto",
-    scale: ScaleOption = None,
-    budget: BudgetOption = None,
-    policy: PolicyOption = DEFAULT_POLICY,
-    threads: ThreadsOption = None,
-    model: ModelOption = None,
-    workers: WorkersOption = 1,
-    overwrite: OverwriteOption = False,
-    json_file: JsonOption = None,
+    root: SplitRootOption, out: OutOption, tracker: TrackerChoice, run: Run, sequences: SequencesOption = None
 ) -> None:
     """Follow MOSE's objects; masks/ is what its server wants, in a zip file."""
     from sam2lite_core.datasets.vos import Mose
 
-    options = tracker_options(variant, backend, scale, budget, policy, threads, model, workers)
-    dataset = Mose(root, split(sequences))
-    run_evaluation(dataset, options, prompt, out, workers, overwrite, json_file)
+    run_evaluation(Mose(root, split(sequences)), tracker, run, out)
 
 
 @eval_app.command("bdd100k")
+@spread_options
 def eval_bdd100k(
     root: Annotated[
         Path, typer.Option(help="Folder that holds images/seg_track_20 and labels/seg_track_20.")
     ],
     out: OutOption,
+    tracker: TrackerChoice,
+    run: Run,
     sequences: SequencesOption = None,
     data_split: Annotated[str, typer.Option("--split", help="train, val or test.")] = "val",
-    prompt: PromptOption = "mask",
-    variant: VariantOption = "tiny",
-    backend: BackendOption = "auto",
-    scale: ScaleOption = None,
-    budget: BudgetOption = None,
-    policy: PolicyOption = DEFAULT_POLICY,
-    threads: ThreadsOption = None,
-    model: ModelOption = None,
-    workers: WorkersOption = 1,
-    overwrite: OverwriteOption = False,
-    json_file: JsonOption = None,
 ) -> None:
     """Score the tracker on BDD100K's segmentation-tracking videos."""
     from sam2lite_core.datasets.bdd100k import Bdd100k
 
-    options = tracker_options(variant, backend, scale, budget, policy, threads, model, workers)
-    dataset = Bdd100k(root, data_split, split(sequences))
-    run_evaluation(dataset, options, prompt, out, workers, overwrite, json_file)
+    run_evaluation(Bdd100k(root, data_split, split(sequences)), tracker, run, out)
 
 
 @eval_app.command("stress")
+@spread_options
 def eval_stress(
     out: OutOption,
+    tracker: TrackerChoice,
+    run: Run,
     sets: Annotated[str | None, typer.Option(help="Sets, with commas between them; all by default.")] = None,
     clips: Annotated[int, typer.Option(help="Clips of each set.")] = 3,
-    prompt: PromptOption = "mask",
-    variant: VariantOption = "tiny",
-    backend: BackendOption = "auto",
-    scale: ScaleOption = None,
-    budget: BudgetOption = None,
-    policy: PolicyOption = DEFAULT_POLICY,
-    threads: ThreadsOption = None,
-    model: ModelOption = None,
-    workers: WorkersOption = 1,
-    overwrite: OverwriteOption = False,
-    json_file: JsonOption = None,
 ) -> None:
     """Score the tracker on rendered clips of what is hard.
 
@@ -233,9 +167,7 @@ def eval_stress(
     """
     from sam2lite_core.datasets.stress import Stress
 
-    options = tracker_options(variant, backend, scale, budget, policy, threads, model, workers)
-    dataset = Stress(split(sets), clips)
-    run_evaluation(dataset, options, prompt, out, workers, overwrite, json_file, [stress_table])
+    run_evaluation(Stress(split(sets), clips), tracker, run, out, [stress_table])
 
 
 @eval_app.command("results")

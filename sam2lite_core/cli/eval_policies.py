@@ -1,4 +1,4 @@
-"""`sam2lite eval policies` and `sam2lite eval long`: memory policies side by side, by budget and by minute."""
+"""Compare memory policies by budget and by minute: `sam2lite eval policies` and `sam2lite eval long`."""
 
 from functools import partial
 from pathlib import Path
@@ -7,57 +7,38 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from sam2lite_core.cli.eval_datasets import PromptOption, SequencesOption, WorkersOption, YearOption, split
+from sam2lite_core.cli.eval_datasets import Run, SequencesOption, YearOption
 from sam2lite_core.cli.options import (
-    BackendOption,
     BudgetOption,
-    JsonOption,
-    ModelOption,
-    OverwriteOption,
+    ModelChoice,
     ScaleOption,
-    ThreadsOption,
-    VariantOption,
-    numbers,
     resumable,
     show_progress,
+    split,
+    spread_options,
     tracker_options,
+    whole_numbers,
 )
-from sam2lite_core.errors import ConfigurationError
 from sam2lite_core.files import check_json_path, write_atomically, write_json
 from sam2lite_core.variants import DEFAULT_POLICY
 
-
-def whole_numbers(text: str, name: str) -> tuple[int, ...]:
-    """Comma-separated whole numbers of an option.
-
-    Raises:
-        ConfigurationError: something else; the message names the option.
-    """
-    values = numbers(text, name)
-    for value in values:
-        if not value.is_integer():
-            raise ConfigurationError(f"{name} {value:g} is not a whole number")
-    return tuple(int(value) for value in values)
+FolderOption = Annotated[Path, typer.Option(help="Folder in DAVIS's layout.")]
+TableFolderOption = Annotated[Path, typer.Option(help="Folder for the table; a killed run goes on there.")]
+PoliciesOption = Annotated[str, typer.Option(help="Memory policies, comma-separated.")]
+ALL_POLICIES = "learned,fifo,random,uniform"
 
 
+@spread_options
 def eval_policies(
-    root: Annotated[Path, typer.Option(help="Folder in DAVIS's layout.")],
-    out: Annotated[Path, typer.Option(help="Folder for the table; a killed run goes on there.")],
-    policies: Annotated[
-        str, typer.Option(help="Memory policies, comma-separated.")
-    ] = "learned,fifo,random,uniform",
+    root: FolderOption,
+    out: TableFolderOption,
+    model: ModelChoice,
+    run: Run,
+    policies: PoliciesOption = ALL_POLICIES,
     budgets: Annotated[str, typer.Option(help="Memory tokens, comma-separated.")] = "64,128,256,384",
     sequences: SequencesOption = None,
     year: YearOption = 2016,
-    prompt: PromptOption = "mask",
-    variant: VariantOption = "tiny",
-    backend: BackendOption = "auto",
     scale: ScaleOption = None,
-    threads: ThreadsOption = None,
-    model: ModelOption = None,
-    workers: WorkersOption = 1,
-    overwrite: OverwriteOption = False,
-    json_file: JsonOption = None,
 ) -> None:
     """Compare memory policies at several budgets; every cell of the table is an evaluation of its own."""
     from sam2lite_core.datasets.davis import Davis
@@ -65,8 +46,10 @@ def eval_policies(
     from sam2lite_core.evaluation.runs.team import launched_team
 
     team = launched_team()
-    team.main_does(lambda: check_json_path(json_file))
-    options = tracker_options(variant, backend, scale, None, DEFAULT_POLICY, threads, model, workers)
+    team.main_does(lambda: check_json_path(run.json_file))
+    options = tracker_options(
+        model.variant, model.backend, scale, None, DEFAULT_POLICY, model.threads, model.model, run.workers
+    )
     dataset = Davis(root, year, split(sequences))
     chosen, tokens = split(policies) or (), whole_numbers(budgets, "--budgets")
     console = Console(stderr=True, quiet=not team.is_main)
@@ -81,38 +64,31 @@ def eval_policies(
             out,
             chosen,
             tokens,
-            prompt,
-            workers=workers,
-            overwrite=overwrite,
+            run.prompt,
+            workers=run.workers,
+            overwrite=run.overwrite,
             progress=lambda *_: advance(),
             finished=lambda cell: console.print(f"{cell.policy} {cell.budget}: J&F {100 * cell.jf:.1f}"),
             team=team,
         )
-    team.main_does(lambda: write_json(json_file, content))
+    team.main_does(lambda: write_json(run.json_file, content))
     if team.is_main:
         print((out / "policies.md").read_text(encoding="utf-8"))
 
 
+@spread_options
 def eval_long(
-    root: Annotated[Path, typer.Option(help="Folder in DAVIS's layout.")],
-    out: Annotated[Path, typer.Option(help="Folder for the table; a killed run goes on there.")],
+    root: FolderOption,
+    out: TableFolderOption,
+    model: ModelChoice,
+    run: Run,
     sequences: SequencesOption = None,
     minutes: Annotated[int, typer.Option(help="Length of each video.")] = 5,
     fps: Annotated[float, typer.Option(help="Frames a second of the data; DAVIS has 24.")] = 24.0,
-    policies: Annotated[
-        str, typer.Option(help="Memory policies, comma-separated.")
-    ] = "learned,fifo,random,uniform",
+    policies: PoliciesOption = ALL_POLICIES,
     year: YearOption = 2016,
-    prompt: PromptOption = "mask",
-    variant: VariantOption = "tiny",
-    backend: BackendOption = "auto",
     scale: ScaleOption = None,
     budget: BudgetOption = None,
-    threads: ThreadsOption = None,
-    model: ModelOption = None,
-    workers: WorkersOption = 1,
-    overwrite: OverwriteOption = False,
-    json_file: JsonOption = None,
     markdown_file: Annotated[Path | None, typer.Option("--markdown", help="Write the tables there.")] = None,
     figure_file: Annotated[
         Path | None, typer.Option("--figure", help="Draw J&F by minute there, PNG.")
@@ -132,30 +108,32 @@ def eval_long(
     from sam2lite_core.variants import get_variant
 
     team = launched_team()
-    for path in (json_file, markdown_file, figure_file):
+    for path in (run.json_file, markdown_file, figure_file):
         team.main_does(partial(check_json_path, path))
     if figure_file is not None:
         controller.check_drawing()
-    options = tracker_options(variant, backend, scale, None, DEFAULT_POLICY, threads, model, workers)
+    options = tracker_options(
+        model.variant, model.backend, scale, None, DEFAULT_POLICY, model.threads, model.model, run.workers
+    )
     dataset = Looped(Davis(root, year, split(sequences)), long_videos.frames_of(minutes, fps))
-    chosen, tokens = split(policies) or (), budget or get_variant(variant).memory_budget
+    chosen, tokens = split(policies) or (), budget or get_variant(model.variant).memory_budget
     names = dataset.names()
     with (
         resumable(out, lambda: anything_finished(out, chosen, (tokens,)), team.is_main),
         show_progress("policies", len(names) * len(chosen), team.is_main) as advance,
     ):
         evaluate_policies(
-            dataset, options, out, chosen, (tokens,), prompt, workers=workers, overwrite=overwrite,
+            dataset, options, out, chosen, (tokens,), run.prompt, workers=run.workers, overwrite=run.overwrite,
             progress=lambda *_: advance(), team=team,
         )  # fmt: skip
     summary = long_videos.summarise(dataset, long_videos.read_cells(dataset, out, chosen, tokens), fps)
     content = {
-        "title": dataset.title, "data": dataset.describe(), "fps": fps, "variant": variant, "scale": scale,
-        "budget": tokens, "prompt": prompt, "sequences": names, "policies": summary,
+        "title": dataset.title, "data": dataset.describe(), "fps": fps, "variant": model.variant, "scale": scale,
+        "budget": tokens, "prompt": run.prompt, "sequences": names, "policies": summary,
     }  # fmt: skip
     table = long_videos.markdown(content)
     if team.is_main:
-        write_json(json_file, content)
+        write_json(run.json_file, content)
         if markdown_file is not None:
             write_atomically(markdown_file, table.encode())
         if figure_file is not None:

@@ -1,60 +1,94 @@
-"""`sam2lite export`: model files from a checkpoint or from the shipped weights, checked against the student."""
+"""Write checked model files of a checkpoint or of the shipped weights: `sam2lite export`."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
-from sam2lite_core.cli.options import JsonOption, ThreadsOption
+from sam2lite_core.cli.options import JsonOption, ThreadsOption, spread_options
 from sam2lite_core.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from sam2lite_core.export.clips import Clip
+    from sam2lite_core.export.parity import Bound
     from sam2lite_core.model.student import Student
 
 
-def export(
-    out: Annotated[Path, typer.Option(help="Folder to write the model to; created, or replaced as a whole.")],
-    checkpoint: Annotated[
-        Path | None, typer.Option(help="What the trainer wrote; the shipped weights when not given.")
-    ] = None,
-    variant: Annotated[str, typer.Option(help="Whose shipped weights: tiny, small or base.")] = "tiny",
-    form: Annotated[
-        str, typer.Option("--format", help="onnx; tensorrt: INT8 as it parses it; or coreml, fp32 only.")
-    ] = "onnx",
-    precision: Annotated[str, typer.Option(help="fp32, fp16 or int8.")] = "fp32",
-    objects: Annotated[int | None, typer.Option(help="Objects that the graphs hold at once, 1..255.")] = None,
+CheckpointOption = Annotated[
+    Path | None, typer.Option(help="What the trainer wrote; the shipped weights when not given.")
+]
+FormatOption = Annotated[
+    str,
+    typer.Option(
+        "--format",
+        help="onnx; tensorrt (experimental): INT8 as it parses it; or coreml (experimental), fp32 only.",
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Options of the clips that INT8 ranges are measured on."""
+
     calibration: Annotated[
         list[Path] | None,
         typer.Option(help="Frames (folder or video) that INT8 ranges are measured on. Repeatable."),
-    ] = None,
+    ] = None
     calibration_mask: Annotated[
         list[Path] | None,
         typer.Option(metavar="PNG", help="Mask on the first frame of each --calibration, in their order."),
-    ] = None,
+    ] = None
+
+
+@dataclass(frozen=True)
+class Check:
+    """Options of the comparison of student and export."""
+
     clip: Annotated[
         Path | None,
         typer.Option(help="Frames that student and export both track; a drawn clip when not given."),
-    ] = None,
-    mask: Annotated[
-        Path | None, typer.Option(metavar="PNG", help="Mask on the first frame of --clip.")
-    ] = None,
+    ] = None
+    mask: Annotated[Path | None, typer.Option(metavar="PNG", help="Mask on the first frame of --clip.")] = (
+        None
+    )
     truth: Annotated[
         Path | None, typer.Option(help="Folder of true label maps of --clip, for the J&F difference.")
-    ] = None,
-    frames: Annotated[int, typer.Option(help="Frames of each clip to use.")] = 24,
-    scale: Annotated[float, typer.Option(help="Resolution scale of the comparison.")] = 1.0,
+    ] = None
+    frames: Annotated[int, typer.Option(help="Frames of each clip to use.")] = 24
+    scale: Annotated[float, typer.Option(help="Resolution scale of the comparison.")] = 1.0
     least_agreement: Annotated[
         float | None,
         typer.Option(
             help="Share of pixels that must keep their label; .999 fp32, .998 fp16, .99 int8 by default."
         ),
-    ] = None,
+    ] = None
     most_loss: Annotated[
         float | None,
         typer.Option(help="J&F points that may be lost; 0.1 fp32, 0.3 fp16, 1.0 int8 by default."),
-    ] = None,
+    ] = None
+
+    def bound(self, usual: "Bound") -> "Bound":
+        """Return the precision's usual bound, with what was typed in place of it."""
+        from sam2lite_core.export.parity import Bound
+
+        return Bound(
+            usual.agreement if self.least_agreement is None else self.least_agreement,
+            usual.loss if self.most_loss is None else self.most_loss,
+        )
+
+
+@spread_options
+def export(
+    out: Annotated[Path, typer.Option(help="Folder to write the model to; created, or replaced as a whole.")],
+    seen: Calibration,
+    check: Check,
+    checkpoint: CheckpointOption = None,
+    variant: Annotated[str, typer.Option(help="Whose shipped weights: tiny, small or base.")] = "tiny",
+    form: FormatOption = "onnx",
+    precision: Annotated[str, typer.Option(help="fp32, fp16 or int8.")] = "fp32",
+    objects: Annotated[int | None, typer.Option(help="Objects that the graphs hold at once, 1..255.")] = None,
     threads: ThreadsOption = None,
     note: Annotated[str, typer.Option(help="Where the weights come from; kept in the files.")] = "",
     json_file: JsonOption = None,
@@ -65,7 +99,7 @@ def export(
     """
     try:
         from sam2lite_core.export import clips, convert
-        from sam2lite_core.export.parity import BOUNDS, Bound
+        from sam2lite_core.export.parity import BOUNDS
     except ImportError as error:
         raise ConfigurationError(
             f"exporting needs {error.name}: python -m pip install 'sam2lite[export]'"
@@ -77,22 +111,19 @@ def export(
     usual = BOUNDS[convert.check_choice("precision", precision, convert.PRECISIONS)]
     check_json_path(json_file)
     if form == "coreml":
-        write_json(json_file, _coreml(checkpoint, variant, out, precision, scale, objects or 1))
+        write_json(json_file, _coreml(checkpoint, variant, out, precision, check.scale, objects or 1))
         return
     check_folder(out)
-    seen = tuple(clips.pair_clips(calibration or [], calibration_mask or [], frames))
+    clips_seen = clips.pair_clips(seen.calibration or [], seen.calibration_mask or [], check.frames)
     student, note = _student(checkpoint, variant, note)
     plan = convert.ExportPlan(
         precision,
-        _check_clip(clip, mask, truth, frames),
-        Bound(
-            usual.agreement if least_agreement is None else least_agreement,
-            usual.loss if most_loss is None else most_loss,
-        ),
+        _check_clip(check.clip, check.mask, check.truth, check.frames),
+        check.bound(usual),
         scheme="tensorrt" if form == "tensorrt" else "onnx",
         max_objects=objects,
-        calibration=seen,
-        scale=scale,
+        calibration=tuple(clips_seen),
+        scale=check.scale,
         threads=threads,
         note=note,
     )
@@ -107,7 +138,7 @@ def export(
 def _coreml(
     checkpoint: Path | None, variant: str, out: Path, precision: str, scale: float, objects: int
 ) -> dict[str, Any]:
-    """Export Core ML packages and say what is in them.
+    """Export experimental Core ML packages and say what is in them.
 
     Raises:
         ConfigurationError: another precision than fp32, or coremltools is not installed.

@@ -1,4 +1,4 @@
-"""`sam2lite info`: describe a variant or a model folder."""
+"""Describe a variant or a model folder: `sam2lite info`."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -1,17 +1,22 @@
-"""What the commands share: options, and the progress bar."""
+"""Share options between commands: their declarations, groups of them, and the progress bar."""
 
 import contextlib
+import functools
+import inspect
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from sam2lite_core.errors import ConfigurationError
+from sam2lite_core.files import check_json_path, write_atomically, write_json
+from sam2lite_core.variants import DEFAULT_POLICY
 
 if TYPE_CHECKING:
     from sam2lite_core.evaluation.tracker_options import TrackerOptions
@@ -43,10 +48,106 @@ OverwriteOption = Annotated[
     bool, typer.Option("--overwrite", help="Replace an earlier result in the output folder.")
 ]
 
+MarkdownOption = Annotated[
+    Path | None, typer.Option("--markdown", help="Also write the tables to this file.")
+]
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """Options of the model that a tracker runs."""
+
+    variant: VariantOption = "tiny"
+    backend: BackendOption = "auto"
+    threads: ThreadsOption = None
+    model: ModelOption = None
+
+    @property
+    def model_path(self) -> str | None:
+        """The model's folder as text."""
+        return None if self.model is None else str(self.model)
+
+
+@dataclass(frozen=True)
+class TrackerChoice:
+    """Options of a tracker with a fixed policy."""
+
+    variant: VariantOption = "tiny"
+    backend: BackendOption = "auto"
+    scale: ScaleOption = None
+    budget: BudgetOption = None
+    policy: PolicyOption = DEFAULT_POLICY
+    threads: ThreadsOption = None
+    model: ModelOption = None
+
+    def options(self, workers: int = 1) -> "TrackerOptions":
+        """Return the tracker that the options describe; see `tracker_options`."""
+        return tracker_options(
+            self.variant,
+            self.backend,
+            self.scale,
+            self.budget,
+            self.policy,
+            self.threads,
+            self.model,
+            workers,
+        )
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Options of the files that a measurement is also written to."""
+
+    json_file: JsonOption = None
+    markdown_file: MarkdownOption = None
+
+    def check(self) -> None:
+        """Refuse files that cannot be written, before long work starts.
+
+        Raises:
+            SourceError: a folder is missing or not writable.
+        """
+        for file in (self.json_file, self.markdown_file):
+            check_json_path(file)
+
+    def write(self, content: dict[str, Any], text: str) -> None:
+        """Print the tables and write both files."""
+        print(text)
+        if self.markdown_file is not None:
+            write_atomically(self.markdown_file, text.encode())
+        write_json(self.json_file, content)
+
+
+def spread_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Replace parameters whose type is a dataclass of options by these options, for Typer."""
+    hints = get_type_hints(command, include_extras=True)
+    groups = {name: hint for name, hint in hints.items() if isinstance(hint, type) and is_dataclass(hint)}
+    declared: dict[str, inspect.Parameter] = {}
+    for name, parameter in inspect.signature(command).parameters.items():
+        if name not in groups:
+            declared[name] = parameter.replace(kind=parameter.KEYWORD_ONLY, annotation=hints[name])
+            continue
+        types = get_type_hints(groups[name], include_extras=True)
+        for field in fields(groups[name]):
+            default = parameter.empty if field.default is MISSING else field.default
+            declared[field.name] = inspect.Parameter(
+                field.name, parameter.KEYWORD_ONLY, default=default, annotation=types[field.name]
+            )
+
+    @functools.wraps(command)
+    def run(**values: Any) -> None:
+        for name, group in groups.items():
+            values[name] = group(**{field.name: values.pop(field.name) for field in fields(group)})
+        command(**values)
+
+    run.__signature__ = inspect.Signature(list(declared.values()))  # type: ignore[attr-defined]
+    run.__annotations__ = {name: parameter.annotation for name, parameter in declared.items()}
+    return run
+
 
 @contextlib.contextmanager
 def show_progress(title: str, total: int | None, shown: bool = True) -> Iterator[Any]:
-    """A progress bar on stderr, so that stdout holds results only; yields a function that moves it by one."""
+    """Show a progress bar on stderr; yields a function that moves it by one."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
     # Without a terminal the bar would leave blank lines in a log.
@@ -83,7 +184,7 @@ def resumable(kept: Path, anything_finished: Callable[[], bool], shown: bool = T
 
 
 def numbers(text: str, name: str) -> tuple[float, ...]:
-    """Comma-separated numbers of an option.
+    """Parse comma-separated numbers of an option.
 
     Raises:
         ConfigurationError: something else; the message names the option.
@@ -92,6 +193,34 @@ def numbers(text: str, name: str) -> tuple[float, ...]:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
         raise ConfigurationError(f"{name} {text!r} is not a list of numbers like 0.5,1") from None
+
+
+def whole_numbers(text: str, name: str) -> tuple[int, ...]:
+    """Parse comma-separated whole numbers of an option.
+
+    Raises:
+        ConfigurationError: something else; the message names the option.
+    """
+    values = numbers(text, name)
+    for value in values:
+        if not value.is_integer():
+            raise ConfigurationError(f"{name} {value:g} is not a whole number")
+    return tuple(int(value) for value in values)
+
+
+def split(names: str | None) -> tuple[str, ...] | None:
+    """Parse comma-separated names of an option.
+
+    Raises:
+        ConfigurationError: a name that is given twice, which would count twice in every mean.
+    """
+    if names is None:
+        return None
+    found = tuple(name.strip() for name in names.split(",") if name.strip())
+    for name in found:
+        if found.count(name) > 1:
+            raise ConfigurationError(f"--sequences names {name} twice; name each once")
+    return found
 
 
 def tracker_options(
@@ -104,7 +233,7 @@ def tracker_options(
     model: Path | None,
     workers: int = 1,
 ) -> "TrackerOptions":
-    """The tracker that the options describe; processes share the machine's cores unless threads are given."""
+    """Return the tracker that the options describe; processes share the machine's cores unless threads are given."""
     from sam2lite_core.evaluation.runs.machine import usable_cores
     from sam2lite_core.evaluation.runs.team import processes_here
     from sam2lite_core.evaluation.tracker_options import TrackerOptions

@@ -1,4 +1,4 @@
-"""`sam2lite report`: one HTML page of everything that was measured."""
+"""Write one HTML page of everything that was measured: `sam2lite report`."""
 
 import sys
 from pathlib import Path

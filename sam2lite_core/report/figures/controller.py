@@ -9,6 +9,7 @@ import numpy as np
 
 from sam2lite_core.bench.controller_simulation import CONTROLLERS, DEADLINE_MS, Trace, simulate
 from sam2lite_core.bench.simulated_devices import DEVICES, SCENARIOS, Device
+from sam2lite_core.bench.tables import table
 from sam2lite_core.errors import ConfigurationError
 
 COLOURS = {"plain": "#d2691e", "predictive": "#1f6fb4", "off": "#b9bec6"}
@@ -174,8 +175,5 @@ def _table(rows: Sequence[dict[str, Any]], settles: bool) -> list[str]:
             "missed_after_percent": "missed % after",
             "most_switches_in_100": "changes in 100 frames",
         }
-    lines = [f"| device | controller | {' | '.join(heads.values())} |", "|---|---|" + "---|" * len(heads)]
-    for row in rows:
-        cells = [_cell(row.get(name)) for name in heads]
-        lines.append(f"| {row['device']} | {row['controller']} | {' | '.join(cells)} |")
-    return lines
+    body = ([row["device"], row["controller"], *(_cell(row.get(name)) for name in heads)] for row in rows)
+    return table(["device", "controller", *heads.values()], body)
