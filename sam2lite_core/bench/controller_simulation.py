@@ -54,7 +54,7 @@ class Trace:
         return np.asarray(np.diff(self.scale, prepend=self.scale[:1]) != 0, dtype=np.bool_)
 
     def after(self, start_s: float, end_s: float = np.inf) -> "Trace":
-        """The part of a run from one time to another."""
+        """Return the part of a run from one time to another."""
         chosen = (self.seconds >= start_s) & (self.seconds < end_s)
         return Trace(
             self.seconds[chosen],
@@ -114,7 +114,7 @@ def settling_frames(trace: Trace, from_s: float) -> int:
 
 
 def figures(trace: Trace, scenario: Scenario) -> dict[str, float | None]:
-    """What one run comes to.
+    """Compute the figures of one run.
 
     Returns:
         missed_percent: share of frames whose step took longer than the deadline.
@@ -152,7 +152,7 @@ def figures(trace: Trace, scenario: Scenario) -> dict[str, float | None]:
 
 
 def most_in_a_row(events: NDArray[np.bool_], length: int) -> int:
-    """The most events in any stretch of that many frames."""
+    """Count the most events in any stretch of that many frames."""
     total = np.concatenate([[0], np.cumsum(events)])
     return int((total[length:] - total[:-length]).max()) if len(events) >= length else int(total[-1])
 
@@ -164,7 +164,7 @@ def compare(
     deadline_ms: float = DEADLINE_MS,
     tell: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Every controller on every device in every scenario.
+    """Compare every controller on every device in every scenario.
 
     Args:
         devices: what computes.
@@ -199,7 +199,7 @@ def compare(
 
 
 def _summary(runs: list[dict[str, float | None]]) -> dict[str, float | None]:
-    """The worst run's settling and switches, the mean of everything else; None where a run never settled."""
+    """Take the worst run's settling and switches, the mean of the rest; None where a run never settled."""
     summary: dict[str, float | None] = {}
     for name in max(runs, key=len):
         values = [run.get(name) for run in runs]

@@ -136,7 +136,7 @@ def jetson_rails(sys_root: Path) -> dict[str, tuple[Path, Path]]:
 
 
 def open_meters(sys_root: Path = Path("/sys"), nvml: str = "pynvml") -> tuple[list[Meter], list[str]]:
-    """Every meter that this machine lets us read.
+    """Open every meter that this machine lets us read.
 
     Args:
         sys_root: where Linux mounts sysfs.
@@ -179,7 +179,7 @@ class Gauge:
 
     @property
     def summary(self) -> str:
-        """What is measured, or why nothing can be."""
+        """Name the meters, or say why there are none."""
         if self._meters:
             return ", ".join(meter.name for meter in self._meters)
         return f"not measurable here: {'; '.join(self.missing)}"
@@ -211,7 +211,7 @@ class Gauge:
 
 @contextmanager
 def opened_gauge(sys_root: Path = Path("/sys"), nvml: str = "pynvml") -> Iterator[Gauge]:
-    """A gauge of every meter there is; arguments as for `open_meters`."""
+    """Open a gauge of every meter there is; arguments as for `open_meters`."""
     meters, missing = open_meters(sys_root, nvml)
     with ExitStack() as stack:
         for meter in meters:

@@ -1,4 +1,4 @@
-"""A tracker in a process of its own: from its start to the first mask, and the most memory that it ever held.
+"""Measure a tracker in a process of its own: time to the first mask, and peak memory.
 
 `measure` starts one; run as a module, this file is that process.
 """
@@ -61,7 +61,7 @@ def peak_resident_mb(status: Path = Path("/proc/self/status")) -> float | str:
 
 
 def run(order: dict[str, Any]) -> None:
-    """What the process does; prints a line of JSON when the first mask is there, and one at the end."""
+    """Run the measured process: print a line of JSON after the first mask, and one at the end."""
     start = time.perf_counter()
     import numpy as np
 

@@ -1,4 +1,4 @@
-"""Which models `sam2lite bench` measures, and weights for those that ship none."""
+"""Choose the models that `sam2lite bench` measures, and make weights for those that ship none."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -22,7 +22,7 @@ def chosen(text: str, every: Sequence[str]) -> tuple[str, ...]:
 def models(
     settings: BenchSettings, variants: str, backends: str, precisions: str, work: Path
 ) -> Iterator[tuple[BenchSettings, str]]:
-    """Every combination, one after the other.
+    """Yield every combination of variant, backend and precision.
 
     Args:
         settings: all else.
@@ -59,7 +59,7 @@ def models(
 
 
 def _own(name: str, work: Path) -> tuple[str | None, str]:
-    """The shipped model, or one with random weights."""
+    """Return the shipped model, or one with random weights."""
     try:
         find_model(get_variant(name), None)
         return None, "shipped"

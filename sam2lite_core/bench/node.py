@@ -37,7 +37,7 @@ ROWS = 10
 
 @dataclass(frozen=True)
 class NodeSettings:
-    """What to run.
+    """Settings of a run.
 
     Attributes:
         frames: frames to send.
@@ -156,7 +156,7 @@ def report(
 
 
 def found_idle(statuses: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The frames that arrived after the one before them was published: the others also waited for its inference.
+    """Select the frames that arrived after the one before was published: they waited for no inference.
 
     Arrival and publishing are both told from the header's stamp.
     """
@@ -176,7 +176,7 @@ def _growth(values: Sequence[float]) -> dict[str, float]:
 
 
 def markdown(content: dict[str, Any]) -> str:
-    """The run as Markdown: overhead against its limits, frames to the frame, the process over time."""
+    """Write the run as Markdown: overhead against its limits, counters, the process over time."""
     machine, settings, overhead = content["machine"], content["settings"], content["overhead_ms"]
     frames, growth = content["frames"], content["growth"]
     verdict = "within" if content["within_limits"] else "over"

@@ -29,7 +29,7 @@ PRODUCT_SIDE = 1024
 
 
 def step_inputs(scale: float, budget: int, max_objects: int, rng: np.random.Generator) -> StepInputs:
-    """A frame of the reference size with one object, as the tracker would present it."""
+    """Make the inputs of a frame of the reference size with one object."""
     height, width = network_size(*REFERENCE_SOURCE, scale, BASE_SHORT_SIDE)
     rows, columns = height // PATCH, width // PATCH
     active = np.zeros(max_objects, np.float32)
@@ -50,7 +50,7 @@ def step_inputs(scale: float, budget: int, max_objects: int, rng: np.random.Gene
 
 
 def shown(inputs: StepInputs) -> PromptInputs:
-    """The prompt of the first frame: a mask in the middle."""
+    """Make the prompt of the first frame: a mask in the middle."""
     shape = inputs.warped.shape
     masks = np.zeros(shape, np.float32)
     masks[:, shape[1] // 4 : -shape[1] // 4, shape[2] // 4 : -shape[2] // 4] = 1.0

@@ -1,4 +1,4 @@
-"""What this machine can do at best: arithmetic and bytes a second. `sam2lite bench roofline` sets a frame against them.
+"""Measure this machine's peak arithmetic and bandwidth, for `sam2lite bench roofline`.
 
 Run as a module, this file is the process that is measured: the threads of a matrix product are fixed when it starts.
 """

@@ -32,7 +32,7 @@ OWN_WARM_UP = 10
 
 @dataclass(frozen=True)
 class PeerSettings:
-    """What to compare.
+    """Settings of the comparison.
 
     Attributes:
         variant, backend, precision, model: of ours, as for the tracker.
@@ -121,7 +121,7 @@ def measure(settings: PeerSettings, tell: Callable[[str], None] = lambda _: None
 
 
 def over(peer: list[list[float]], ours: list[list[float]]) -> float:
-    """How many times ours a peer's time is: the median over rounds of the ratio of a round's medians."""
+    """Divide a peer's time by ours: the median over rounds of the ratio of a round's medians."""
     return statistics.median(
         statistics.median(theirs) / statistics.median(own) for theirs, own in zip(peer, ours, strict=True)
     )
@@ -217,7 +217,7 @@ def _as_bench(settings: PeerSettings) -> BenchSettings:
 
 
 def markdown(content: dict[str, Any]) -> str:
-    """The race as a Markdown table, with what it was measured on and where the scores stand."""
+    """Write the race as a Markdown table, with the machine and the sources of the scores."""
     machine, settings = content["machine"], content["settings"]
     scales = [f"{scale:g}" for scale in settings["scales"]]
     versions = ", ".join(

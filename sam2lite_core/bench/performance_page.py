@@ -37,7 +37,7 @@ TABLES: dict[str, Callable[[Read], str]] = {
 
 
 def fill(page: str, folder: Path) -> str:
-    """The page with every block filled anew.
+    """Fill every block of the page anew.
 
     Args:
         page: Markdown with blocks from `<!-- table: NAME -->` to `<!-- end -->`.

@@ -45,7 +45,7 @@ class Published:
     source: str
 
     def side_for(self, short_side: int) -> int:
-        """The smallest side that it takes and that is no shorter than this, px."""
+        """Return the smallest side that it takes and that is no shorter than this, px."""
         return -(-short_side // self.multiple) * self.multiple
 
 
@@ -179,7 +179,7 @@ def check_side(name: str, side: int) -> int:
 
 
 def build(name: str, side: int) -> Any:
-    """A published tracker with random weights.
+    """Build a published tracker with random weights.
 
     Args:
         name: one of `PUBLISHED`.

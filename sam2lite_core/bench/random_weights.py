@@ -1,4 +1,4 @@
-"""A variant that nobody trained, for measuring time."""
+"""Export a variant that nobody trained, for measuring time."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A frame's arithmetic and bytes against what the machine can do: `sam2lite bench roofline`.
+"""Compare a frame's arithmetic and bytes with the machine's peaks: `sam2lite bench roofline`.
 
 The roofline model: a frame takes at least the longer of its arithmetic at the machine's peak and its bytes at the
 machine's bandwidth. What is measured above that is neither, but the work between: small operations one after another.
@@ -31,17 +31,17 @@ class Floor:
 
     @property
     def least_ms(self) -> float:
-        """The roof."""
+        """Return the roof."""
         return max(self.arithmetic_ms, self.bytes_ms)
 
     @property
     def side(self) -> str:
-        """What the roof is made of."""
+        """Name what the roof is made of: arithmetic or bytes."""
         return "arithmetic" if self.arithmetic_ms >= self.bytes_ms else "bytes"
 
 
 def floor(cost: dict[str, float], peak: dict[str, float]) -> Floor:
-    """The floor of a frame.
+    """Compute the floor of a frame.
 
     Args:
         cost: a row of `rows`: `flops`, `product_bytes`, `all_bytes`.
@@ -56,14 +56,14 @@ def floor(cost: dict[str, float], peak: dict[str, float]) -> Floor:
 
 
 def bound(floors: Floor, measured_ms: float | None) -> str:
-    """What bounds a frame: the roof's side, or "small operations" where it stays far below the roof."""
+    """Name what bounds a frame: the roof's side, or "small operations" far below the roof."""
     if measured_ms is not None and measured_ms > OVERHEAD * floors.least_ms:
         return "small operations"
     return floors.side
 
 
 def rows(variants: Sequence[str]) -> list[dict[str, Any]]:
-    """What a frame of each variant costs at each rung; needs torch."""
+    """Count the cost of a frame of each variant at each rung; needs torch."""
     from sam2lite_core.bench.traffic import costs_by_rung
     from sam2lite_core.variants import get_variant
 
@@ -75,7 +75,7 @@ def rows(variants: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def markdown(content: dict[str, Any], profiles: Sequence[dict[str, Any]] = (), threads: int = 2) -> str:
-    """The roofline as a Markdown table.
+    """Write the roofline as a Markdown table.
 
     Args:
         content: `peaks` and `rows`; where no peak was measured with these threads, the counts stand alone.
@@ -111,7 +111,7 @@ def markdown(content: dict[str, Any], profiles: Sequence[dict[str, Any]] = (), t
 
 
 def _against(floors: Floor | None, measured: float | None) -> list[str]:
-    """The cells that need a peak, a measured time, or both."""
+    """Write the cells that need a peak, a measured time, or both."""
     time = "-" if measured is None else f"{measured:.1f}"
     if floors is None:
         return ["-", "-", "-", time, "-", "-"]
@@ -121,7 +121,7 @@ def _against(floors: Floor | None, measured: float | None) -> list[str]:
 
 
 def peaks_markdown(peaks: Sequence[dict[str, float]]) -> str:
-    """The machine's peaks as a Markdown table; a sentence where none were measured."""
+    """Write the machine's peaks as a Markdown table; a sentence where none were measured."""
     if not peaks:
         return "Not measured yet on a quiet machine.\n"
     head = ("threads", "GFLOP/s, fp32 product", "GB/s, copy", "FLOP/byte at the ridge")

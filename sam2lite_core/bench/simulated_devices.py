@@ -52,12 +52,12 @@ class Device:
         return self.full_ms * load * (self.fixed + (1.0 - self.fixed) * scale**2 * reading)
 
     def scatter(self, generator: np.random.Generator) -> float:
-        """A factor of mean 1 for one step; a step may be much too slow, never much too fast."""
+        """Return a factor of mean 1 for one step; a step may be much too slow, never much too fast."""
         sigma = np.sqrt(np.log1p(self.noise**2))
         return float(generator.lognormal(-(sigma**2) / 2, sigma))
 
     def measure(self, generator: np.random.Generator) -> LatencyTable:
-        """The table that a tracker would measure at configure, from a few noisy steps."""
+        """Measure the table that a tracker would at configure, from a few noisy steps."""
         return measure_table(lambda scale, window: self.step_ms(scale, window) * self.scatter(generator))
 
 
@@ -90,7 +90,7 @@ DEVICES = (
 
 
 def _stalled(seconds: FloatArray) -> FloatArray:
-    """One step in 150 takes ten times as long: a page fault, a garbage collection, another process."""
+    """Slow one step in 150 down tenfold: a page fault, a garbage collection, another process."""
     load = np.ones_like(seconds)
     load[75::150] = 10.0
     return load

@@ -31,7 +31,7 @@ Image = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class BenchSettings:
-    """What to measure.
+    """Settings of a measurement.
 
     Attributes:
         variant, backend, threads, model, precision, device: as for the tracker.
@@ -84,7 +84,7 @@ def middle_boxes(count: int, settings: BenchSettings) -> list[Prompt]:
 
 
 def middle_masks(count: int, settings: BenchSettings) -> list[Prompt]:
-    """The same boxes as masks: they need no reading, so that every object is followed and drawn."""
+    """Return the same boxes as masks: they need no reading, so that every object is followed and drawn."""
     prompts = []
     for prompt in middle_boxes(count, settings):
         assert prompt.box is not None  # middle_boxes makes boxes
@@ -178,7 +178,7 @@ def _parts(results: list[TrackResult]) -> dict[str, Any]:
 def endurance(
     settings: BenchSettings, steps: int, tell: Callable[[str], None] = lambda _: None
 ) -> dict[str, Any]:
-    """Many steps in a row at the first scale, one object: does anything grow or slow down?
+    """Run many steps in a row at the first scale, one object, to see growth and slowdown.
 
     Raises:
         ConfigurationError: too few steps to compare the first thousand with the last.

@@ -1,4 +1,4 @@
-"""The bytes that a frame moves, counted like its arithmetic: on tensors that have shapes but no contents."""
+"""Count the bytes that a frame moves, on tensors that have shapes but no contents."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from sam2lite_core.variants import Variant
 
 @dataclass(frozen=True)
 class FrameCost:
-    """What one frame without prompts costs.
+    """Cost of one frame without prompts.
 
     Attributes:
         flops: floating point operations of products and convolutions, two for each multiply-add.

@@ -1,1 +1,1 @@
-"""The `sam2lite` command, one module a subcommand; `app` lists them."""
+"""Provide the `sam2lite` command, one module a subcommand; `app` lists them."""

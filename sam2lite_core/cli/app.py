@@ -1,4 +1,4 @@
-"""The `sam2lite` command.
+"""Assemble the `sam2lite` command.
 
 What a command needs is imported when it runs, so that `--help` answers at once and OpenCV reads the
 environment that `main` sets.

@@ -56,7 +56,7 @@ class Models:
 
     @property
     def model_path(self) -> str | None:
-        """The model's folder as text."""
+        """Return the model's folder as text."""
         return None if self.model is None else str(self.model)
 
 

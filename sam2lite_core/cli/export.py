@@ -116,7 +116,7 @@ def export(
     check_folder(out)
     clips_seen = clips.pair_clips(seen.calibration or [], seen.calibration_mask or [], check.frames)
     student, note = _student(checkpoint, variant, note)
-    plan = convert.ExportPlan(
+    settings = convert.ExportSettings(
         precision,
         _check_clip(check.clip, check.mask, check.truth, check.frames),
         check.bound(usual),
@@ -128,7 +128,7 @@ def export(
         note=note,
     )
     progress = Console(stderr=True)
-    report = convert.export_checked(student, out, plan, progress.print)
+    report = convert.export_checked(student, out, settings, progress.print)
     print(convert.markdown(report))
     for name, size in report["files"].items():
         print(f"{out / name}: {size / 1e6:.1f} MB")
@@ -158,7 +158,7 @@ def _coreml(
 
 
 def _check_clip(clip: Path | None, mask: Path | None, truth: Path | None, frames: int) -> "Clip":
-    """The clip to compare on: the caller's, or a drawn one.
+    """Return the clip to compare on: the caller's, or a drawn one.
 
     Raises:
         ConfigurationError: a clip without a mask, or the other way round, or a number of frames that nothing can be
@@ -178,7 +178,7 @@ def _check_clip(clip: Path | None, mask: Path | None, truth: Path | None, frames
 
 
 def _student(checkpoint: Path | None, variant: str, note: str) -> "tuple[Student, str]":
-    """The student to export, and where its weights come from."""
+    """Load the student to export, and its weights' note."""
     from sam2lite_core.backends.model_files import WEIGHTS_FILE, find_model
     from sam2lite_core.backends.torch import load_shipped
     from sam2lite_core.export.checkpoint import load_checkpoint

@@ -18,7 +18,7 @@ DEFAULT_ID = 1
 
 @dataclass
 class _Parts:
-    """What was typed for one object so far."""
+    """Options typed for one object so far."""
 
     points: list[tuple[float, float]] = field(default_factory=list)
     labels: list[int] = field(default_factory=list)
@@ -107,7 +107,7 @@ def parse_object_id(text: str) -> int:
 
 
 def parse_point(text: str) -> tuple[float, float, int]:
-    """A point as `X,Y`, or `X,Y,0` for one that is not on the object; pixels.
+    """Parse a point as `X,Y`, or `X,Y,0` for one that is not on the object; pixels.
 
     Returns:
         x, y and the label, 1 or 0.
@@ -122,7 +122,7 @@ def parse_point(text: str) -> tuple[float, float, int]:
 
 
 def parse_box(text: str) -> tuple[float, float, float, float]:
-    """A box as `X0,Y0,X1,Y1`; pixels.
+    """Parse a box as `X0,Y0,X1,Y1`; pixels.
 
     Raises:
         InvalidPromptError: anything else; `Prompt` checks the order of the corners.
@@ -134,7 +134,7 @@ def parse_box(text: str) -> tuple[float, float, float, float]:
 
 
 def _numbers(text: str) -> list[float]:
-    """Numbers between commas; nothing when one of them is no number."""
+    """Parse numbers between commas; empty when one of them is no number."""
     try:
         return [float(part) for part in text.split(",")]
     except ValueError:
@@ -159,7 +159,7 @@ def _add_masks(parts: dict[int, _Parts], current: int | None, path: str) -> None
 
 
 def _prompt(object_id: int, parts: _Parts) -> Prompt:
-    """The prompt that an object's parts make.
+    """Make the prompt of an object's parts.
 
     Raises:
         InvalidPromptError: a mask beside points or a box: the mask is the answer, they would change nothing.

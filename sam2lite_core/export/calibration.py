@@ -1,4 +1,4 @@
-"""What the graphs see while a tracker follows objects through clips: the inputs that INT8 ranges are measured on."""
+"""Record the inputs of the graphs on calibration clips, which INT8 ranges are measured on."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -63,7 +63,7 @@ class Recorder:
         return self._backend.bank()
 
     def feed(self, prompt: PromptInputs | None) -> Feed:
-        """The last step's inputs by the graphs' names, the bank's among them, with this prompt in place of its own."""
+        """Return the last step's inputs by the graphs' names, bank included, with this prompt."""
         assert self.last is not None and self.last_bank is not None
         arrays = graph_arrays(replace(self.last, prompt=prompt), self.info.max_objects)
         bank = {f"bank_{f.name}": getattr(self.last_bank, f.name)[None] for f in fields(self.last_bank)}
@@ -105,7 +105,7 @@ def record(backend: Backend, clips: Sequence[Clip], scales: Sequence[float]) -> 
 
 
 def _shown_again(result: TrackResult, inputs: StepInputs, index: int) -> PromptInputs:
-    """A prompt for the first object that was found: its box and middle, or its mask, in turns; else none of them."""
+    """Prompt the first object that was found by its box and middle, or its mask, in turns."""
     network = inputs.image.shape[:2]
     ids = [entry.object_id for entry in result.objects]
     prompts = []

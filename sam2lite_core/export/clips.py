@@ -1,4 +1,4 @@
-"""The clips that an export is calibrated and checked on: frames, what the first one shows, and truth where there is."""
+"""Read the clips that an export is calibrated and checked on: frames, prompts and ground truth."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -82,7 +82,7 @@ def pair_clips(frames: Sequence[Path], masks: Sequence[Path], limit: int) -> lis
 
 
 def drawn_clip(frames: int, seed: int = 0) -> Clip:
-    """A clip that the project draws itself, with truth: for exports where nobody named a real one."""
+    """Draw a clip with ground truth, for exports without a real one."""
     drawn = render_clip(seed, height=480, width=640, frames=frames)
     first = drawn.label_maps[0]
     prompts = tuple(Prompt(object_id=int(i), mask=first == i) for i in np.unique(first) if i)

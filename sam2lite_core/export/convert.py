@@ -1,4 +1,4 @@
-"""A model's folder in another precision, and the whole way from a student to a checked folder: `export_checked`."""
+"""Convert a model's folder to another precision, and export a student to a checked folder: `export_checked`."""
 
 import json
 import tempfile
@@ -43,8 +43,8 @@ COMPARED = 8
 
 
 @dataclass(frozen=True)
-class ExportPlan:
-    """What to export, and how it is checked.
+class ExportSettings:
+    """Settings of an export and of its check.
 
     Attributes:
         precision: fp32, fp16 or int8.
@@ -86,14 +86,14 @@ class Conversion:
 
 
 def export_checked(
-    student: Student, folder: Path, plan: ExportPlan, say: Callable[[str], object] = lambda _: None
+    student: Student, folder: Path, settings: ExportSettings, say: Callable[[str], object] = lambda _: None
 ) -> dict[str, Any]:
     """Export a student, let the export and the student track the same clip, and keep the export if they agree.
 
     Args:
         student: in evaluation mode.
         folder: created or replaced as a whole; left as it was when anything fails.
-        plan: what to export.
+        settings: what to export.
         say: told what is going on.
 
     Returns:
@@ -102,52 +102,53 @@ def export_checked(
     Raises:
         ConfigurationError: INT8 without calibration clips, or with clips too short to fill the memory.
         ModelFileError: the folder holds something else.
-        ParityError: the export differs from the student by more than plan.bound.
+        ParityError: the export differs from the student by more than settings.bound.
     """
     check_folder(folder)
-    if plan.precision == "int8" and not plan.calibration:
+    if settings.precision == "int8" and not settings.calibration:
         raise ConfigurationError(
             "int8 is calibrated on real frames: give --calibration FOLDER and --calibration-mask PNG"
         )
     with tempfile.TemporaryDirectory() as work:
         plain = Path(work) / "fp32"
         say("tracing both graphs")
-        export_student(student, plain, plan.note, plan.max_objects)
+        export_student(student, plain, settings.note, settings.max_objects)
         ready = plain
         conversion = Conversion({})
-        if plan.precision != "fp32":
-            say(f"converting to {plan.precision}")
-            conversion = convert(plain, plan)
-            ready = Path(work) / plan.precision
+        if settings.precision != "fp32":
+            say(f"converting to {settings.precision}")
+            conversion = convert(plain, settings)
+            ready = Path(work) / settings.precision
             replace_files(ready, conversion.contents)
         say(
-            f"tracking {len(plan.check.frames)} frames of {plan.check.name} with the student and with the export"
+            f"tracking {len(settings.check.frames)} frames of {settings.check.name} "
+            "with the student and with the export"
         )
-        found = measure(student, ready, plan)
-        parity.check(found, plan.bound)
+        found = measure(student, ready, settings)
+        parity.check(found, settings.bound)
         replace_files(folder, {path.name: path.read_bytes() for path in sorted(ready.iterdir())})
     return {
         "variant": student.variant.name,
-        "precision": plan.precision,
-        "bound": asdict(plan.bound),
+        "precision": settings.precision,
+        "bound": asdict(settings.bound),
         "parity": found.document(),
         "error_by_part": [asdict(entry) for entry in conversion.errors],
         "int8_layers": conversion.int8_layers,
         "float_layers": conversion.float_layers,
-        "calibration": [{"clip": clip.name, "frames": len(clip.frames)} for clip in plan.calibration],
+        "calibration": [{"clip": clip.name, "frames": len(clip.frames)} for clip in settings.calibration],
         "files": {path.name: path.stat().st_size for path in sorted(folder.iterdir()) if path.is_file()},
     }
 
 
-def measure(student: Student, folder: Path, plan: ExportPlan) -> parity.Parity:
-    """Track the plan's clip with the student in PyTorch and with an exported folder on ONNX Runtime."""
+def measure(student: Student, folder: Path, settings: ExportSettings) -> parity.Parity:
+    """Track the settings's clip with the student in PyTorch and with an exported folder on ONNX Runtime."""
     slots = student.variant.memory_budget
     with tempfile.TemporaryDirectory() as work:
-        write_reference(student, Path(work), plan.max_objects)
-        reference = TorchBackend(BackendSettings(Path(work), slots, device="cpu", threads=plan.threads))
-    backend = OnnxRuntimeBackend(BackendSettings(folder, slots, threads=plan.threads))
-    ours, theirs = (parity.track(either, plan.check, plan.scale) for either in (reference, backend))
-    return parity.compare(plan.check, ours, theirs, plan.scale)
+        write_reference(student, Path(work), settings.max_objects)
+        reference = TorchBackend(BackendSettings(Path(work), slots, device="cpu", threads=settings.threads))
+    backend = OnnxRuntimeBackend(BackendSettings(folder, slots, threads=settings.threads))
+    ours, theirs = (parity.track(either, settings.check, settings.scale) for either in (reference, backend))
+    return parity.compare(settings.check, ours, theirs, settings.scale)
 
 
 def write_reference(student: Student, folder: Path, max_objects: int | None = None) -> None:
@@ -158,23 +159,23 @@ def write_reference(student: Student, folder: Path, max_objects: int | None = No
     (folder / WEIGHTS_FILE).write_bytes(safetensors.numpy.save(state, {INFO_KEY: info}))
 
 
-def convert(plain: Path, plan: ExportPlan) -> Conversion:
-    """Convert a floating point model to the plan's precision.
+def convert(plain: Path, settings: ExportSettings) -> Conversion:
+    """Convert a floating point model to the settings's precision.
 
     Args:
         plain: folder of an fp32 export.
-        plan: precision, and for INT8 the scheme and the calibration clips.
+        settings: precision, and for INT8 the scheme and the calibration clips.
 
     Raises:
         ConfigurationError: the calibration clips are too short to fill the memory.
     """
     info = read_weights_info(plain / WEIGHTS_FILE)
-    backend = OnnxRuntimeBackend(BackendSettings(plain, info.memory_budget, threads=plan.threads))
-    clips, scales = (plan.calibration or (plan.check,)), CALIBRATION_SCALES
-    feeds = record(backend, clips, scales if plan.precision == "int8" else (plan.scale,))
+    backend = OnnxRuntimeBackend(BackendSettings(plain, info.memory_budget, threads=settings.threads))
+    clips, scales = (settings.calibration or (settings.check,)), CALIBRATION_SCALES
+    feeds = record(backend, clips, scales if settings.precision == "int8" else (settings.scale,))
     graphs = {name: int8.load_inline(plain / name) for name in (STEP_FILE, PROMPT_FILE)}
-    if plan.precision == "int8":
-        scheme = int8.SCHEMES[plan.scheme]
+    if settings.precision == "int8":
+        scheme = int8.SCHEMES[settings.scheme]
         seen = {STEP_FILE: feeds.step, PROMPT_FILE: feeds.prompt}
         models = {name: int8.quantise(graph, seen[name], scheme) for name, graph in graphs.items()}
         layers = int8.split_layers(graphs[STEP_FILE], (*KEEP, *scheme.keep))
@@ -183,7 +184,7 @@ def convert(plain: Path, plan: ExportPlan) -> Conversion:
         layers = ({}, {})
     stride = max(1, len(feeds.step) // COMPARED)
     errors = part_errors(graphs[STEP_FILE], models[STEP_FILE], feeds.step[::stride])
-    described = {**asdict(info), "format": FORMAT, "precision": plan.precision}
+    described = {**asdict(info), "format": FORMAT, "precision": settings.precision}
     del described["weights_sha256"]
     tensors = safetensors.numpy.load((plain / WEIGHTS_FILE).read_bytes())
     weights = safetensors.numpy.save(tensors, {INFO_KEY: json.dumps(described)})
@@ -193,7 +194,7 @@ def convert(plain: Path, plan: ExportPlan) -> Conversion:
 
 
 def markdown(report: dict[str, Any]) -> str:
-    """The report as a few lines and, where there is one, the table of errors by part."""
+    """Write the report as a few lines and, where there is one, the table of errors by part."""
     found = report["parity"]
     lines = [
         f"{report['variant']} {report['precision']} against the student in PyTorch, {found['clip']}, "

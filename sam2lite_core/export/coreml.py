@@ -1,4 +1,4 @@
-"""The student's graphs as Core ML packages, converted from PyTorch. Core ML runs on Apple's devices only.
+"""Convert the student's graphs to Core ML packages (experimental: no Apple device has run them yet).
 
 One package serves one frame size and one number of objects. Everything is fp32: Core ML's fp16 would reach the memory's
 arithmetic, and the converter has no names to keep it out by.
@@ -124,7 +124,7 @@ def check_package(path: Path, prompt: bool) -> dict[str, dict[str, list[int]]]:
 
 
 def load_tools() -> Any:
-    """The coremltools package.
+    """Import the coremltools package.
 
     Raises:
         ConfigurationError: it is not installed.

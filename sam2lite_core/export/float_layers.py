@@ -1,4 +1,4 @@
-"""Which layers stay in floating point when the others become INT8, in training's simulation and in exports alike."""
+"""Name the layers that stay in floating point under INT8, in training's simulation and in exports alike."""
 
 from collections.abc import Sequence
 
@@ -8,5 +8,5 @@ compares, what ranks tokens or decides presence, and the last convolutions befor
 
 
 def is_kept(layer: str, keep: Sequence[str]) -> bool:
-    """Whether a layer is one of those named, or lies in a part that is."""
+    """Tell if a layer is one of those named, or lies in a part that is."""
     return any(layer == name or layer.startswith(f"{name}.") for name in keep)

@@ -31,7 +31,7 @@ LAYERS = frozenset({"Conv", "Gemm", "MatMul"})
 
 @dataclass(frozen=True)
 class Scheme:
-    """How numbers are written in INT8, which is a question of who runs them.
+    """Number format of INT8 graphs for a runtime.
 
     Attributes:
         activation: unsigned ranges use all 256 steps after a ReLU.
@@ -73,7 +73,7 @@ class Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no
         self._feeds = iter(feeds)
 
     def get_next(self) -> Feed | None:
-        """The next feed, or None after the last."""
+        """Return the next feed, or None after the last."""
         return next(self._feeds, None)
 
 
@@ -100,7 +100,7 @@ def load_inline(path: Path) -> onnx.ModelProto:
 
 
 def layer_of(node: onnx.NodeProto, weights: frozenset[str]) -> str | None:
-    """The student's layer that a node computes, or None where it multiplies activations only."""
+    """Return the student's layer that a node computes, or None where it multiplies activations only."""
     if node.op_type not in LAYERS:
         return None
     found = [name for name in node.input if name in weights]
@@ -108,7 +108,7 @@ def layer_of(node: onnx.NodeProto, weights: frozenset[str]) -> str | None:
 
 
 def split_layers(model: onnx.ModelProto, keep: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
-    """The layers that become INT8 and those that stay, by node name.
+    """Split the layers into those that become INT8 and those that stay, by node name.
 
     Args:
         model: in floating point, as `load_inline` gives it.
@@ -165,7 +165,7 @@ def quantise(model: onnx.ModelProto, feeds: Sequence[Feed], scheme: Scheme) -> o
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The quantiser logs advice about tools that do not concern us, at the root logger."""
+    """Silence the quantiser's advice at the root logger."""
     logger = logging.getLogger()
     level = logger.level
     logger.setLevel(logging.ERROR)

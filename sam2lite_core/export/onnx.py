@@ -1,4 +1,4 @@
-"""The student's two graphs as ONNX files that share one file of weights with the torch backend."""
+"""Write the student's two graphs as ONNX files that share one weights file with the torch backend."""
 
 import contextlib
 import hashlib
@@ -48,7 +48,7 @@ HALF = "_fp16"
 
 
 def dynamic_shapes(names: tuple[str, ...]) -> dict[str, dict[int, object]]:
-    """Which sides may vary: rows and columns of patches and of tokens, objects K, bank slots S."""
+    """Name the sides that may vary: rows and columns of patches and of tokens, objects K, bank rows S."""
     dims = torch.export.Dim
     rows, columns = dims("rows", min=2, max=255), dims("columns", min=2, max=255)
     objects, slots = dims("objects", min=1, max=1024), dims("bank_slots", min=2, max=4096)
@@ -133,7 +133,7 @@ def strip_traces(model: onnx.ModelProto) -> None:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """The exporter prints its progress, and warns of packages and axis names that do not concern us."""
+    """Silence the exporter's progress and its warnings of packages and axis names."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -181,7 +181,7 @@ def move_weights(models: dict[str, onnx.ModelProto], student: Student, metadata:
 
 
 def stored_state(student: Student, wanted: set[str]) -> dict[str, NDArray[np.generic]]:
-    """The student's state by name as it is stored, transposed where only that way it is among the wanted digests."""
+    """Return the student's state by name as stored, transposed where only that matches a wanted digest."""
     stored: dict[str, NDArray[np.generic]] = {}
     for name, tensor in student.state_dict().items():
         array = tensor.numpy()

@@ -1,4 +1,4 @@
-"""What every export writes: the graphs and the weights with the same description in each, all files or none."""
+"""Write the graphs and the weights with the same description in each, all files or none."""
 
 import hashlib
 import json
@@ -21,7 +21,7 @@ OURS = frozenset({STEP_FILE, PROMPT_FILE, WEIGHTS_FILE, "MODEL_CARD.md", ENGINES
 def describe(
     student: Student, note: str = "", max_objects: int | None = None, precision: str = "fp32"
 ) -> dict[str, Any]:
-    """What a model's files say about themselves, but for the weights' hash.
+    """Describe a model for its files, but for the weights' hash.
 
     Args:
         student: any variant, in floating point.
@@ -44,7 +44,7 @@ def describe(
 
 
 def stamp(models: dict[str, onnx.ModelProto], weights: bytes, info: dict[str, Any]) -> dict[str, bytes]:
-    """The files of a model: both graphs name the weights that they were exported with.
+    """Make the files of a model: both graphs name the weights that they were exported with.
 
     Args:
         models: the graphs by file name; their description is replaced.

@@ -1,4 +1,4 @@
-"""Does an exported model do what the student does? Both track the same clip, and their label maps are compared."""
+"""Check that an exported model tracks as the student does, by their label maps of the same clip."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -17,7 +17,7 @@ from sam2lite_core.tracker import Tracker
 
 @dataclass(frozen=True)
 class Bound:
-    """What an export may differ by.
+    """Largest difference that an export may have.
 
     Attributes:
         agreement: least share of pixels with the student's label, mean over frames.
@@ -34,7 +34,7 @@ BOUNDS = {"fp32": Bound(0.999, 0.1), "fp16": Bound(0.998, 0.3), "int8": Bound(0.
 
 @dataclass(frozen=True)
 class Parity:
-    """How an exported model compares with the student on a clip.
+    """Comparison of an exported model with the student on a clip.
 
     Attributes:
         clip: its name.

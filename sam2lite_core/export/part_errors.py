@@ -1,4 +1,4 @@
-"""How far a converted graph's parts are from the floating point ones: the error of what each part hands on."""
+"""Measure the error of what each part of a converted graph hands on, against floating point."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -74,7 +74,7 @@ def part_errors(plain: onnx.ModelProto, converted: onnx.ModelProto, feeds: Seque
 
 
 def _with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> ort.InferenceSession:
-    """A session that also gives these tensors; without fusions, which would compute them away."""
+    """Open a session that also gives these tensors; without fusions, which would compute them away."""
     copied = onnx.ModelProto()
     copied.CopyFrom(model)
     there = {value.name for value in copied.graph.output}

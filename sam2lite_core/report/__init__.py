@@ -1,1 +1,1 @@
-"""One HTML page of everything that was measured: `sam2lite report`."""
+"""Write one HTML page of everything that was measured: `sam2lite report`."""

@@ -8,7 +8,7 @@ WITHOUT_MASK = "frames without a mask of their own"
 
 
 def bags(inputs: Inputs) -> Section:
-    """A table of frames and times, and one of the scores and what they are made of; a row a bag."""
+    """Tabulate frames and times, and scores and their parts; a row a bag."""
     if not inputs.bags:
         return Section("bags", TITLE, missing=f"No bag: {BAG}")
     times = TableView(

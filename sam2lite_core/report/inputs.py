@@ -1,4 +1,4 @@
-"""What lies in the folders that a report is made of."""
+"""Read the folders that a report is made of."""
 
 import json
 from collections.abc import Collection, Sequence
@@ -35,7 +35,7 @@ class Run:
 
     @property
     def tracker(self) -> dict[str, Any]:
-        """The tracker's options; empty where masks from elsewhere were scored."""
+        """Return the tracker's options; empty where masks from elsewhere were scored."""
         tracker: dict[str, Any] = self.evaluation.settings.get("tracker", {})
         return tracker
 
@@ -67,7 +67,7 @@ class BagRun:
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> "BagRun":
-        """The same from what `eval bag` wrote.
+        """Read what `eval bag` wrote.
 
         Raises:
             KeyError: something is missing in it.
@@ -107,7 +107,7 @@ class Inputs:
     left_out: list[tuple[Path, str]] = field(default_factory=list)
 
     def shown(self) -> int:
-        """How many results there are to show."""
+        """Count the results that there are to show."""
         return len(self.runs) + len(self.benches) + len(self.policies) + len(self.bags) + len(self.figures)
 
 
@@ -154,7 +154,7 @@ def _look_through(inputs: Inputs, folder: Path) -> None:
 
 
 def _why_nothing(inputs: Inputs, path: Path) -> str:
-    """Why nothing of a given folder or file can be shown."""
+    """Say why nothing of a given folder or file can be shown."""
     for left, why in inputs.left_out:
         if left == path or path in left.parents:
             return why if left == path else f"no result in there; {left.relative_to(path)} is {why}"
@@ -189,13 +189,13 @@ def _sort_in(inputs: Inputs, path: Path, folder: Path) -> None:
 
 
 def _name(path: Path, folder: Path) -> str:
-    """The result's folder, as it was given or from there on."""
+    """Name a result by its folder, as it was given or from there on."""
     inside = path.parent.relative_to(folder)
     return str(inside) if inside.parts else path.parent.resolve().name
 
 
 def _free(name: str, taken: Collection[str]) -> str:
-    """The name, with a number where another result has it."""
+    """Return the name, with a number where another result has it."""
     number = 2
     free = name
     while free in taken:

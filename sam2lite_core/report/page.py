@@ -1,4 +1,4 @@
-"""The page: sections into one HTML file that needs nothing beside it."""
+"""Render the sections into one HTML file that needs no other."""
 
 import importlib.util
 from collections.abc import Sequence
@@ -42,7 +42,7 @@ def write_report(
 
 
 def what_was_found(inputs: Inputs) -> list[str]:
-    """How many results there are of each kind, in words; kinds of which there is none are left out."""
+    """Count the results of each kind, in words; kinds without any are left out."""
     kinds = (
         (len(inputs.runs), "evaluation", ""),
         (len(inputs.policies), "table", " of policies"),
@@ -54,12 +54,12 @@ def what_was_found(inputs: Inputs) -> list[str]:
 
 
 def counted(number: int, thing: str) -> str:
-    """A number and what it counts, as in `1 bag` and `2 bags`."""
+    """Write a number and what it counts, as in `1 bag` and `2 bags`."""
     return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
 def render(inputs: Inputs, title: str, deadline_ms: float) -> str:
-    """The page as text."""
+    """Render the page as text."""
     import jinja2
 
     from sam2lite_core.report.sections import make_sections

@@ -1,4 +1,4 @@
-"""The report's plots, as SVG that stands in the page itself."""
+"""Draw the report's plots, as SVG that stands in the page itself."""
 
 import base64
 import io
@@ -15,14 +15,14 @@ PALETTE = ("#2c6fbb", "#e08a1e", "#2e8b57", "#8e5bb5", "#c0392b", "#4aa3a2", "#8
 
 
 def as_data_uri(figure: Any) -> str:
-    """A matplotlib figure as a data URI, so that the page needs no other file."""
+    """Encode a matplotlib figure as a data URI, so that the page needs no other file."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
     return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def _figure(width: float, height: float, columns: int = 1) -> tuple[Any, list[Any]]:
-    """A figure and its axes in a row, inches."""
+    """Return a figure and its axes in a row, inches."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")

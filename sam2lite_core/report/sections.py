@@ -1,4 +1,4 @@
-"""The report's sections: each makes of the inputs what it can, or says which command makes what it lacks."""
+"""Make the report's sections of the inputs; each names the command that makes what it lacks."""
 
 import base64
 import itertools
@@ -28,7 +28,7 @@ def make_sections(inputs: Inputs, deadline_ms: float) -> list[Section]:
 
 
 def _tracker(run: Run) -> str:
-    """The tracker in a few words: variant, scale, policy and budget."""
+    """Describe the tracker in a few words: variant, scale, policy and budget."""
     tracker = run.tracker
     if not tracker:
         return "–"
@@ -40,7 +40,7 @@ def _tracker(run: Run) -> str:
 
 
 def accuracy(inputs: Inputs) -> Section:
-    """One row a run: how it was set up, how good and how fast it was."""
+    """Tabulate the runs: settings, scores and speed."""
     columns = ("run", "protocol", "prompt", "tracker", "J&F", "J", "F", "recall", "decay", "drift", "std", "flicker",
                "step ms", "FPS", "peak MB")  # fmt: skip
     rows = []
@@ -87,7 +87,7 @@ def sequences(inputs: Inputs) -> Section:
 
 
 def side_by_side(inputs: Inputs) -> Section:
-    """The first two runs that share sequences, and what differs."""
+    """Compare the first two runs that share sequences."""
     for first, second in itertools.combinations(scored(inputs), 2):
         left = {e.name: e.scores.jf for e in first.evaluation.sequences if e.scores is not None}
         right = {e.name: e.scores.jf for e in second.evaluation.sequences if e.scores is not None}
@@ -107,7 +107,7 @@ def side_by_side(inputs: Inputs) -> Section:
 
 
 def over_time(inputs: Inputs) -> Section:
-    """The paper's figure 3: runs that differ by their memory policy alone."""
+    """Draw the paper's figure 3: runs that differ by their memory policy alone."""
     title = "Over time, by memory policy"
     groups: dict[str, dict[str, dict[str, Run]]] = {}
     for run in scored(inputs):
@@ -167,7 +167,7 @@ def absences(inputs: Inputs) -> Section:
 
 
 def memory(inputs: Inputs) -> Section:
-    """The paper's figure 1."""
+    """Show the paper's figure 1."""
     words = {
         "memory_timeline.png": "Which frames' tokens the memory bank keeps",
         "memory_attention.png": "What one patch reads from the frames that are remembered",
@@ -189,7 +189,7 @@ def memory(inputs: Inputs) -> Section:
 
 
 def latency(inputs: Inputs, deadline_ms: float) -> Section:
-    """The paper's figure 2, and the table behind it."""
+    """Draw the paper's figure 2, and tabulate it."""
     if not inputs.benches:
         return Section("latency", "Latency", missing=f"No measurement of speed: {BENCH}")
     columns = (
@@ -250,6 +250,6 @@ def worst(inputs: Inputs) -> Section:
 
 
 def left_out(inputs: Inputs) -> Section:
-    """What lies in the folders and is not on the page."""
+    """List the files that are not on the page."""
     rows = [(str(path), why) for path, why in inputs.left_out]
     return Section("left-out", "Not shown", [TableView(("file or folder", "why"), rows)])

@@ -33,7 +33,7 @@ class StepEnergy:
 
 
 def measured_energy(run: Run, benches: Mapping[str, Mapping[str, Any]]) -> StepEnergy | None:
-    """What a step of this run's tracker took, from the first measurement of the same; None where there is none.
+    """Find the energy of a step of this run's tracker in the first measurement of the same, or None.
 
     The same: processor and cores, variant, backend and scale. Measurements are of the default policy and budget, so
     that runs with others have none; nor have runs whose scale the controller chose.
@@ -52,7 +52,7 @@ def measured_energy(run: Run, benches: Mapping[str, Mapping[str, Any]]) -> StepE
 
 
 def _as_measured(tracker: Mapping[str, Any]) -> bool:
-    """Whether a run has the policy and budget that `sam2lite bench` measures."""
+    """Tell if a run has the policy and budget that `sam2lite bench` measures."""
     if tracker.get("memory_policy") != DEFAULT_POLICY or tracker.get("scale") is None:
         return False
     try:
@@ -63,7 +63,7 @@ def _as_measured(tracker: Mapping[str, Any]) -> bool:
 
 
 def _same_model(row: Mapping[str, Any], tracker: Mapping[str, Any]) -> bool:
-    """Whether a row is of the tracker's model with one object; evaluations leave precision to the backend."""
+    """Tell if a row is of the tracker's model with one object; evaluations leave precision to the backend."""
     return (
         row["objects"] == 1
         and (row["variant"], row["scale"]) == (tracker["variant"], tracker["scale"])
@@ -73,7 +73,7 @@ def _same_model(row: Mapping[str, Any], tracker: Mapping[str, Any]) -> bool:
 
 
 def tradeoff(inputs: Inputs) -> Section:
-    """A table, and a plot a protocol: of energy for the runs that have it (a plot a set of meters), of time for all."""
+    """Draw accuracy against energy (a plot a set of meters) where there is one, against time for all."""
     runs = [run for run in scored(inputs) if run.evaluation.mean_ms]
     if not runs:
         return Section("tradeoff", TITLE, missing=f"No scored evaluation with times: {EVAL}")
@@ -95,7 +95,7 @@ def tradeoff(inputs: Inputs) -> Section:
 def _energy_pictures(
     protocol: str, runs: list[Run], energies: Mapping[str, StepEnergy | None]
 ) -> list[Picture]:
-    """A plot a set of meters: what one counts, another may not."""
+    """Draw a plot a set of meters: what one counts, another may not."""
     groups: dict[tuple[str, ...], list[tuple[Run, float]]] = {}
     for run in runs:
         energy = energies[run.name]
@@ -127,7 +127,7 @@ def _table(runs: list[Run], energies: Mapping[str, StepEnergy | None]) -> TableV
 
 
 def _why_no_energy(inputs: Inputs) -> str:
-    """Why no run has a figure."""
+    """Say why no run has a figure."""
     if any(row.get("energy_mj") for bench in inputs.benches.values() for row in bench["latency"]):
         return "no run has the processor, variant, backend and scale of a measurement, at the default policy and budget"
     said = [bench["energy"] for bench in inputs.benches.values() if "energy" in bench]

@@ -1,4 +1,4 @@
-"""What sections are made of, and how they write numbers."""
+"""Define the parts of a section, and write numbers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -54,20 +54,20 @@ class Section:
 
 
 def _kind(cells: Sequence[str]) -> str:
-    """Whether cells hold numbers, signs and dashes alone."""
+    """Tell if cells hold text or numbers, signs and dashes alone."""
     return "text" if any(character.isalpha() for cell in cells for character in cell) else "number"
 
 
 def scored(inputs: Inputs) -> list[Run]:
-    """The runs whose truth was at hand."""
+    """Return the runs whose truth was at hand."""
     return [run for run in inputs.runs if run.evaluation.jf is not None]
 
 
 def per_cent(value: float | None) -> str:
-    """A share 0..1; a dash where nothing is known."""
+    """Write a share 0..1 in per cent; a dash where nothing is known."""
     return "–" if value is None else f"{100 * value:.1f}"
 
 
 def number(value: float | None, digits: int = 1) -> str:
-    """A number; a dash where nothing is known."""
+    """Write a number; a dash where nothing is known."""
     return "–" if value is None else f"{value:.{digits}f}"

@@ -1,4 +1,4 @@
-"""The frames that went worst, as pictures: what the tracker said beside what is true."""
+"""Draw the frames that went worst: prediction beside ground truth."""
 
 import base64
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ class WorstFrame:
 
 
 def worst_frames(run: Run, limit: int = WORST_FRAMES) -> list[WorstFrame]:
-    """The frames with the lowest J&F of any object, worst first, one a sequence at most."""
+    """Return the frames with the lowest J&F of any object, worst first, one a sequence at most."""
     candidates = []
     for sequence in run.evaluation.sequences:
         entries = () if sequence.scores is None else sequence.scores.objects

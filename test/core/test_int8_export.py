@@ -249,7 +249,7 @@ def converted(shipped, short_clip, tmp_path_factory):
     """The shipped model in INT8 and in fp16, with what converting it said."""
     folders = {}
     for precision in ("int8", "fp16"):
-        plan = convert.ExportPlan(
+        plan = convert.ExportSettings(
             precision, short_clip, BOUND, calibration=(short_clip,), scale=0.5, threads=1
         )
         result = convert.convert(shipped, plan)
@@ -289,7 +289,7 @@ def test_a_clip_that_leaves_memory_empty_is_refused(shipped, short_clip) -> None
 def test_a_converted_folder_tracks_like_the_student(converted, shipped, short_clip, precision) -> None:
     folder, result = converted[precision]
     student, info = load_shipped(shipped / WEIGHTS_FILE)
-    plan = convert.ExportPlan(precision, short_clip, BOUND, scale=0.5, threads=1)
+    plan = convert.ExportSettings(precision, short_clip, BOUND, scale=0.5, threads=1)
     found = convert.measure(student, folder, plan)
     assert found.agreement > 0.995 and found.overlap > 0.9
     assert abs(found.loss) < 2.0

@@ -1,4 +1,4 @@
-"""The system in one picture, as SVG.
+"""Draw the system in one picture, as SVG.
 
     python -m sam2lite_core.report.figures.architecture docs/figures/architecture.svg
 
@@ -46,7 +46,7 @@ class Arrow:
 
 
 def boxes(variant: Variant) -> list[Box]:
-    """The parts of the system, host to the left and right, the graph between them."""
+    """Return the parts of the system, host to the left and right, the graph between them."""
     detail = ", ".join(map(str, variant.stem))
     convolutions = f"{'inverted residuals' if variant.trunk else 'conv stem'} ({detail})"
     blocks = "1 block" if variant.depth == 1 else f"{variant.depth} blocks"
@@ -79,7 +79,7 @@ def boxes(variant: Variant) -> list[Box]:
 
 
 def arrows() -> list[Arrow]:
-    """What flows between the boxes."""
+    """List the arrows between the boxes."""
     return [
         Arrow(((145, 170), (145, 240))),
         Arrow(((50, 130), (26, 130), (26, 500), (50, 500))),
@@ -107,7 +107,7 @@ def arrows() -> list[Arrow]:
 
 
 def draw_architecture(variant: Variant) -> str:
-    """The picture as SVG text: a light card of its own, so that it reads on white and on dark pages alike."""
+    """Draw the picture as SVG text: a light card, which reads on white and on dark pages alike."""
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" '
         f'font-family="Helvetica, Arial, \'DejaVu Sans\', sans-serif" role="img">',
@@ -153,7 +153,7 @@ def _draw_arrow(arrow: Arrow) -> str:
 
 
 def _pill(x: int, y: int, text: str) -> str:
-    """A value that the controller sets, shown where it acts."""
+    """Draw a value that the controller sets, at the part that it sets."""
     return f'<circle cx="{x}" cy="{y}" r="12" fill="{PAPER}" stroke="{HOST[1]}"/>' + _text(
         x, y + 5, text, TEXT_PX, INK, 'text-anchor="middle" font-style="italic"'
     )

@@ -32,14 +32,14 @@ def check_drawing() -> None:
 
 
 def png(figure: Any) -> bytes:
-    """A matplotlib figure as the content of a PNG file."""
+    """Encode a matplotlib figure as PNG."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()
 
 
 def draw(content: dict[str, Any], device: Device = DEVICES[1], seed: int = 0) -> Any:
-    """One device through four scenarios, and all devices' means as bars.
+    """Draw one device through four scenarios, and all devices' means as bars.
 
     Args:
         content: what `control_simulation.compare` returned.
@@ -101,7 +101,7 @@ def _draw_scales(axes: Any, traces: dict[str, Trace]) -> None:
 
 
 def _draw_bars(axes: Any, rows: Sequence[dict[str, Any]], name: str, label: str) -> None:
-    """A figure's mean over the devices, by scenario and controller."""
+    """Draw a figure's mean over the devices, by scenario and controller."""
     scenarios = list(dict.fromkeys(row["scenario"] for row in rows))
     for place, controller in enumerate(CONTROLLERS):
         heights = [_mean_over_devices(rows, scenario, controller, name) for scenario in scenarios]
@@ -129,7 +129,7 @@ def _plain(axes: Any) -> None:
 
 
 def markdown(content: dict[str, Any]) -> str:
-    """The rows as Markdown: the step load with its settling first, then everything else."""
+    """Write the rows as Markdown, a table a scenario."""
     rows = content["rows"]
     devices = "; ".join(
         f"{d['name']} {d['full_ms']:g} ms"
@@ -162,7 +162,7 @@ def _cell(value: float | None) -> str:
 
 
 def _table(rows: Sequence[dict[str, Any]], settles: bool) -> list[str]:
-    """A scenario's rows."""
+    """Write a scenario's rows as a table."""
     heads = {
         "missed_percent": "missed %",
         "mean_scale": "mean ρ",

@@ -44,7 +44,7 @@ THUMBNAILS = 6
 
 
 def draw_timeline(record: MemoryRecord) -> Any:
-    """The bank over time: which frames it keeps at the end, and how it came to that.
+    """Draw the bank over time: which frames it keeps at the end, and how it came to that.
 
     Returns:
         A matplotlib figure.
@@ -97,7 +97,7 @@ def _draw_final(axes: Any, counts: NDArray[np.int64], budget: int) -> None:
 
 
 def _draw_history(axes: Any, counts: NDArray[np.int64]) -> None:
-    """The bank after every frame t by source frame b: the colour is the commonest kind, its strength the number."""
+    """Draw the bank after every frame t by source frame b: colour is the commonest kind, strength the number."""
     from matplotlib.colors import to_rgb
 
     total = len(counts)
@@ -124,7 +124,7 @@ def draw_attention(
     cells: tuple[int, int],
     shown: int = 5,
 ) -> Any:
-    """What one patch reads: its frame, and the remembered frames it reads most from, each with its tokens.
+    """Draw what one patch reads: its frame, and the frames that it reads most from, with their tokens.
 
     Args:
         frames: (T, H, W, 3) uint8 RGB.
@@ -169,7 +169,7 @@ def _draw_tokens(
     axes: Any, image: NDArray[np.uint8], bank: BankSnapshot, attention: FloatArray, birth: int,
     cells: tuple[int, int], peak: float,
 ) -> None:  # fmt: skip
-    """A dimmed frame; the tokens that it left in the bank are outlined and as hot as they are read."""
+    """Draw a dimmed frame with its tokens in the bank, as hot as they are read."""
     from matplotlib import colormaps
     from matplotlib.patches import Rectangle
 
@@ -219,14 +219,14 @@ def ask(
 
 
 def last_tracked(record: MemoryRecord) -> int:
-    """The last frame on which anything is tracked."""
+    """Return the last frame on which anything is tracked."""
     return max(index for index, labels in enumerate(record.label_maps) if index == 0 or labels.any())
 
 
 def load_clip(
     source: str | None, mask: Path | None, limit: int
 ) -> tuple[list[NDArray[np.uint8]], list[Prompt]]:
-    """The clip to draw and the prompts of its first frame; the rendered clip when no source is given.
+    """Load the clip to draw and the prompts of its first frame; a rendered clip without a source.
 
     Raises:
         ConfigurationError: a source without a mask, or a mask without objects.

@@ -1,4 +1,4 @@
-"""What the memory bank held after every frame of a run, and what one patch reads from it."""
+"""Record the memory bank after every frame of a run, and what one patch reads from it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -87,7 +87,7 @@ def record_memory(
 
 
 def inner_point(mask: NDArray[np.bool_]) -> tuple[int, int]:
-    """The pixel (x, y) of a mask that lies deepest inside it.
+    """Find the pixel (x, y) of a mask that lies deepest inside it.
 
     Raises:
         ConfigurationError: the mask is empty.
