@@ -16,6 +16,16 @@ from sam2lite_core.cli.options import (
 )
 from sam2lite_core.files import check_json_path, write_json
 
+ControllerOption = Annotated[
+    str | None,
+    typer.Option(
+        help="How the deadline is kept: plain, predictive or off; predictive by default; always off with --scale."
+    ),
+]
+TruthOption = Annotated[
+    Path,
+    typer.Option(help="Folder of true masks: 00000.png is the first image's; or STAMP.png, nanoseconds."),
+]
 StorageOption = Annotated[str, typer.Option(help="Storage of the bag that is written: sqlite3 or mcap.")]
 
 bag_app = typer.Typer(help="Make rosbag2 recordings.", no_args_is_help=True)
@@ -62,10 +72,7 @@ def bag_make(
 @spread_options
 def eval_bag(
     bag: Annotated[Path, typer.Argument(metavar="BAG", help="A rosbag2 folder, or its .db3 or .mcap file.")],
-    truth: Annotated[
-        Path,
-        typer.Option(help="Folder of true masks: 00000.png is the first image's; or STAMP.png, nanoseconds."),
-    ],
+    truth: TruthOption,
     tracker: TrackerChoice,
     topic: Annotated[
         str | None, typer.Option(help="Images to play; by default the only topic that holds some.")
@@ -77,12 +84,7 @@ def eval_bag(
     deadline_ms: Annotated[
         float | None, typer.Option(help="Time that a frame may take; by default the period, 0 for none.")
     ] = None,
-    controller: Annotated[
-        str | None,
-        typer.Option(
-            help="How the deadline is kept: plain, predictive or off; predictive by default; always off with --scale."
-        ),
-    ] = None,
+    controller: ControllerOption = None,
     out: Annotated[Path | None, typer.Option(help="Folder for masks/ and bag.json.")] = None,
     out_bag: Annotated[
         Path | None, typer.Option(metavar="BAG", help="Bag to write with masks and statuses.")

@@ -19,7 +19,6 @@ from sam2lite_core.cli.options import (
     split,
     spread_options,
 )
-from sam2lite_core.evaluation.tables import score_table, stress_table
 from sam2lite_core.files import check_json_path, write_json
 
 if TYPE_CHECKING:
@@ -65,6 +64,7 @@ def run_evaluation(
     from sam2lite_core.evaluation.evaluate import evaluate, result_document
     from sam2lite_core.evaluation.runs.resume import Unfinished, unfinished_folder
     from sam2lite_core.evaluation.runs.team import launched_team
+    from sam2lite_core.evaluation.tables import score_table
 
     options = tracker.options(run.workers)
     team = launched_team()
@@ -166,6 +166,7 @@ def eval_stress(
     The first two have absences: --sets long_occlusion,exit_return --clips 25 makes 50 of them.
     """
     from sam2lite_core.datasets.stress import Stress
+    from sam2lite_core.evaluation.tables import stress_table
 
     run_evaluation(Stress(split(sets), clips), tracker, run, out, [stress_table])
 
@@ -179,6 +180,7 @@ def eval_results(
 ) -> None:
     """Score masks that any tracker made, by the DAVIS protocol."""
     from sam2lite_core.evaluation.given_masks import score_results
+    from sam2lite_core.evaluation.tables import score_table
 
     check_json_path(json_file)
     result = score_results(prediction, truth, as_one=as_one)

@@ -25,6 +25,7 @@ from sam2lite_core.variants import DEFAULT_POLICY
 FolderOption = Annotated[Path, typer.Option(help="Folder in DAVIS's layout.")]
 TableFolderOption = Annotated[Path, typer.Option(help="Folder for the table; a killed run goes on there.")]
 PoliciesOption = Annotated[str, typer.Option(help="Memory policies, comma-separated.")]
+FigureOption = Annotated[Path | None, typer.Option("--figure", help="Draw J&F by minute there, PNG.")]
 ALL_POLICIES = "learned,fifo,random,uniform"
 
 
@@ -90,9 +91,7 @@ def eval_long(
     scale: ScaleOption = None,
     budget: BudgetOption = None,
     markdown_file: Annotated[Path | None, typer.Option("--markdown", help="Write the tables there.")] = None,
-    figure_file: Annotated[
-        Path | None, typer.Option("--figure", help="Draw J&F by minute there, PNG.")
-    ] = None,
+    figure_file: FigureOption = None,
 ) -> None:
     """Play sequences forward and backward for minutes, and tell J&F minute by minute and memory policy.
 
