@@ -63,7 +63,7 @@ def ablate(
     changes: SetOption = None,
 ) -> None:
     """Fork stage 2 from one checkpoint (`--set init=FILE`) into the paper's ablations, score them, make the table."""
-    from sam2lite_core.cli.eval_policies import whole_numbers
+    from sam2lite_core.cli.options import whole_numbers
     from sam2lite_core.files import write_atomically, write_json
     from training.ablation.run import make_forks, row_names, run_forks
     from training.ablation.table import markdown, read_scores, summarise
