@@ -264,7 +264,7 @@ def test_versions_agree() -> None:
     version = sam2lite_core.__version__
     assert re.search(r"<version>(.+)</version>", (ROOT / "package.xml").read_text())[1] == version
     assert PYPROJECT["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "sam2lite_core.__version__"}
-    assert re.search(r"^## ([^ ]+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[1] == version
+    assert re.search(r"^## \[([^]]+)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[1] == version
 
 
 def test_cmake_exports_that_version() -> None:
