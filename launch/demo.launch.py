@@ -49,9 +49,7 @@ def start_tracker(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     if not (prompt or argument(context, "source")):
         prompt = {"initial_prompt.box": first_rendered_object(), "initial_prompt.object_id": 1}
     respawn = is_true(context, "respawn")
-    return [
-        tracker_node(prompt, respawn=respawn, respawn_delay=2.0, on_exit=None if respawn else end_on_failure)
-    ]
+    return [tracker_node(prompt, respawn=respawn, respawn_delay=2.0, on_exit=None if respawn else end_on_failure)]
 
 
 def generate_launch_description() -> LaunchDescription:

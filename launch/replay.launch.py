@@ -97,9 +97,7 @@ def replay(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         *([ExecuteProcess(cmd=recorder, name="record", output="screen")] if recorder else []),
         # Before the tracker, whose start this waits for.
         RegisterEventHandler(
-            OnStateTransition(
-                target_lifecycle_node=tracker, goal_state="active", entities=[play], handle_once=True
-            )
+            OnStateTransition(target_lifecycle_node=tracker, goal_state="active", entities=[play], handle_once=True)
         ),
         tracker,
     ]

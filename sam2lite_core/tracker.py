@@ -189,9 +189,7 @@ class Tracker:
         self._settings, self._controller = settings, controller
         self._control = controller.resume(self._control)
 
-    def measure_latency(
-        self, size: tuple[int, int] | None = None, objects: int | None = None
-    ) -> LatencyTable:
+    def measure_latency(self, size: tuple[int, int] | None = None, objects: int | None = None) -> LatencyTable:
         """Time steps at every resolution rung, for the controller `predictive`; takes seconds on a slow CPU.
 
         That controller measures by itself when it is chosen for the first time; measure again when the camera or the
@@ -247,9 +245,7 @@ class Tracker:
         """
         size = check_image(image)
         scale = self._control.scale if self.scale is None else self.scale
-        request = StepRequest(
-            image, prompts, scale, self._control.window, elapsed, self._settings.presence_threshold
-        )
+        request = StepRequest(image, prompts, scale, self._control.window, elapsed, self._settings.presence_threshold)
         report = self._follower.step(request)
         self._source = size
         if report.usual_ms is not None:

@@ -74,9 +74,7 @@ class Prompt:
         if self.mask is not None:
             mask = np.asarray(self.mask)
             if mask.ndim != 2:
-                raise InvalidPromptError(
-                    f"object {self.object_id}: mask has shape {mask.shape}, expected (H, W)"
-                )
+                raise InvalidPromptError(f"object {self.object_id}: mask has shape {mask.shape}, expected (H, W)")
             if not mask.any():
                 raise InvalidPromptError(f"object {self.object_id}: mask is empty; mark at least one pixel")
             object.__setattr__(self, "mask", mask.astype(bool))
@@ -86,9 +84,7 @@ class Prompt:
     def _normalise_points(self) -> None:
         points = np.asarray(self.points, dtype=np.float32)
         if points.ndim != 2 or points.shape[1] != 2 or len(points) == 0:
-            raise InvalidPromptError(
-                f"object {self.object_id}: points have shape {points.shape}, expected (P, 2)"
-            )
+            raise InvalidPromptError(f"object {self.object_id}: points have shape {points.shape}, expected (P, 2)")
         if not np.isfinite(points).all():
             raise InvalidPromptError(f"object {self.object_id}: points {points.tolist()} are not finite")
         given = self.point_labels
@@ -98,9 +94,7 @@ class Prompt:
                 f"object {self.object_id}: {labels.size} point labels for {len(points)} points; give one each"
             )
         if not np.isin(labels, (0, 1)).all():
-            raise InvalidPromptError(
-                f"object {self.object_id}: point labels {labels.tolist()} are not all 0 or 1"
-            )
+            raise InvalidPromptError(f"object {self.object_id}: point labels {labels.tolist()} are not all 0 or 1")
         if not (labels == 1).any() and self.box is None and self.mask is None:
             raise InvalidPromptError(f"object {self.object_id}: no positive point; give one, a box or a mask")
         object.__setattr__(self, "points", points)

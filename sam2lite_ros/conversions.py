@@ -129,9 +129,7 @@ def label_map_to_image(label_map: NDArray[np.uint8] | NDArray[np.uint16], encodi
     """
     labels = _encoded_labels(label_map, encoding)
     height, width = labels.shape
-    message = Image(
-        height=height, width=width, encoding=encoding, step=width * labels.itemsize, is_bigendian=0
-    )
+    message = Image(height=height, width=width, encoding=encoding, step=width * labels.itemsize, is_bigendian=0)
     fill_data(message, labels)
     return message
 
@@ -152,9 +150,7 @@ def label_map_to_png(label_map: NDArray[np.uint8] | NDArray[np.uint16], encoding
 
 def rgb_to_jpeg(image: Pixels, quality: int = 80) -> CompressedImage:
     """Make a JPEG message of an (H, W, 3) uint8 RGB frame; the header is the caller's."""
-    _, data = cv2.imencode(
-        ".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality]
-    )
+    _, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
     message = CompressedImage(format="bgr8; jpeg compressed bgr8")
     fill_data(message, data)
     return message
@@ -162,9 +158,7 @@ def rgb_to_jpeg(image: Pixels, quality: int = 80) -> CompressedImage:
 
 def _encoded_labels(label_map: NDArray[Any], encoding: str) -> NDArray[Any]:
     if encoding not in MASK_ENCODINGS:
-        raise ConfigurationError(
-            f"mask encoding {encoding!r} is unknown; choose one of {', '.join(MASK_ENCODINGS)}"
-        )
+        raise ConfigurationError(f"mask encoding {encoding!r} is unknown; choose one of {', '.join(MASK_ENCODINGS)}")
     dtype = MASK_ENCODINGS[encoding]
     largest = int(label_map.max(initial=0))
     if largest > np.iinfo(dtype).max:

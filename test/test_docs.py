@@ -52,9 +52,7 @@ def test_readme_is_short() -> None:
 def test_the_index_names_every_guide() -> None:
     index = (ROOT / "docs/README.md").read_text(encoding="utf-8")
     guides = [page for page in PAGES if ROOT / "docs" in page.parents and page.name != "README.md"]
-    assert [
-        str(page.relative_to(ROOT)) for page in guides if f"({page.relative_to(ROOT / 'docs')})" not in index
-    ] == []
+    assert [str(page.relative_to(ROOT)) for page in guides if f"({page.relative_to(ROOT / 'docs')})" not in index] == []
 
 
 def flat(parameters: dict, prefix: str = "") -> dict[str, object]:

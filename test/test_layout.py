@@ -62,9 +62,7 @@ def subscripts_at_import(source: str, roots: tuple[str, ...]) -> set[str]:
     names: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            names.update(
-                alias.asname or alias.name for alias in node.names if alias.name.split(".")[0] in roots
-            )
+            names.update(alias.asname or alias.name for alias in node.names if alias.name.split(".")[0] in roots)
         elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in roots:
             names.update(alias.asname or alias.name for alias in node.names)
 
@@ -81,10 +79,7 @@ def subscripts_at_import(source: str, roots: tuple[str, ...]) -> set[str]:
     return {
         ast.unparse(node)
         for node in subscripts
-        if any(
-            ast.unparse(node.value) == name or ast.unparse(node.value).startswith(f"{name}.")
-            for name in names
-        )
+        if any(ast.unparse(node.value) == name or ast.unparse(node.value).startswith(f"{name}.") for name in names)
     }
 
 
@@ -98,9 +93,7 @@ def files_below(folder: Path) -> set[Path]:
 
 def run_python(code: str, folder: Path) -> str:
     """Return what a fresh interpreter prints for this code, started in a folder."""
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -148,17 +141,13 @@ def test_imported_names_finds_what_a_source_imports(source: str, expected: set[s
     ],
 )
 def test_subscripts_at_import_finds_what_importing_evaluates(source: str, expected: set[str]) -> None:
-    assert (
-        subscripts_at_import(f"from rclpy.parameter import Parameter as P\n{source}", ("rclpy",)) == expected
-    )
+    assert subscripts_at_import(f"from rclpy.parameter import Parameter as P\n{source}", ("rclpy",)) == expected
 
 
 def test_nothing_of_rclpy_is_subscripted_at_import() -> None:
     """Parameter, Future, Service, … are not generic in the rclpy of Humble and Jazzy."""
     files = [*sources("sam2lite_ros"), *sources("launch")]
-    found = {
-        path.name: subscripts_at_import(path.read_text(), ("rclpy", "launch", "launch_ros")) for path in files
-    }
+    found = {path.name: subscripts_at_import(path.read_text(), ("rclpy", "launch", "launch_ros")) for path in files}
     assert {name: subscripts for name, subscripts in found.items() if subscripts} == {}
 
 
@@ -190,8 +179,7 @@ def test_torch_stays_where_robots_do_not_need_it() -> None:
     wrong = [
         str(path.relative_to(ROOT))
         for path in sources("sam2lite_core")
-        if "torch" in imported_names(path.read_text())
-        and not str(path.relative_to(core)).startswith(MAY_IMPORT_TORCH)
+        if "torch" in imported_names(path.read_text()) and not str(path.relative_to(core)).startswith(MAY_IMPORT_TORCH)
     ]
     assert wrong == []
 
@@ -360,9 +348,7 @@ def test_install_space_carries_every_module_and_subpackage(package: str) -> None
     ],
     ids=lambda value: Path(value[0]).name if isinstance(value, list) else "",
 )
-def test_what_is_installed_runs_outside_the_checkout(
-    command: list[str], code: int, said: str, tmp_path: Path
-) -> None:
+def test_what_is_installed_runs_outside_the_checkout(command: list[str], code: int, said: str, tmp_path: Path) -> None:
     places = {"python": sys.executable, "prefix": str(built_prefix())}
     done = subprocess.run(
         [part.format(**places) for part in command],
@@ -377,9 +363,7 @@ def test_what_is_installed_runs_outside_the_checkout(
 
 
 @pytest.mark.parametrize(("given", "expected"), [(None, "1"), ("0", "0")])
-def test_onnxruntime_is_told_to_report_to_nobody_before_it_is_imported(
-    given: str | None, expected: str
-) -> None:
+def test_onnxruntime_is_told_to_report_to_nobody_before_it_is_imported(given: str | None, expected: str) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
     environment |= {} if given is None else {"ORT_DISABLE_TELEMETRY": given}
     # A finder that comes first sees the variable as onnxruntime will find it.
@@ -392,7 +376,5 @@ class Finder:
 sys.meta_path.insert(0, Finder())
 import sam2lite_core.backends.onnxruntime
 """
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
     assert done.stdout.split() == [expected]

@@ -44,9 +44,7 @@ def module_name(path: Path) -> str:
 
 @cache
 def modules() -> dict[str, Path]:
-    return {
-        module_name(path): path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))
-    }
+    return {module_name(path): path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))}
 
 
 def imports_of(tree: ast.AST) -> Iterator[str]:

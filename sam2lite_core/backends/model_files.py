@@ -62,14 +62,10 @@ def parse_info(text: str | None, path: Path) -> ModelInfo:
         values: dict[str, Any] = json.loads(text)
         version = values.pop("format")
         if version != FORMAT:
-            raise ModelFileError(
-                f"{path} has format {version}, this version reads {FORMAT}; export the model again"
-            )
+            raise ModelFileError(f"{path} has format {version}, this version reads {FORMAT}; export the model again")
         return ModelInfo(**values)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelFileError(
-            f"{path} has unreadable {INFO_KEY} metadata ({error}); export the model again"
-        ) from error
+        raise ModelFileError(f"{path} has unreadable {INFO_KEY} metadata ({error}); export the model again") from error
 
 
 def find_model(variant: Variant, model_path: str | Path | None) -> Path:

@@ -221,9 +221,7 @@ class OnnxRuntimeBackend:
         try:
             session.run_with_iobinding(binding)
         except Exception as error:  # onnxruntime raises several unrelated types of its own
-            raise BackendError(
-                f"ONNX Runtime failed on a frame of {inputs.image.shape[:2]}: {error}"
-            ) from error
+            raise BackendError(f"ONNX Runtime failed on a frame of {inputs.image.shape[:2]}: {error}") from error
         outputs = dict(zip(names, binding.get_outputs(), strict=True))
         self._bank = {name: outputs[f"new_{name}"] for name in BANK}
         logits, presence, uncertainty, used = (outputs[name].numpy() for name in HOST_OUTPUTS)

@@ -53,9 +53,7 @@ def open_backend(name: str, settings: BackendSettings) -> Backend:
                 f"no backend is installed; install one of {', '.join(p for _, _, p in BACKENDS.values())}"
             )
     if name not in BACKENDS:
-        raise BackendError(
-            f"unknown backend {name!r}; choose one of auto, {', '.join((*BACKENDS, *FRAME_BACKENDS))}"
-        )
+        raise BackendError(f"unknown backend {name!r}; choose one of auto, {', '.join((*BACKENDS, *FRAME_BACKENDS))}")
     module, class_name, package = BACKENDS[name]
     if not _installed(package):
         raise BackendError(f"backend {name} needs the package {package}, which is not installed")
@@ -88,9 +86,7 @@ def check_frame_backend(name: str) -> None:
     """
     missing = [package for package in FRAME_BACKENDS[name][2] if not _installed(package)]
     if missing:
-        raise BackendError(
-            f"backend {name} needs {' and '.join(missing)}: python -m pip install 'sam2lite[{name}]'"
-        )
+        raise BackendError(f"backend {name} needs {' and '.join(missing)}: python -m pip install 'sam2lite[{name}]'")
 
 
 def _usable(name: str) -> bool:

@@ -69,9 +69,7 @@ def choose_device(name: str, backend: str = "torch") -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise BackendError(
-            f"backend {backend} has no device {name!r}; choose auto, cpu, cuda or cuda:N"
-        ) from error
+        raise BackendError(f"backend {backend} has no device {name!r}; choose auto, cpu, cuda or cuda:N") from error
     if device.type not in ("cpu", "cuda"):
         raise BackendError(f"backend {backend} has no device {name!r}; choose auto, cpu, cuda or cuda:N")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():

@@ -170,9 +170,7 @@ def _run(tracker: Tracker, settings: RealSettings, period_s: float) -> list[Step
             result = tracker.step(next(frames), prompts, elapsed=number - last, overhead_ms=1e3 * late_s)
             prompts = []
             steps.append(
-                Step(
-                    number * period_s, 1e3 * late_s, result.timings.total_ms, result.scale, number - last - 1
-                )
+                Step(number * period_s, 1e3 * late_s, result.timings.total_ms, result.scale, number - last - 1)
             )
             last = number
 
@@ -230,10 +228,7 @@ def summary(content: dict[str, Any]) -> str:
                 "back after s",
                 "changes of ρ a minute",
             ),
-            (
-                [name, *(_cell(run[figure]) for figure in FIGURES)]
-                for name, run in content["controllers"].items()
-            ),
+            ([name, *(_cell(run[figure]) for figure in FIGURES)] for name, run in content["controllers"].items()),
         ),
     ]
     return "\n".join(lines) + "\n"

@@ -77,8 +77,7 @@ def random_model(name: str, folder: Path) -> Path:
         from sam2lite_core.bench.random_weights import export_random
     except ImportError as error:
         raise ConfigurationError(
-            f"no weights ship for {name}, and random ones need {error.name}: "
-            "python -m pip install 'sam2lite[export]'"
+            f"no weights ship for {name}, and random ones need {error.name}: python -m pip install 'sam2lite[export]'"
         ) from None
     export_random(name, folder)
     return folder

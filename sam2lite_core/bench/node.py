@@ -54,9 +54,7 @@ class NodeSettings:
 
     def __post_init__(self) -> None:
         if self.frames < LEAST:
-            raise ConfigurationError(
-                f"{self.frames} frames are too few for percentiles; give at least {LEAST}"
-            )
+            raise ConfigurationError(f"{self.frames} frames are too few for percentiles; give at least {LEAST}")
         if not 0 < self.rate <= 1000:
             raise ConfigurationError(f"--rate is {self.rate}; give more than 0, up to 1000 frames per second")
 
@@ -148,9 +146,7 @@ def report(
         "mean_scale": round(statistics.fmean(status["scale"] for status in statuses), 3),
         "deadlines_missed": int(statuses[-1]["deadlines_missed"]),
         "frames": frames,
-        "growth": {
-            name: _growth([sample[name] for sample in samples]) for name in ("memory_mb", "threads", "files")
-        },
+        "growth": {name: _growth([sample[name] for sample in samples]) for name in ("memory_mb", "threads", "files")},
         "samples": list(samples),
     }
 

@@ -62,9 +62,7 @@ class PeerSettings:
 
     def __post_init__(self) -> None:
         if self.rounds < 1 or self.own_steps < 1 or not self.scales or not self.peers:
-            raise ConfigurationError(
-                "peers need at least one round, one step of ours, one scale and one peer"
-            )
+            raise ConfigurationError("peers need at least one round, one step of ours, one scale and one peer")
 
 
 @dataclass(frozen=True)

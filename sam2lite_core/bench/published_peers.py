@@ -51,9 +51,7 @@ class Published:
 
 PUBLISHED = {
     # Hiera halves the patches, of 4 px, three times.
-    "sam2": Published(
-        "SAM 2.1-tiny", 1024, 32, None, 71.8, "README of facebookresearch/sam2, SAM 2.1 checkpoints"
-    ),
+    "sam2": Published("SAM 2.1-tiny", 1024, 32, None, 71.8, "README of facebookresearch/sam2, SAM 2.1 checkpoints"),
     # Its latents with a place are 16 x 16 windows of the map at stride 16.
     "edgetam": Published("EdgeTAM", 1024, 256, 87.7, 70.0, "README of facebookresearch/EdgeTAM"),
 }
@@ -87,9 +85,7 @@ class _SqueezeExcite(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         inner = max(_SQUEEZE, int(width / 4 + _SQUEEZE / 2) // _SQUEEZE * _SQUEEZE)
-        self.gate = nn.Sequential(
-            nn.Conv2d(width, inner, 1), nn.ReLU(), nn.Conv2d(inner, width, 1), nn.Sigmoid()
-        )
+        self.gate = nn.Sequential(nn.Conv2d(width, inner, 1), nn.ReLU(), nn.Conv2d(inner, width, 1), nn.Sigmoid())
 
     def forward(self, image: Tensor) -> Tensor:
         return image * self.gate(image.mean((2, 3), keepdim=True))
@@ -136,9 +132,7 @@ class RepVit(transformers.PreTrainedModel):
         """Build the stem and the stages."""
         super().__init__(config)
         first = REPVIT_WIDTHS[0]
-        self.stem = nn.Sequential(
-            _ConvNorm(3, first // 2, 3, 2), nn.GELU(), _ConvNorm(first // 2, first, 3, 2)
-        )
+        self.stem = nn.Sequential(_ConvNorm(3, first // 2, 3, 2), nn.GELU(), _ConvNorm(first // 2, first, 3, 2))
         stages, before = [], None
         for width, depth in zip(REPVIT_WIDTHS, REPVIT_DEPTHS, strict=True):
             blocks = [_block(width, index % 2 == 0) for index in range(depth)]
@@ -172,9 +166,7 @@ def check_side(name: str, side: int) -> int:
     """
     published = PUBLISHED[name]
     if side < published.multiple or side % published.multiple:
-        raise ConfigurationError(
-            f"{published.title} takes squares of multiples of {published.multiple} px, not {side}"
-        )
+        raise ConfigurationError(f"{published.title} takes squares of multiples of {published.multiple} px, not {side}")
     return side
 
 
@@ -204,13 +196,9 @@ def build(name: str, side: int) -> Any:
                 "backbone_config": hiera,
                 "backbone_feature_sizes": maps,
             }
-            return transformers.Sam2VideoModel(
-                transformers.Sam2VideoConfig(vision_config=vision, **common)
-            ).eval()
+            return transformers.Sam2VideoModel(transformers.Sam2VideoConfig(vision_config=vision, **common)).eval()
         eye = transformers.EdgeTamVisionConfig(backbone_config=RepVitConfig(), backbone_feature_sizes=maps)
-        return transformers.EdgeTamVideoModel(
-            transformers.EdgeTamVideoConfig(vision_config=eye, **common)
-        ).eval()
+        return transformers.EdgeTamVideoModel(transformers.EdgeTamVideoConfig(vision_config=eye, **common)).eval()
 
 
 def save(name: str, side: int, folder: Path) -> None:

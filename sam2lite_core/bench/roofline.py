@@ -84,11 +84,7 @@ def markdown(content: dict[str, Any], profiles: Sequence[dict[str, Any]] = (), t
         threads: which peak to set the frames against.
     """
     peak = next((entry for entry in content["peaks"] if entry["threads"] == threads), None)
-    times = {
-        (entry["variant"], entry["scale"]): entry["graph_ms"]
-        for entry in profiles
-        if entry["threads"] == threads
-    }
+    times = {(entry["variant"], entry["scale"]): entry["graph_ms"] for entry in profiles if entry["threads"] == threads}
     head = [
         *("variant", "scale", "GFLOP", "MB of products", "MB of everything", "operations", "FLOP/byte"),
         *("arithmetic ms", "bytes ms", "bytes ms, nothing fused", "graph ms", "of the roof", "bound by"),

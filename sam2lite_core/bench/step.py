@@ -76,9 +76,7 @@ def middle_boxes(count: int, settings: BenchSettings) -> list[Prompt]:
     cell = np.array([settings.width / side, settings.height / side])
     corners = [(index % side, index // side) for index in range(count)]
     return [
-        Prompt(
-            object_id=k + 1, box=np.array([*(cell * (np.array(at) + 0.2)), *(cell * (np.array(at) + 0.8))])
-        )
+        Prompt(object_id=k + 1, box=np.array([*(cell * (np.array(at) + 0.2)), *(cell * (np.array(at) + 0.8))]))
         for k, at in enumerate(corners)
     ]
 
@@ -138,9 +136,7 @@ def latency_rows(
     for scale in settings.scales:
         tracker = _tracker(settings, scale)
         for count in settings.objects:
-            tell(
-                f"{tracker.backend.info.variant}, {tracker.backend.name}, scale {scale or 1}, {count} objects"
-            )
+            tell(f"{tracker.backend.info.variant}, {tracker.backend.name}, scale {scale or 1}, {count} objects")
             tracker.reset()
             source = endless(frames)
             tracker.step(next(source), middle_boxes(count, settings))
@@ -175,9 +171,7 @@ def _parts(results: list[TrackResult]) -> dict[str, Any]:
     return {"step_ms": percentiles(totals), **medians, "fps": round(1000.0 / statistics.median(totals), 1)}
 
 
-def endurance(
-    settings: BenchSettings, steps: int, tell: Callable[[str], None] = lambda _: None
-) -> dict[str, Any]:
+def endurance(settings: BenchSettings, steps: int, tell: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
     """Run many steps in a row at the first scale, one object, to see growth and slowdown.
 
     Raises:

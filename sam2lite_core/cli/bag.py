@@ -40,9 +40,7 @@ def bag() -> None:
 def bag_make(
     frames: Annotated[str, typer.Argument(metavar="FRAMES", help="Folder of frames, or video file.")],
     out: Annotated[Path, typer.Argument(metavar="BAG", help="The bag's folder; it must not exist yet.")],
-    fps: Annotated[
-        float | None, typer.Option(help="Frames per second; by default the video's own, or 30.")
-    ] = None,
+    fps: Annotated[float | None, typer.Option(help="Frames per second; by default the video's own, or 30.")] = None,
     topic: Annotated[str, typer.Option(help="Topic of the images.")] = "/camera/image_raw",
     compressed: Annotated[
         bool, typer.Option("--compressed", help="JPEG on TOPIC/compressed instead of raw bgr8.")
@@ -63,9 +61,7 @@ def bag_make(
         if source.length is None and frames.isdecimal():
             raise SourceError(f"camera {frames}: has no end; record a camera with `ros2 bag record`")
         with show_progress(f"writing {out}", source.length) as advance:
-            count = make_bag(
-                source, out, topic=topic, compressed=compressed, storage=storage, on_frame=advance
-            )
+            count = make_bag(source, out, topic=topic, compressed=compressed, storage=storage, on_frame=advance)
     print(f"{count} frames in {out}")
 
 
@@ -86,9 +82,7 @@ def eval_bag(
     ] = None,
     controller: ControllerOption = None,
     out: Annotated[Path | None, typer.Option(help="Folder for masks/ and bag.json.")] = None,
-    out_bag: Annotated[
-        Path | None, typer.Option(metavar="BAG", help="Bag to write with masks and statuses.")
-    ] = None,
+    out_bag: Annotated[Path | None, typer.Option(metavar="BAG", help="Bag to write with masks and statuses.")] = None,
     storage: StorageOption = "sqlite3",
     frames: Annotated[int | None, typer.Option(help="Play no more than so many images.")] = None,
     overwrite: OverwriteOption = False,
@@ -119,9 +113,7 @@ def eval_bag(
         tracker.options(),
     )
     try:
-        result = evaluate_bag(
-            request, out, out_bag, storage=storage, overwrite=overwrite, progress=show_progress
-        )
+        result = evaluate_bag(request, out, out_bag, storage=storage, overwrite=overwrite, progress=show_progress)
     except ReplayError as error:
         print(f"sam2lite: {error}", file=sys.stderr)
         raise typer.Exit(1) from None

@@ -30,29 +30,23 @@ app.command("roofline")(roofline)
 class Models:
     """Options of what is measured, and how long."""
 
-    variant: Annotated[
-        str, typer.Option(help="Variants, comma-separated, or all; random weights where none ship.")
-    ] = "tiny"
+    variant: Annotated[str, typer.Option(help="Variants, comma-separated, or all; random weights where none ship.")] = (
+        "tiny"
+    )
     backend: Annotated[
         str, typer.Option(help="Runtimes, comma-separated; auto, all that are installed, or transformers.")
     ] = "auto"
-    precision: Annotated[str, typer.Option(help="Precisions, comma-separated, as the backend has them.")] = (
-        "auto"
-    )
+    precision: Annotated[str, typer.Option(help="Precisions, comma-separated, as the backend has them.")] = "auto"
     device: Annotated[
         str | None, typer.Option(help="Device as the backend names it; auto by default, cpu with --peers.")
     ] = None
-    scales: Annotated[
-        str | None, typer.Option(help=f"Resolution scales, comma-separated; {SCALES} by default.")
-    ] = None
+    scales: Annotated[str | None, typer.Option(help=f"Resolution scales, comma-separated; {SCALES} by default.")] = None
     objects: Annotated[str, typer.Option(help="Numbers of objects, comma-separated.")] = "1,2,4,8,16"
     frames: Annotated[int, typer.Option(help="Timed steps per row.")] = 30
     threads: ThreadsOption = None
     model: ModelOption = None
     endurance: Annotated[int, typer.Option(help="Also run this many steps in a row; 0 leaves it out.")] = 0
-    fresh: Annotated[
-        bool, typer.Option(help="Also start a process for each model: cold start and peak memory.")
-    ] = True
+    fresh: Annotated[bool, typer.Option(help="Also start a process for each model: cold start and peak memory.")] = True
 
     @property
     def model_path(self) -> str | None:
@@ -125,9 +119,7 @@ def run_bench(chosen: Models, outputs: Outputs) -> None:
                 names = ("variant", "backend", "precision", "weights")
                 processes.append({**{name: rows[-1][name] for name in names}, **figures})
         energy = gauge.summary
-    content = measure.report(
-        first or common, rows, endured, fresh=processes if chosen.fresh else None, energy=energy
-    )
+    content = measure.report(first or common, rows, endured, fresh=processes if chosen.fresh else None, energy=energy)
     outputs.write(content, markdown(content))
     if endured is not None:
         print("\n".join(f"{name}: {value}" for name, value in endured.items()))

@@ -13,9 +13,7 @@ def node(
     model: ModelChoice,
     outputs: Outputs,
     frames: Annotated[int, typer.Option(help="Frames to send.")] = 300,
-    minutes: Annotated[
-        float, typer.Option(help="Soak: send frames for so long instead; 0 takes --frames.")
-    ] = 0.0,
+    minutes: Annotated[float, typer.Option(help="Soak: send frames for so long instead; 0 takes --frames.")] = 0.0,
     rate: Annotated[float, typer.Option(help="Frames per second; their period is the deadline.")] = 10.0,
 ) -> None:
     """Run the node over DDS on a 640x480 clip: overhead from receiving to publishing, counters, memory, threads, files.

@@ -25,9 +25,7 @@ def parts(
     if frames < 1:
         raise ConfigurationError(f"--frames is {frames}; give at least 1")
     folder = None if model is None else str(model)
-    rows = [
-        parts.profile_parts(variant, scale, threads, folder, frames) for scale in numbers(scales, "--scales")
-    ]
+    rows = [parts.profile_parts(variant, scale, threads, folder, frames) for scale in numbers(scales, "--scales")]
     print(parts.markdown(rows))
     write_json(json_file, {"machine": describe_machine(), "profiles": rows})
 

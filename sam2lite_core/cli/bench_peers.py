@@ -28,9 +28,9 @@ def whole_sides(text: str | None) -> tuple[int, ...] | None:
 class Race:
     """Options of the comparison with peers."""
 
-    peers: Annotated[
-        bool, typer.Option("--peers", help="Race SAM 2.1-tiny and EdgeTAM instead, in the same run.")
-    ] = False
+    peers: Annotated[bool, typer.Option("--peers", help="Race SAM 2.1-tiny and EdgeTAM instead, in the same run.")] = (
+        False
+    )
     rounds: Annotated[int, typer.Option(help="With --peers: timed frames of each peer.")] = 5
     peer_sides: Annotated[
         str | None,

@@ -27,15 +27,11 @@ if TYPE_CHECKING:
 
 eval_app = typer.Typer(help="Score masks by a dataset's protocol.", no_args_is_help=True)
 
-OutOption = Annotated[
-    Path, typer.Option(help="Folder for the result; a killed run goes on from OUT.unfinished.")
-]
+OutOption = Annotated[Path, typer.Option(help="Folder for the result; a killed run goes on from OUT.unfinished.")]
 SequencesOption = Annotated[str | None, typer.Option(help="Names, with commas between them; all by default.")]
 PromptOption = Annotated[str, typer.Option(help="How objects are shown: mask, box or point.")]
 WorkersOption = Annotated[int, typer.Option(help="Processes; the scores do not depend on it, the times do.")]
-SplitRootOption = Annotated[
-    Path, typer.Option(help="Folder of one split, which holds JPEGImages and Annotations.")
-]
+SplitRootOption = Annotated[Path, typer.Option(help="Folder of one split, which holds JPEGImages and Annotations.")]
 YearOption = Annotated[int, typer.Option(help="2016: all objects as one; 2017: each by itself.")]
 
 
@@ -135,9 +131,7 @@ def eval_mose(
 @eval_app.command("bdd100k")
 @spread_options
 def eval_bdd100k(
-    root: Annotated[
-        Path, typer.Option(help="Folder that holds images/seg_track_20 and labels/seg_track_20.")
-    ],
+    root: Annotated[Path, typer.Option(help="Folder that holds images/seg_track_20 and labels/seg_track_20.")],
     out: OutOption,
     tracker: TrackerChoice,
     run: Run,

@@ -50,19 +50,15 @@ class Check:
         Path | None,
         typer.Option(help="Frames that student and export both track; a drawn clip when not given."),
     ] = None
-    mask: Annotated[Path | None, typer.Option(metavar="PNG", help="Mask on the first frame of --clip.")] = (
+    mask: Annotated[Path | None, typer.Option(metavar="PNG", help="Mask on the first frame of --clip.")] = None
+    truth: Annotated[Path | None, typer.Option(help="Folder of true label maps of --clip, for the J&F difference.")] = (
         None
     )
-    truth: Annotated[
-        Path | None, typer.Option(help="Folder of true label maps of --clip, for the J&F difference.")
-    ] = None
     frames: Annotated[int, typer.Option(help="Frames of each clip to use.")] = 24
     scale: Annotated[float, typer.Option(help="Resolution scale of the comparison.")] = 1.0
     least_agreement: Annotated[
         float | None,
-        typer.Option(
-            help="Share of pixels that must keep their label; .999 fp32, .998 fp16, .99 int8 by default."
-        ),
+        typer.Option(help="Share of pixels that must keep their label; .999 fp32, .998 fp16, .99 int8 by default."),
     ] = None
     most_loss: Annotated[
         float | None,
@@ -101,9 +97,7 @@ def export(
         from sam2lite_core.export import clips, convert
         from sam2lite_core.export.parity import BOUNDS
     except ImportError as error:
-        raise ConfigurationError(
-            f"exporting needs {error.name}: python -m pip install 'sam2lite[export]'"
-        ) from None
+        raise ConfigurationError(f"exporting needs {error.name}: python -m pip install 'sam2lite[export]'") from None
     from sam2lite_core.export.package import check_folder
     from sam2lite_core.files import check_json_path, write_json
 
@@ -171,9 +165,7 @@ def _check_clip(clip: Path | None, mask: Path | None, truth: Path | None, frames
     if clip is None and mask is None and truth is None:
         return drawn_clip(frames)
     if clip is None or mask is None:
-        raise ConfigurationError(
-            "--clip, --mask and --truth belong together: give at least --clip and --mask"
-        )
+        raise ConfigurationError("--clip, --mask and --truth belong together: give at least --clip and --mask")
     return load_clip(clip, mask, truth, frames)
 
 

@@ -39,18 +39,12 @@ ModelOption = Annotated[
         help="Folder of an exported model; with --backend transformers, of SAM 2.1 or EdgeTAM.",
     ),
 ]
-BudgetOption = Annotated[
-    int | None, typer.Option(help="Memory tokens, 64..1024; the variant's own by default.")
-]
+BudgetOption = Annotated[int | None, typer.Option(help="Memory tokens, 64..1024; the variant's own by default.")]
 PolicyOption = Annotated[str, typer.Option(help="What memory keeps: learned, fifo, random or uniform.")]
 JsonOption = Annotated[Path | None, typer.Option("--json", help="Also write the result to this file.")]
-OverwriteOption = Annotated[
-    bool, typer.Option("--overwrite", help="Replace an earlier result in the output folder.")
-]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier result in the output folder.")]
 
-MarkdownOption = Annotated[
-    Path | None, typer.Option("--markdown", help="Also write the tables to this file.")
-]
+MarkdownOption = Annotated[Path | None, typer.Option("--markdown", help="Also write the tables to this file.")]
 
 
 @dataclass(frozen=True)
@@ -151,9 +145,7 @@ def show_progress(title: str, total: int | None, shown: bool = True) -> Iterator
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
     # Without a terminal the bar would leave blank lines in a log.
-    with Progress(
-        *columns, console=console, transient=True, disable=not (shown and console.is_terminal)
-    ) as bar:
+    with Progress(*columns, console=console, transient=True, disable=not (shown and console.is_terminal)) as bar:
         task = bar.add_task(title, total=total)
         yield lambda: bar.advance(task)
 

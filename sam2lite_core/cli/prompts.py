@@ -59,17 +59,13 @@ def build_prompts(typed: Iterable[tuple[str, str]]) -> tuple[Prompt, ...]:
                 entry.points.append((x, y))
                 entry.labels.append(label)
             elif entry.box is not None:
-                raise InvalidPromptError(
-                    f"box {value}: a second box for one object; put --object ID before each"
-                )
+                raise InvalidPromptError(f"box {value}: a second box for one object; put --object ID before each")
             else:
                 entry.box = parse_box(value)
     return tuple(_prompt(object_id, parts[object_id]) for object_id in sorted(parts))
 
 
-def in_typed_order(
-    arguments: Sequence[str], given: Mapping[str, Sequence[str] | None]
-) -> Iterator[tuple[str, str]]:
+def in_typed_order(arguments: Sequence[str], given: Mapping[str, Sequence[str] | None]) -> Iterator[tuple[str, str]]:
     """Bring the prompt options of a command line back into the order in which they were typed.
 
     Argument parsers collect each option by itself, which loses what stood before what.
@@ -165,9 +161,7 @@ def _prompt(object_id: int, parts: _Parts) -> Prompt:
         InvalidPromptError: a mask beside points or a box: the mask is the answer, they would change nothing.
     """
     if parts.mask is not None and (parts.points or parts.box is not None):
-        raise InvalidPromptError(
-            f"object {object_id}: a mask needs no points and no box; give one or the other"
-        )
+        raise InvalidPromptError(f"object {object_id}: a mask needs no points and no box; give one or the other")
     return Prompt(
         object_id=object_id,
         points=np.array(parts.points, np.float32) if parts.points else None,

@@ -12,9 +12,7 @@ from sam2lite_core.files import check_json_path
 def report(
     folders: Annotated[
         list[Path],
-        typer.Argument(
-            metavar="DIR...", help="Folders with results of eval and bench --json, or such files."
-        ),
+        typer.Argument(metavar="DIR...", help="Folders with results of eval and bench --json, or such files."),
     ],
     out: Annotated[Path, typer.Option(help="The HTML file to write.")] = Path("report.html"),
     title: Annotated[str, typer.Option(help="Heading of the page.")] = "SAM2-Lite report",

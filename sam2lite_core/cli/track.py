@@ -22,28 +22,20 @@ if TYPE_CHECKING:
 
 ObjectOption = Annotated[
     list[str] | None,
-    typer.Option(
-        "--object", metavar="ID", help="Id of the object that the options after it show. Repeatable."
-    ),
+    typer.Option("--object", metavar="ID", help="Id of the object that the options after it show. Repeatable."),
 ]
 MaskOption = Annotated[
     list[str] | None,
-    typer.Option(
-        metavar="PNG", help="Mask on the first frame; without --object, every id in it is followed."
-    ),
+    typer.Option(metavar="PNG", help="Mask on the first frame; without --object, every id in it is followed."),
 ]
 PointOption = Annotated[
     list[str] | None,
-    typer.Option(
-        metavar="X,Y[,0]", help="Point on the object, in pixels; ',0' marks one beside it. Repeatable."
-    ),
+    typer.Option(metavar="X,Y[,0]", help="Point on the object, in pixels; ',0' marks one beside it. Repeatable."),
 ]
 BoxOption = Annotated[list[str] | None, typer.Option(metavar="X0,Y0,X1,Y1", help="Box around the object.")]
 ControllerOption = Annotated[
     str | None,
-    typer.Option(
-        help="How the deadline is kept: plain, predictive or off; predictive by default, plain with --scale."
-    ),
+    typer.Option(help="How the deadline is kept: plain, predictive or off; predictive by default, plain with --scale."),
 ]
 TopicOption = Annotated[
     str | None, typer.Option(help="Which images of a bag; by default the only topic that holds some.")

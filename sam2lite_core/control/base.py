@@ -84,9 +84,7 @@ class ControllerConfig:
     def rungs(self) -> tuple[float, ...]:
         """The scales that may be chosen, ascending."""
         return tuple(
-            rung
-            for rung in RUNGS
-            if self.min_scale - RUNG_TOLERANCE <= rung <= self.max_scale + RUNG_TOLERANCE
+            rung for rung in RUNGS if self.min_scale - RUNG_TOLERANCE <= rung <= self.max_scale + RUNG_TOLERANCE
         )
 
     @property
@@ -206,6 +204,4 @@ def check_times(measured_ms: float, overhead_ms: float) -> None:
     """Raise ConfigurationError unless both times could have been measured."""
     for name, time in (("step", measured_ms), ("overhead", overhead_ms)):
         if not 0 <= time < math.inf:
-            raise ConfigurationError(
-                f"measured {name} time of {time} ms; expected a finite time of at least 0"
-            )
+            raise ConfigurationError(f"measured {name} time of {time} ms; expected a finite time of at least 0")

@@ -44,9 +44,7 @@ class LatencyTable:
         for name, axis in (("rungs", self.rungs), ("windows", self.windows)):
             if not axis or list(axis) != sorted(set(axis)):
                 raise ConfigurationError(f"{name} {axis} of a latency table do not ascend")
-        if len(self.times_ms) != len(self.rungs) or any(
-            len(row) != len(self.windows) for row in self.times_ms
-        ):
+        if len(self.times_ms) != len(self.rungs) or any(len(row) != len(self.windows) for row in self.times_ms):
             raise ConfigurationError(
                 f"a latency table of {len(self.rungs)} rungs and {len(self.windows)} windows needs a time for each"
             )
@@ -57,9 +55,7 @@ class LatencyTable:
         for rung, row in zip(self.rungs, self.times_ms, strict=True):
             if rows:
                 growth = (rung / self.rungs[len(rows) - 1]) ** STEEPEST_POWER
-                row = tuple(
-                    min(max(time, below), below * growth) for time, below in zip(row, rows[-1], strict=True)
-                )
+                row = tuple(min(max(time, below), below * growth) for time, below in zip(row, rows[-1], strict=True))
             rows.append(tuple(accumulate(row, max)))
         object.__setattr__(self, "times_ms", tuple(rows))
 
@@ -97,9 +93,7 @@ class LatencyTable:
         scale = low + (high - low) * (limit_ms - times[upper - 1]) / rise
         return min(max(scale, rungs[0] - _BEYOND), rungs[-1] + _BEYOND)
 
-    def scaled(
-        self, scale: float, ratio: float, kinship: float, spread: float | None = None
-    ) -> "LatencyTable":
+    def scaled(self, scale: float, ratio: float, kinship: float, spread: float | None = None) -> "LatencyTable":
         """Return the table after a step said that its cell is off.
 
         A row changes as one: what a window saves stays as it was measured.
@@ -119,8 +113,7 @@ class LatencyTable:
         for rung in range(own):
             growth = (self.rungs[own] / self.rungs[rung]) ** STEEPEST_POWER
             times[rung] = tuple(
-                min(max(time, known / growth), known)
-                for time, known in zip(times[rung], times[own], strict=True)
+                min(max(time, known / growth), known) for time, known in zip(times[rung], times[own], strict=True)
             )
         return replace(self, times_ms=tuple(times), spread=self.spread if spread is None else spread)
 

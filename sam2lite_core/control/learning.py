@@ -53,9 +53,7 @@ def learn(known: DeviceLatency, scale: float, deviation: float) -> DeviceLatency
         known = replace(known, surprise=0.0, latest=())
         if shift < 0.0 and not fresh and known.unloaded is not None:
             return _without_load(known, known.unloaded, scale, shift)
-        return replace(
-            known, table=known.table.scaled(scale, math.exp(shift), _FRESH_KINSHIP if fresh else 1.0)
-        )
+        return replace(known, table=known.table.scaled(scale, math.exp(shift), _FRESH_KINSHIP if fresh else 1.0))
     if known.surprise:
         # It was a stall after all: those belong to the scatter, a change of load does not.
         known = _scattered(known, limit)

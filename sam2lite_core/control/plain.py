@@ -40,9 +40,7 @@ class DeadlineController:
             ConfigurationError: it has no deadline.
         """
         if config.deadline_ms is None:
-            raise ConfigurationError(
-                "controller 'plain' needs a deadline; set deadline_ms or choose controller 'off'"
-            )
+            raise ConfigurationError("controller 'plain' needs a deadline; set deadline_ms or choose controller 'off'")
         self._config = config
         self._setpoint_ms = config.setpoint_share * config.deadline_ms
 
@@ -76,9 +74,7 @@ class DeadlineController:
         change = config.kp * error + config.ki * integral + config.kd * derivative
         change = clamp(change, -config.max_change, config.max_change)
         fine_scale, fine_window = self._apply(state, change)
-        return replace(
-            state_at(config, fine_scale, fine_window), integral=integral, derivative=derivative, error=error
-        )
+        return replace(state_at(config, fine_scale, fine_window), integral=integral, derivative=derivative, error=error)
 
     def _saturated(self, state: ControllerState, error: float) -> bool:
         """Tell if the error asks for more than the limits allow; summing it would only delay the way back."""

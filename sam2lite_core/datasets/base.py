@@ -212,9 +212,7 @@ class FolderDataset:
         if not masks:
             raise SourceError(f"{folder}: no mask in this folder; nothing shows what to follow")
         for frame in sorted(masks.keys() - {image.stem for image in images}):
-            raise SourceError(
-                f"{frames / frame}{images[0].suffix}: missing; {folder / frame}.png is its mask"
-            )
+            raise SourceError(f"{frames / frame}{images[0].suffix}: missing; {folder / frame}.png is its mask")
         return images, masks
 
     def open(self, name: str) -> FolderSequence:

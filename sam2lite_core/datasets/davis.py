@@ -41,9 +41,7 @@ class Davis(FolderDataset):
 
     def __post_init__(self) -> None:
         if self.year not in YEARS:
-            raise ConfigurationError(
-                f"unknown DAVIS year {self.year}; choose one of {', '.join(map(str, YEARS))}"
-            )
+            raise ConfigurationError(f"unknown DAVIS year {self.year}; choose one of {', '.join(map(str, YEARS))}")
 
     @classmethod
     def of_split(cls, root: Path, split: str) -> "Davis":

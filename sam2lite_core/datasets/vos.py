@@ -63,9 +63,7 @@ class YouTubeVos(FolderDataset):
             raise SourceError(f"{self.root / META_FILE}: missing; it lists the labelled frames")
         for frame in sorted(listed - {path.stem for path in video.masks}):
             raise SourceError(f"{video.masks[0].with_name(frame)}.png: missing; {META_FILE} names this frame")
-        images, masks = (
-            tuple(path for path in paths if path.stem in listed) for paths in (video.images, video.masks)
-        )
+        images, masks = (tuple(path for path in paths if path.stem in listed) for paths in (video.images, video.masks))
         return LabelledVideo(name, images, masks)
 
     @property

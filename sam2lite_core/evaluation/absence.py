@@ -76,9 +76,7 @@ def summarise_absences(sequences: Sequence[SequenceResult]) -> AbsenceSummary:
                 tries = range(back, back + FOUND_WITHIN)
                 settling.update(range(end, tries.stop))
                 if tries.stop < len(area):
-                    found_in_time.append(
-                        any(not lost[i] and history.j.get(i, 0.0) > RECALL_THRESHOLD for i in tries)
-                    )
+                    found_in_time.append(any(not lost[i] and history.j.get(i, 0.0) > RECALL_THRESHOLD for i in tries))
         visible = (i for i in range(history.shown + 1, len(area)) if area[i] >= enough and i not in settling)
         false_lost += [lost[i] for i in visible]
     return AbsenceSummary(

@@ -148,9 +148,7 @@ def _take_up(work: Unfinished) -> list[str]:
     return work.finished()
 
 
-def _follow(
-    dataset: Dataset, prompt: str, masks: Path | None, tracker: VideoTracker, name: str
-) -> SequenceResult:
+def _follow(dataset: Dataset, prompt: str, masks: Path | None, tracker: VideoTracker, name: str) -> SequenceResult:
     return evaluate_sequence(tracker, dataset.open(name), prompt, masks)
 
 

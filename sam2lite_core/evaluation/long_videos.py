@@ -52,9 +52,7 @@ def _objects(result: SequenceResult) -> tuple[ObjectScores, ...]:
     return result.scores.objects
 
 
-def summarise(
-    dataset: Looped, evaluations: Mapping[str, Evaluation], fps: float
-) -> dict[str, dict[str, Any]]:
+def summarise(dataset: Looped, evaluations: Mapping[str, Evaluation], fps: float) -> dict[str, dict[str, Any]]:
     """Sum up evaluations by policy.
 
     Returns:
@@ -107,8 +105,7 @@ def markdown(content: dict[str, Any]) -> str:
         for policy, row in summary.items()
     ]
     by_name = [
-        [name, *(_jf_and_drop(row["sequences"][name]) for row in summary.values())]
-        for name in content["sequences"]
+        [name, *(_jf_and_drop(row["sequences"][name]) for row in summary.values())] for name in content["sequences"]
     ]
     tables = [
         markdown_table(header, rows),

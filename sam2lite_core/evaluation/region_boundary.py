@@ -86,9 +86,7 @@ def boundary_map(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def _as_masks(prediction: NDArray[np.generic], truth: NDArray[np.generic]) -> tuple[Mask, Mask]:
     """View both masks as (H, W) uint8 of 0 and 1, which OpenCV counts; booleans are not copied."""
     if prediction.shape != truth.shape or truth.ndim != 2:
-        raise SourceError(
-            f"mask of shape {prediction.shape} cannot be scored against truth of shape {truth.shape}"
-        )
+        raise SourceError(f"mask of shape {prediction.shape} cannot be scored against truth of shape {truth.shape}")
     predicted, true = (mask if mask.dtype == np.bool_ else mask != 0 for mask in (prediction, truth))
     return predicted.view(np.uint8), true.view(np.uint8)
 

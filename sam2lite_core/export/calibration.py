@@ -98,8 +98,7 @@ def record(backend: Backend, clips: Sequence[Clip], scales: Sequence[float]) -> 
             tracker.reset()
     if feeds.tokens < LEAST_TOKENS:
         raise ConfigurationError(
-            f"calibration filled {feeds.tokens} tokens of memory, at least {LEAST_TOKENS} are needed; "
-            "give longer clips"
+            f"calibration filled {feeds.tokens} tokens of memory, at least {LEAST_TOKENS} are needed; give longer clips"
         )
     return feeds
 

@@ -188,9 +188,7 @@ def convert(plain: Path, settings: ExportSettings) -> Conversion:
     del described["weights_sha256"]
     tensors = safetensors.numpy.load((plain / WEIGHTS_FILE).read_bytes())
     weights = safetensors.numpy.save(tensors, {INFO_KEY: json.dumps(described)})
-    return Conversion(
-        stamp(models, weights, described), errors, *(sorted(set(side.values())) for side in layers)
-    )
+    return Conversion(stamp(models, weights, described), errors, *(sorted(set(side.values())) for side in layers))
 
 
 def markdown(report: dict[str, Any]) -> str:

@@ -78,17 +78,12 @@ def convert_graph(student: Student, path: Path, size: tuple[int, int], objects: 
     for name, weights in zip(("token_rows", "token_columns"), pool, strict=True):
         example[name] = torch.from_numpy(weights).unsqueeze(0)
     with torch.no_grad(), warnings.catch_warnings(), patched_operators():
-        warnings.simplefilter(
-            "ignore"
-        )  # tracing says of every shape that it is a constant: it is meant to be
+        warnings.simplefilter("ignore")  # tracing says of every shape that it is a constant: it is meant to be
         traced = torch.jit.trace(graph, tuple(example[name] for name in names), check_trace=False)
         model = tools.convert(
             traced,
             convert_to="mlprogram",
-            inputs=[
-                tools.TensorType(name=name, shape=tuple(example[name].shape), dtype=np.float32)
-                for name in names
-            ],
+            inputs=[tools.TensorType(name=name, shape=tuple(example[name].shape), dtype=np.float32) for name in names],
             outputs=[tools.TensorType(name=name, dtype=np.float32) for name in graph_io.OUTPUTS],
             minimum_deployment_target=tools.target.iOS17,
             compute_precision=tools.precision.FLOAT32,
@@ -116,9 +111,7 @@ def check_package(path: Path, prompt: bool) -> dict[str, dict[str, list[int]]]:
     for kind, values in (("inputs", spec.description.input), ("outputs", spec.description.output)):
         shapes = {value.name: [int(n) for n in value.type.multiArrayType.shape] for value in values}
         if different := set(shapes) ^ set(wanted[kind]):
-            raise ModelFileError(
-                f"{path.name}: {kind} {', '.join(sorted(different))} differ from the graph's"
-            )
+            raise ModelFileError(f"{path.name}: {kind} {', '.join(sorted(different))} differ from the graph's")
         found[kind] = shapes
     return found
 
@@ -132,9 +125,7 @@ def load_tools() -> Any:
     try:
         import coremltools
     except ImportError as error:
-        raise ConfigurationError(
-            f"Core ML needs {error.name}: python -m pip install 'sam2lite[coreml]'"
-        ) from None
+        raise ConfigurationError(f"Core ML needs {error.name}: python -m pip install 'sam2lite[coreml]'") from None
     return coremltools
 
 
@@ -158,9 +149,7 @@ class patched_operators:  # a context manager that reads as one
                 value = Builder.cast(x=scalar, dtype="int32", name=node.name)
             context.add(value, node.name)
 
-        self._table: dict[str, Callable[..., Any]] = (
-            torch_op_registry._TORCH_OPS_REGISTRY.name_to_func_mapping
-        )
+        self._table: dict[str, Callable[..., Any]] = torch_op_registry._TORCH_OPS_REGISTRY.name_to_func_mapping
         self._before = dict(self._table)
         self._table.setdefault("or", either)
         self._table["int"] = integer

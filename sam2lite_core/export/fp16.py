@@ -57,9 +57,7 @@ def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
     made = {name for node in halves for name in node.output if name in floats}
     wanted = {value.name for value in graph.output}
     for node in graph.node:
-        wanted |= {
-            name for i, name in enumerate(node.input) if not _is_half(node) or i in _float_operands(node)
-        }
+        wanted |= {name for i, name in enumerate(node.input) if not _is_half(node) or i in _float_operands(node)}
     nodes: list[onnx.NodeProto] = []
     ready: set[str] = set()
     for node in graph.node:

@@ -108,9 +108,7 @@ def name_parts(model: onnx.ModelProto) -> None:
         scopes = {entry.key: entry.value for entry in node.metadata_props}.get(SCOPES, "")
         part = max(PART.findall(scopes), key=len, default="memory")
         node.name = f"{part}/{node.op_type}_{index}"
-        renamed.update(
-            (name, f"{node.name}:{k}") for k, name in enumerate(node.output) if name and name not in fixed
-        )
+        renamed.update((name, f"{node.name}:{k}") for k, name in enumerate(node.output) if name and name not in fixed)
         for values in (node.input, node.output):
             for position, name in enumerate(values):
                 values[position] = renamed.get(name, name)

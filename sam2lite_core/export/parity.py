@@ -74,8 +74,7 @@ def track(backend: Backend, clip: Clip, scale: float) -> list[LabelMap]:
     tracker = Tracker(backend.info.variant, backend, scale=scale)
     tracker.reset()
     return [
-        tracker.step(image, clip.prompts if index == 0 else ()).label_map
-        for index, image in enumerate(clip.frames)
+        tracker.step(image, clip.prompts if index == 0 else ()).label_map for index, image in enumerate(clip.frames)
     ]
 
 

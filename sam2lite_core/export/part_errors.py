@@ -30,9 +30,7 @@ class PartError:
 
 def handed_on(model: onnx.ModelProto) -> dict[str, str]:
     """Tensors that leave their part, with the part: what a node of another part takes, and the graph's outputs."""
-    made = {
-        name: node.name.split("/")[0] for node in model.graph.node if "/" in node.name for name in node.output
-    }
+    made = {name: node.name.split("/")[0] for node in model.graph.node if "/" in node.name for name in node.output}
     leaves = {value.name for value in model.graph.output}
     for node in model.graph.node:
         leaves |= {name for name in node.input if name in made and made[name] != node.name.split("/")[0]}
@@ -78,9 +76,7 @@ def _with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> ort.Inference
     copied = onnx.ModelProto()
     copied.CopyFrom(model)
     there = {value.name for value in copied.graph.output}
-    copied.graph.output.extend(
-        helper.make_empty_tensor_value_info(name) for name in names if name not in there
-    )
+    copied.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names if name not in there)
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC

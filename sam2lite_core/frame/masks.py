@@ -60,9 +60,7 @@ def label_map(logits: FloatArray, object_ids: Sequence[int], height: int, width:
     return paint(logits, object_ids, height, width)[0]
 
 
-def paint(
-    logits: FloatArray, object_ids: Sequence[int], height: int, width: int
-) -> tuple[LabelMap, dict[int, Crop]]:
+def paint(logits: FloatArray, object_ids: Sequence[int], height: int, width: int) -> tuple[LabelMap, dict[int, Crop]]:
     """Make the `label_map`, and the crop (rows, columns) of each object that is in it."""
     dtype = np.uint16 if max(object_ids, default=0) > 255 else np.uint8
     labels = np.zeros((height, width), dtype)

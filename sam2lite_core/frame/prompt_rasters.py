@@ -65,9 +65,7 @@ def prompt_inputs(
         prompted[k] = 1.0
         if prompt.mask is not None:
             given[k] = 1.0
-            masks[k] = cv2.resize(
-                prompt.mask.astype(np.float32), (columns, rows), interpolation=cv2.INTER_AREA
-            )
+            masks[k] = cv2.resize(prompt.mask.astype(np.float32), (columns, rows), interpolation=cv2.INTER_AREA)
         if prompt.box is not None:
             x0, y0, x1, y1 = np.round(prompt.box * np.tile(factor, 2)).astype(int)
             x0, y0 = min(max(x0, 0), columns - 1), min(max(y0, 0), rows - 1)

@@ -31,9 +31,7 @@ def network_size(height: int, width: int, scale: float, base_short_side: int) ->
         (height, width) in px.
     """
     factor = min(1.0, base_short_side * scale / min(height, width))
-    sides = (
-        max(2 * PATCH, math.ceil(side * factor / PATCH - PATCH_TOLERANCE) * PATCH) for side in (height, width)
-    )
+    sides = (max(2 * PATCH, math.ceil(side * factor / PATCH - PATCH_TOLERANCE) * PATCH) for side in (height, width))
     rows, columns = sides
     return rows, columns
 
@@ -51,8 +49,7 @@ def token_grid(height: int, width: int, network: tuple[int, int], base_short_sid
     """
     full = network_size(height, width, 1.0, base_short_side)
     rows, columns = (
-        max(2, min(side // PATCH, math.ceil(whole / (2 * PATCH))))
-        for side, whole in zip(network, full, strict=True)
+        max(2, min(side // PATCH, math.ceil(whole / (2 * PATCH)))) for side, whole in zip(network, full, strict=True)
     )
     return rows, columns
 

@@ -33,9 +33,7 @@ def check_encoded_size(data: bytes | memoryview, described: str) -> None:
     try:
         height, width = _png_size(data) if data[:8] == _PNG else _jpeg_size(data)
     except (struct.error, IndexError, ValueError) as error:
-        raise InvalidFrameError(
-            f"{described} cannot be decoded: no header of a JPEG or PNG; send one"
-        ) from error
+        raise InvalidFrameError(f"{described} cannot be decoded: no header of a JPEG or PNG; send one") from error
     if height * width > MAX_PIXELS:
         raise InvalidFrameError(
             f"{described} announces {width}x{height} pixels; at most {MAX_PIXELS} are decoded, send a smaller one"

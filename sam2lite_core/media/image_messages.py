@@ -66,9 +66,7 @@ def raw_to_rgb(message: RawImage) -> Pixels:
     """
     encoding = message.encoding
     if encoding not in _PACKED:
-        raise InvalidFrameError(
-            f"encoding {encoding!r} is not supported; use one of {', '.join(SUPPORTED_ENCODINGS)}"
-        )
+        raise InvalidFrameError(f"encoding {encoding!r} is not supported; use one of {', '.join(SUPPORTED_ENCODINGS)}")
     bytes_per_pixel, convert = _PACKED[encoding]
     if bytes_per_pixel == 2 and message.width % 2:
         raise InvalidFrameError(f"{encoding} image is {message.width} px wide; 4:2:2 needs an even width")
@@ -87,9 +85,7 @@ def packed_view(message: RawImage, bytes_per_pixel: int) -> Pixels:
         raise InvalidFrameError(f"image is {width}x{height}; both sides must be positive")
     row = width * bytes_per_pixel
     if step < row:
-        raise InvalidFrameError(
-            f"step is {step} bytes; a row of {width} {message.encoding} pixels needs {row}"
-        )
+        raise InvalidFrameError(f"step is {step} bytes; a row of {width} {message.encoding} pixels needs {row}")
     if len(message.data) < step * height:
         raise InvalidFrameError(
             f"image data is {len(message.data)} bytes; {height} rows of {step} bytes need {step * height}"
@@ -114,9 +110,7 @@ def compressed_to_rgb(message: EncodedImage) -> Pixels:
     try:
         bgr = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error as error:
-        raise InvalidFrameError(
-            f"compressed image ({message.format!r}) cannot be decoded: {error}"
-        ) from error
+        raise InvalidFrameError(f"compressed image ({message.format!r}) cannot be decoded: {error}") from error
     if bgr is None:
         raise InvalidFrameError(
             f"compressed image ({message.format!r}, {data.size} bytes) cannot be decoded; send JPEG or PNG"

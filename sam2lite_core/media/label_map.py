@@ -67,9 +67,7 @@ def decode_label_map(data: bytes, name: str = "mask", *, keep_ids: bool = False)
     if decoded.ndim == 3 and decoded.shape[2] == 3 and (decoded == decoded[..., :1]).all():
         decoded = decoded[..., 0]
     if decoded.ndim != 2:
-        raise SourceError(
-            f"{name}: a colour picture of {decoded.shape[2]} channels; give a greyscale or indexed PNG"
-        )
+        raise SourceError(f"{name}: a colour picture of {decoded.shape[2]} channels; give a greyscale or indexed PNG")
     if depth < 8:
         # libpng spreads 1, 2 and 4 bit greys over 0..255; indices must come back as they were.
         decoded = decoded // (255 // (2**depth - 1))
@@ -126,9 +124,7 @@ def _with_colour_type(data: bytes, colour_type: int) -> bytes:
     header[_COLOUR_TYPE - start - 8] = colour_type
     body = data[_HEADER_END:]
     if colour_type == _GREY:
-        body = b"".join(
-            chunk for kind, chunk in _chunks(body) if kind not in (b"PLTE", b"tRNS", b"bKGD", b"hIST")
-        )
+        body = b"".join(chunk for kind, chunk in _chunks(body) if kind not in (b"PLTE", b"tRNS", b"bKGD", b"hIST"))
     return _SIGNATURE + _chunk(b"IHDR", bytes(header)) + body
 
 

@@ -83,9 +83,7 @@ def draw_overlay(
     lost = [entry.object_id for entry in objects or () if entry.state == ObjectState.LOST]
     for row, object_id in enumerate(lost):
         line = round(26 * _text_scale(canvas) / 0.5)
-        _draw_tag(
-            canvas, f"{_tag(object_id, names)} lost", object_colour(object_id), (4, 4 + (row + 1) * line)
-        )
+        _draw_tag(canvas, f"{_tag(object_id, names)} lost", object_colour(object_id), (4, 4 + (row + 1) * line))
     return canvas
 
 
@@ -124,9 +122,7 @@ def contact_sheet(images: Sequence[Image], columns: int = 4, captions: Sequence[
         sheet[top : top + height, left : left + width] = fit_image(image, height, width)
         if captions:
             baseline = (left + gap // 2, top + height + round(24 * scale))
-            cv2.putText(
-                sheet, captions[index], baseline, _FONT, scale, (225, 225, 225), _pen(scale), cv2.LINE_AA
-            )
+            cv2.putText(sheet, captions[index], baseline, _FONT, scale, (225, 225, 225), _pen(scale), cv2.LINE_AA)
     return sheet
 
 

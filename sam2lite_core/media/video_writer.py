@@ -55,9 +55,7 @@ class VideoWriter:
             self._writer = cv2.VideoWriter(str(self._partial), fourcc, self._fps, self._size[::-1])
             if not self._writer.isOpened():
                 self.discard()
-                raise SourceError(
-                    f"{self._path}: no MP4 video of {self._size[1]}x{self._size[0]} can be written here"
-                )
+                raise SourceError(f"{self._path}: no MP4 video of {self._size[1]}x{self._size[0]} can be written here")
         self._writer.write(cv2.cvtColor(fit_image(image, *self._size), cv2.COLOR_RGB2BGR))
 
     def close(self) -> None:

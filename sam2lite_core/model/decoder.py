@@ -58,8 +58,7 @@ class QueryDecoder(nn.Module):
         self.background = nn.Parameter(torch.randn(variant.queries - variant.object_queries, width) * 0.5)
         self.pool = Linear(width, width)
         self.layers = nn.ModuleList(
-            QueryLayer(width, variant.decoder_heads, variant.decoder_ffn)
-            for _ in range(variant.decoder_layers)
+            QueryLayer(width, variant.decoder_heads, variant.decoder_ffn) for _ in range(variant.decoder_layers)
         )
         self.norm = nn.LayerNorm(width)
 
@@ -140,9 +139,7 @@ class MaskHead(nn.Module):
             """(N, C, h, w) to (N, K, C, h, w) by broadcasting."""
             return shared.unsqueeze(1)
 
-        gain16, bias16, gain8, gain4 = (
-            self.modulate(queries).unsqueeze(-1).unsqueeze(-1).split(self.sizes, dim=2)
-        )
+        gain16, bias16, gain8, gain4 = self.modulate(queries).unsqueeze(-1).unsqueeze(-1).split(self.sizes, dim=2)
         height, width = pixels.shape[-2], pixels.shape[-1]
         hidden = per_object(self.shared16(pixels)) * (1.0 + gain16) + bias16
         hidden = hidden + self.maps16(maps.reshape(flat, MAPS, height, width)).reshape(hidden.shape)
@@ -162,7 +159,5 @@ class MaskHead(nn.Module):
         grid = F.relu(self.conv4(grid) + grid)
         opinion = (2.0 * maps[:, :, 0] - maps[:, :, 1]).reshape(flat, 1, height, width)
         opinion = F.interpolate(opinion, scale_factor=4.0, mode="bilinear", align_corners=False)
-        logits = (
-            self.out(grid).float() + self.prior[0] * opinion + self.prior[1] * warped.reshape(opinion.shape)
-        )
+        logits = self.out(grid).float() + self.prior[0] * opinion + self.prior[1] * warped.reshape(opinion.shape)
         return logits.reshape(batch, count, 4 * height, 4 * width)

@@ -96,9 +96,7 @@ class Student(nn.Module):
         self.key = Linear(variant.width, key_width)
         self.value = Linear(variant.width + 2, key_width)
         self.log_scale = nn.Parameter(torch.tensor(math.log(14.0)))
-        self.locality = nn.Parameter(
-            torch.tensor([-2.0, 1.0])
-        )  # softplus'd: all tokens, extra for young ones
+        self.locality = nn.Parameter(torch.tensor([-2.0, 1.0]))  # softplus'd: all tokens, extra for young ones
         # An anchor's mask was shown, not guessed: how much more it counts than other tokens of one patch. Training
         # hardly moves it, so it starts where it was best (training/RESULTS.md, how much an anchor counts).
         self.anchor_bonus = nn.Parameter(torch.tensor(2.35))
@@ -127,9 +125,7 @@ class Student(nn.Module):
         y = (torch.arange(height, device=like.device, dtype=like.dtype) + 0.5) / height
         return x.unsqueeze(0).expand(height, width), y.unsqueeze(1).expand(height, width)
 
-    def attention_logits(
-        self, key: Tensor, bank: Bank, window: Tensor, pool: tuple[Tensor, Tensor]
-    ) -> Tensor:
+    def attention_logits(self, key: Tensor, bank: Bank, window: Tensor, pool: tuple[Tensor, Tensor]) -> Tensor:
         """Scaled similarity of every pixel to every token, unreadable ones masked; (N, P, S).
 
         A learned penalty on distance tells look-alikes apart by place; it fades with a token's age, since cameras and
@@ -229,9 +225,7 @@ class Student(nn.Module):
         rivals = share.sum(dim=1, keepdim=True) - share
         rivals_warped = coarse.clamp(min=0.0).sum(dim=1, keepdim=True) - coarse.clamp(min=0.0)
         agreement = readout.agreement.expand(-1, count, -1, -1)
-        maps = torch.stack(
-            [share, readout.evidence, rivals, coarse, rivals_warped, agreement, response], dim=2
-        )
+        maps = torch.stack([share, readout.evidence, rivals, coarse, rivals_warped, agreement, response], dim=2)
         raw = self.head(pixels, features, queries, maps, warped)
         if shown is not None:
             answered = shown.rasters.flatten(2).amax(dim=-1) > 0.0
@@ -255,9 +249,7 @@ class Student(nn.Module):
         """Presence logits (N, K) from the query and from what mask and memory claim."""
         peak = probability.flatten(2).amax(dim=-1)
         area = probability.flatten(2).mean(dim=-1)
-        claims = torch.stack(
-            [peak, area.sqrt(), share.flatten(2).amax(dim=-1), share.flatten(2).mean(-1)], dim=-1
-        )
+        claims = torch.stack([peak, area.sqrt(), share.flatten(2).amax(dim=-1), share.flatten(2).mean(-1)], dim=-1)
         return self.presence(torch.cat([queries.float(), claims.float()], dim=-1)).squeeze(-1)
 
     # ---- writing --------------------------------------------------------------------------------------------------
@@ -288,9 +280,7 @@ class Student(nn.Module):
         share = F.avg_pool2d(probability * trusted.unsqueeze(-1).unsqueeze(-1), 4)
         doubt = F.avg_pool2d(entropy(probability * trusted.unsqueeze(-1).unsqueeze(-1)), 4)
         foreground = share.sum(dim=1, keepdim=True)
-        content = self.value(
-            torch.cat([features.stride16, foreground, doubt], dim=1).flatten(2).transpose(1, 2)
-        )
+        content = self.value(torch.cat([features.stride16, foreground, doubt], dim=1).flatten(2).transpose(1, 2))
         height, width = key.shape[-2:]
         content = content.transpose(1, 2).reshape(batch, -1, height, width)
         grid = torch.cat([key, content, share, motion, doubt], dim=1).float()
@@ -303,9 +293,7 @@ class Student(nn.Module):
         known = (trusted.unsqueeze(1) @ slots).expand(-1, identity.shape[1], -1)
         x, y = self.positions(rows, columns, flat)
         cells = torch.arange(rows, device=flat.device), torch.arange(columns, device=flat.device)
-        drawn = retention.draw(
-            cells[0].to(flat.dtype).unsqueeze(1), cells[1].to(flat.dtype).unsqueeze(0), frame
-        )
+        drawn = retention.draw(cells[0].to(flat.dtype).unsqueeze(1), cells[1].to(flat.dtype).unsqueeze(0), frame)
         one = torch.ones_like(moved.squeeze(-1))
         zero = torch.zeros_like(one)
         columns_ = {
@@ -344,9 +332,7 @@ class Student(nn.Module):
 
     def gate_scores(self, bank: Bank) -> Tensor:
         """Gate scores s (equation 8) of every slot, (N, S)."""
-        return self.gate(
-            bank.key, bank.value, bank.column("age"), bank.column("motion"), bank.column("uncertainty")
-        )
+        return self.gate(bank.key, bank.value, bank.column("age"), bank.column("motion"), bank.column("uncertainty"))
 
     def affinity(self, probability: Tensor, slots: Tensor, pool: tuple[Tensor, Tensor]) -> Tensor:
         """How well each of this frame's tokens represents each object, (N, r * c, M).

@@ -92,9 +92,7 @@ class Trunk(nn.Module):
         for repeats, (kernel, stride, expansion, outputs) in zip(SHAPES[shape], STAGES, strict=True):
             blocks = []
             for index in range(repeats):
-                blocks.append(
-                    InvertedResidual(inputs, outputs, kernel, stride if index == 0 else 1, expansion)
-                )
+                blocks.append(InvertedResidual(inputs, outputs, kernel, stride if index == 0 else 1, expansion))
                 inputs = outputs
             stages.append(nn.Sequential(*blocks))
         self.early, self.late = nn.ModuleList(stages[:LATE]), nn.ModuleList(stages[LATE:])

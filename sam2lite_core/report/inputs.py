@@ -147,9 +147,7 @@ def _look_through(inputs: Inputs, folder: Path) -> None:
                 _sort_in(inputs, path, folder)
         elif whole[-1] not in unfinished:
             unfinished.add(whole[-1])
-            inputs.left_out.append(
-                (whole[-1], "an unfinished run; the command that started it goes on with it")
-            )
+            inputs.left_out.append((whole[-1], "an unfinished run; the command that started it goes on with it"))
     inputs.figures.extend(path for name in FIGURES for path in sorted(folder.rglob(name)))
 
 

@@ -80,9 +80,7 @@ def policies_over_time(by_budget: Mapping[str, Mapping[str, Run]]) -> str:
         axes.set_title(f"B = {budget}", fontsize=9)
         axes.set_xlabel("share of the video, %", fontsize=9)
     all_axes[0].set_ylabel("J&F, %", fontsize=9)
-    figure.legend(
-        handles.values(), handles.keys(), loc="outside upper left", ncols=4, fontsize=8, frameon=False
-    )
+    figure.legend(handles.values(), handles.keys(), loc="outside upper left", ncols=4, fontsize=8, frameon=False)
     return as_data_uri(figure)
 
 
@@ -120,9 +118,7 @@ def latency_by_rung(benches: Mapping[str, Mapping[str, Any]], deadline_ms: float
             scales = [row["scale"] for row in chosen]
             colour = next(colours)
             label = f"{name}: {model}, {bench['machine']['cpu']}"
-            axes.plot(
-                scales, [row["step_ms"]["p50"] for row in chosen], marker="o", color=colour, label=label
-            )
+            axes.plot(scales, [row["step_ms"]["p50"] for row in chosen], marker="o", color=colour, label=label)
             axes.fill_between(
                 scales, [row["step_ms"]["p50"] for row in chosen], [row["step_ms"]["p95"] for row in chosen],
                 color=colour, alpha=0.18, linewidth=0,

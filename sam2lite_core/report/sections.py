@@ -34,9 +34,7 @@ def _tracker(run: Run) -> str:
         return "–"
     scale = "ρ by the controller" if tracker["scale"] is None else f"ρ = {tracker['scale']:g}"
     budget = tracker["memory_budget"]
-    return (
-        f"{tracker['variant']}, {scale}, {tracker['memory_policy']}{'' if budget is None else f' {budget}'}"
-    )
+    return f"{tracker['variant']}, {scale}, {tracker['memory_policy']}{'' if budget is None else f' {budget}'}"
 
 
 def accuracy(inputs: Inputs) -> Section:
@@ -124,9 +122,7 @@ def over_time(inputs: Inputs) -> Section:
         if several:
             protocol = next(iter(next(iter(several.values())).values())).evaluation.protocol
             pictures.append(
-                Picture(
-                    plots.policies_over_time(several), f"J&F over time by memory policy, {protocol}", protocol
-                )
+                Picture(plots.policies_over_time(several), f"J&F over time by memory policy, {protocol}", protocol)
             )
     missing = "" if pictures else f"Needs runs of several policies: {POLICIES}"
     return Section("time", title, pictures=pictures, missing=missing)
@@ -180,11 +176,7 @@ def memory(inputs: Inputs) -> Section:
         )
         for path in inputs.figures
     ]
-    missing = (
-        ""
-        if pictures
-        else "No pictures of the memory: python -m sam2lite_core.report.figures.memory --out DIR"
-    )
+    missing = "" if pictures else "No pictures of the memory: python -m sam2lite_core.report.figures.memory --out DIR"
     return Section("memory", "What memory keeps", pictures=pictures, missing=missing)
 
 
@@ -218,9 +210,7 @@ def latency(inputs: Inputs, deadline_ms: float) -> Section:
         for name, bench in inputs.benches.items()
         for row in bench["latency"]
     ]
-    picture = Picture(
-        plots.latency_by_rung(inputs.benches, deadline_ms), "Latency by device and resolution scale"
-    )
+    picture = Picture(plots.latency_by_rung(inputs.benches, deadline_ms), "Latency by device and resolution scale")
     caption = f"A deadline of {deadline_ms:g} ms is met when p95 is below it"
     return Section("latency", "Latency by device and rung", [TableView(columns, rows, caption)], [picture])
 
@@ -244,9 +234,7 @@ def worst(inputs: Inputs) -> Section:
         note = f"Of {run.name}: prediction left, truth right; the worst of a sequence, worst first"
         return Section("worst", "Worst frames", pictures=pictures, note=note)
     why = f" ({reasons[0]})" if reasons else ""
-    return Section(
-        "worst", "Worst frames", missing=f"Needs an evaluation with its masks and its data: {EVAL}{why}"
-    )
+    return Section("worst", "Worst frames", missing=f"Needs an evaluation with its masks and its data: {EVAL}{why}")
 
 
 def left_out(inputs: Inputs) -> Section:

@@ -84,17 +84,13 @@ def tradeoff(inputs: Inputs) -> Section:
         pictures += _energy_pictures(protocol, chosen, energies)
         times = [(run, run.evaluation.mean_ms or 0.0) for run in chosen]
         alt = f"J&F against the mean step time, {protocol}, a point a run"
-        pictures.append(
-            Picture(plots.accuracy_against(times, "mean step, ms"), alt, f"{protocol}, against time")
-        )
+        pictures.append(Picture(plots.accuracy_against(times, "mean step, ms"), alt, f"{protocol}, against time"))
     table = _table(runs, energies) if any(energies.values()) else None
     note = "" if table else f"Against time. Energy: {_why_no_energy(inputs)}"
     return Section("tradeoff", TITLE, [table] if table else [], pictures, note=note)
 
 
-def _energy_pictures(
-    protocol: str, runs: list[Run], energies: Mapping[str, StepEnergy | None]
-) -> list[Picture]:
+def _energy_pictures(protocol: str, runs: list[Run], energies: Mapping[str, StepEnergy | None]) -> list[Picture]:
     """Draw a plot a set of meters: what one counts, another may not."""
     groups: dict[tuple[str, ...], list[tuple[Run, float]]] = {}
     for run in runs:

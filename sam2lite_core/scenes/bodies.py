@@ -93,16 +93,12 @@ def pattern(rng: np.random.Generator, kind: int) -> Floats:
     return pattern
 
 
-def make_ground(
-    rng: np.random.Generator, height: int, width: int, post_half_width: float = POST_HALF_WIDTH
-) -> Floats:
+def make_ground(rng: np.random.Generator, height: int, width: int, post_half_width: float = POST_HALF_WIDTH) -> Floats:
     """Make (1.5 H, 1.5 W, 4) float32: the ground's colours, and the post's coverage in the last channel."""
     tall, wide = round(1.5 * height), round(1.5 * width)
     coarse, fine = noise(rng, tall, wide, 5, 5), noise(rng, tall, wide, 40, 3)
     dark, middle, light = _GROUND_COLOURS
-    colours = np.where(
-        coarse[..., None] < 0.5, mix(2 * coarse, dark, middle), mix(2 * coarse - 1, middle, light)
-    )
+    colours = np.where(coarse[..., None] < 0.5, mix(2 * coarse, dark, middle), mix(2 * coarse - 1, middle, light))
     colours = colours * (0.75 + 0.5 * fine[..., None])
     # Pebbles give motion something to hold on to.
     pebbles = np.clip((noise(rng, tall, wide, 26, 2) - 0.68) * 12, 0, 1)
@@ -127,9 +123,7 @@ def draw_ground(ground: Floats, time: float, height: int, width: int) -> tuple[F
     matrix = cv2.getRotationMatrix2D((wide / 2, tall / 2), 2.5 * swing, 1 + 0.06 * time)
     matrix[0, 2] += (width - wide) / 2 + 0.05 * width * np.cos(2 * np.pi * 0.7 * time)
     matrix[1, 2] += (height - tall) / 2 + 0.05 * height * swing
-    seen = cv2.warpAffine(
-        ground, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT
-    )
+    seen = cv2.warpAffine(ground, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
     return np.ascontiguousarray(seen[..., :3], np.float32), np.ascontiguousarray(seen[..., 3], np.float32)
 
 
@@ -199,9 +193,7 @@ def draw_body(scene: Floats, body: Body, centre: tuple[float, float], time: floa
     part *= 1 - 0.4 * cv2.GaussianBlur(shadow, (0, 0), max(0.05 * radius, 0.5))[..., None]
 
     alpha, u, v = _coverage(columns - x, rows - y, body, radius, time)
-    texture = cv2.remap(
-        body.texture, *_texture_position(u, v), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT
-    )
+    texture = cv2.remap(body.texture, *_texture_position(u, v), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
     light = 1.08 - 0.45 * (u * u + v * v) ** 2
     part += alpha[..., None] * (texture * light[..., None] - part)
     covered[top:bottom, left:right] = alpha
@@ -214,9 +206,7 @@ def _texture_position(u: Floats, v: Floats) -> tuple[Floats, Floats]:
     return (u + 1) * scale, (v + 1) * scale
 
 
-def _coverage(
-    dx: Floats, dy: Floats, body: Body, radius: float, time: float
-) -> tuple[Floats, Floats, Floats]:
+def _coverage(dx: Floats, dy: Floats, body: Body, radius: float, time: float) -> tuple[Floats, Floats, Floats]:
     """Compute the coverage of pixels at offset (dx, dy) by the body, and their places on it.
 
     The outline is a circle with waves that run around it, and the body's coordinates stretch with it, so that

@@ -73,9 +73,7 @@ def _body(rng: np.random.Generator, radius: float, kind: int | None = None) -> B
     return _painted(rng, radius, _colour(hue, 70), _colour(hue + 2.2, 215), kind)
 
 
-def _painted(
-    rng: np.random.Generator, radius: float, dark: Colour, light: Colour, kind: int | None = None
-) -> Body:
+def _painted(rng: np.random.Generator, radius: float, dark: Colour, light: Colour, kind: int | None = None) -> Body:
     texture = mix(pattern(rng, int(rng.integers(4)) if kind is None else kind), dark, light)
     return shape_body(rng, texture, radius * float(rng.uniform(0.92, 1.08)), 1 if rng.random() < 0.5 else -1)
 
@@ -149,9 +147,7 @@ def _look_alikes(rng: np.random.Generator, seed: int) -> Scene:
     hue, kind = float(rng.uniform(0, 2 * math.pi)), int(rng.integers(4))
     bodies = [_painted(rng, 58, _colour(hue, 70), _colour(hue + 2.2, 215), kind) for _ in range(3)]
     phase = float(rng.uniform(0, 2 * math.pi))
-    paths = [
-        _orbit((0.5, 0.5), (0.28, 0.26), turns, phase + 2.1 * k) for k, turns in enumerate((0.8, -0.9, -0.7))
-    ]
+    paths = [_orbit((0.5, 0.5), (0.28, 0.26), turns, phase + 2.1 * k) for k, turns in enumerate((0.8, -0.9, -0.7))]
     return Scene(
         make_ground(rng, HEIGHT, WIDTH),
         (Actor(bodies[1], paths[1], 0), Actor(bodies[0], paths[0], 1), Actor(bodies[2], paths[2], 0)),

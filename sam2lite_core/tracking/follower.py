@@ -120,9 +120,7 @@ class ObjectSlots:
         for prompt in prompts:
             prompt.check_inside(height, width)
             if prompt.object_id in seen:
-                raise InvalidPromptError(
-                    f"object {prompt.object_id} is prompted twice on one frame; merge the prompts"
-                )
+                raise InvalidPromptError(f"object {prompt.object_id} is prompted twice on one frame; merge the prompts")
             seen.add(prompt.object_id)
             if prompt.object_id in slots:
                 continue

@@ -47,9 +47,7 @@ class ForeignFollower:
 
     def measure(self, size: tuple[int, int], objects: int) -> LatencyTable:
         """Refuse: there are no rungs to measure."""
-        raise ConfigurationError(
-            f"backend {self.backend.name} has one size only; there are no rungs to measure"
-        )
+        raise ConfigurationError(f"backend {self.backend.name} has one size only; there are no rungs to measure")
 
     def remove(self, object_id: int) -> None:
         """Stop following an object."""

@@ -137,13 +137,9 @@ class ModelSettings:
         if not 2 * PATCH <= self.base_short_side <= 4096:
             raise ConfigurationError(f"base_short_side {self.base_short_side} is not in {2 * PATCH}..4096 px")
         if self.precision not in PRECISIONS:
-            raise ConfigurationError(
-                f"unknown precision {self.precision!r}; choose one of {', '.join(PRECISIONS)}"
-            )
+            raise ConfigurationError(f"unknown precision {self.precision!r}; choose one of {', '.join(PRECISIONS)}")
         if self.threads is not None and self.threads < 1:
-            raise ConfigurationError(
-                f"threads {self.threads} is below 1; leave it out to let the runtime choose"
-            )
+            raise ConfigurationError(f"threads {self.threads} is below 1; leave it out to let the runtime choose")
 
     @property
     def budget(self) -> int:
@@ -163,9 +159,7 @@ def check_budget(budget: int) -> int:
         ConfigurationError: outside 64..1024.
     """
     if isinstance(budget, bool) or not isinstance(budget, int) or not MIN_BUDGET <= budget <= MAX_BUDGET:
-        raise ConfigurationError(
-            f"memory_budget {budget} is not a whole number in {MIN_BUDGET}..{MAX_BUDGET}"
-        )
+        raise ConfigurationError(f"memory_budget {budget} is not a whole number in {MIN_BUDGET}..{MAX_BUDGET}")
     return budget
 
 
@@ -188,9 +182,7 @@ def check_foreign(backend: str, model: ModelSettings, settings: TrackerSettings)
     """
     default = ModelSettings()
     students = ("variant", "memory_budget", "memory_policy", "base_short_side")
-    given = {
-        name: getattr(model, name) for name in students if getattr(model, name) != getattr(default, name)
-    }
+    given = {name: getattr(model, name) for name in students if getattr(model, name) != getattr(default, name)}
     if settings.scale is not None:
         given["scale"] = settings.scale
     if settings.controller not in (AUTO, "off"):

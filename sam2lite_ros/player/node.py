@@ -69,9 +69,7 @@ class Player(Node):
     def __init__(self, **options: Any) -> None:
         super().__init__("player", **options)
         for name, (default, description) in _PARAMETERS.items():
-            self.declare_parameter(
-                name, default, ParameterDescriptor(description=description, read_only=True)
-            )
+            self.declare_parameter(name, default, ParameterDescriptor(description=description, read_only=True))
         reliability = str(self._value("reliability"))
         if reliability not in _RELIABILITY:
             raise ConfigurationError(f"reliability is {reliability!r}; choose reliable or best_effort")
@@ -90,9 +88,7 @@ class Player(Node):
             durability=DurabilityPolicy.VOLATILE,
         )
         self._image_publisher = self.create_publisher(Image, "image", qos)
-        self._clock_publisher = (
-            self.create_publisher(Clock, "/clock", 10) if self._value("publish_clock") else None
-        )
+        self._clock_publisher = self.create_publisher(Clock, "/clock", 10) if self._value("publish_clock") else None
         self._round_start_ns = self._last_stamp_ns = self.get_clock().now().nanoseconds
 
     def _value(self, name: str) -> Any:
@@ -114,11 +110,7 @@ class Player(Node):
         try:
             while self._running():
                 sent = self._play_once(sent, record)
-                if (
-                    not self._value("loop")
-                    or sent == self._value("max_frames")
-                    or is_camera(self._value("source"))
-                ):
+                if not self._value("loop") or sent == self._value("max_frames") or is_camera(self._value("source")):
                     break
         finally:
             if record is not None:
@@ -144,9 +136,7 @@ class Player(Node):
     def _wait_for_subscribers(self) -> None:
         wanted = int(self._value("wait_for_subscribers"))
         if wanted > 0:
-            self.get_logger().info(
-                f"waiting for {wanted} subscription(s) of {self._image_publisher.topic_name}"
-            )
+            self.get_logger().info(f"waiting for {wanted} subscription(s) of {self._image_publisher.topic_name}")
         while self._running() and self._image_publisher.get_subscription_count() < wanted:
             time.sleep(0.02)
         # This side has matched; the other may need a moment more, and best effort does not repeat what it missed.

@@ -29,13 +29,9 @@ def demo(
         str | None,
         typer.Argument(help="Folder of frames, video file, bag or camera index; default: a rendered clip."),
     ] = None,
-    mask: Annotated[
-        Path | None, typer.Option(help="PNG of the first frame's size; follow its labels.")
-    ] = None,
+    mask: Annotated[Path | None, typer.Option(help="PNG of the first frame's size; follow its labels.")] = None,
     point: Annotated[str | None, typer.Option(metavar="X,Y", help="Follow what is at this pixel.")] = None,
-    box: Annotated[
-        str | None, typer.Option(metavar="X0,Y0,X1,Y1", help="Follow what is in this box.")
-    ] = None,
+    box: Annotated[str | None, typer.Option(metavar="X0,Y0,X1,Y1", help="Follow what is in this box.")] = None,
     truth: Annotated[Path | None, typer.Option(help="Folder of true masks, named like the frames.")] = None,
     out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("demo_out"),
     rate: Annotated[float | None, typer.Option(help="Frames per second; default: the source's.")] = None,

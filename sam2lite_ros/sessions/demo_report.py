@@ -102,9 +102,7 @@ def _name_masks(recording: Recording, folder: Path) -> dict[str, int]:
     return names
 
 
-def _score(
-    settings: DemoSettings, recording: Recording, names: dict[str, int], folder: Path
-) -> dict[str, Any] | None:
+def _score(settings: DemoSettings, recording: Recording, names: dict[str, int], folder: Path) -> dict[str, Any] | None:
     """Score the processed frames by the DAVIS protocol: all but the first and the last of those sent."""
     if settings.truth is None:
         return None
@@ -133,8 +131,7 @@ def _score(
         "j_detail": asdict(scores.j),
         "f_detail": asdict(scores.f),
         "objects": [
-            {"object_id": one.object_id, "j": one.j.mean, "f": one.f.mean, "jf": one.jf}
-            for one in scores.objects
+            {"object_id": one.object_id, "j": one.j.mean, "f": one.f.mean, "jf": one.jf} for one in scores.objects
         ],
     }
 
@@ -265,9 +262,7 @@ def frames_table(recording: Recording) -> str:
         status = statuses.get(entry["stamp_ns"])
         period = "" if following is None else f"{(following - entry['stamp_ns']) / 1e6:.3f}"
         values = [""] * len(columns) if status is None else [f"{getattr(status, c):.5g}" for c in columns]
-        writer.writerow(
-            [entry["index"], entry["name"], entry["stamp_ns"], period, int(status is not None), *values]
-        )
+        writer.writerow([entry["index"], entry["name"], entry["stamp_ns"], period, int(status is not None), *values])
     return text.getvalue()
 
 
@@ -281,9 +276,7 @@ def result_table(result: dict[str, Any]) -> Table:
         f"{frames['dropped']} dropped",
     )
     for part, values in result["latency_ms"].items():
-        table.add_row(
-            f"{part} (ms)", f"p50 {values['p50']:.1f}   p95 {values['p95']:.1f}   max {values['max']:.1f}"
-        )
+        table.add_row(f"{part} (ms)", f"p50 {values['p50']:.1f}   p95 {values['p95']:.1f}   max {values['max']:.1f}")
     if fresh := result["freshness"]:
         table.add_row(
             "wait (ms)",

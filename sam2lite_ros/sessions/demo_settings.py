@@ -171,9 +171,7 @@ def _check_options(request: DemoRequest) -> str | None:
     if request.frames is not None and request.frames < 1:
         raise ConfigurationError(f"--frames is {request.frames}; give at least 1")
     if request.rate is not None and not 0 < request.rate <= 1000:
-        raise ConfigurationError(
-            f"--rate is {request.rate}; give frames per second, more than 0 and at most 1000"
-        )
+        raise ConfigurationError(f"--rate is {request.rate}; give frames per second, more than 0 and at most 1000")
     if request.deadline_ms is not None and not 0 <= request.deadline_ms <= 10_000:
         raise ConfigurationError(f"--deadline-ms is {request.deadline_ms}; give 0 (none) to 10000")
     if request.scale is not None:
@@ -189,9 +187,7 @@ def _check_options(request: DemoRequest) -> str | None:
     return given[0] if given else None
 
 
-def _first_truth(
-    truth: Path | NDArray[np.uint8] | None, first_name: str, size: tuple[int, int]
-) -> LabelMap | None:
+def _first_truth(truth: Path | NDArray[np.uint8] | None, first_name: str, size: tuple[int, int]) -> LabelMap | None:
     if truth is None or isinstance(truth, np.ndarray):
         return None if truth is None else truth[0]
     if not truth.is_dir():
@@ -201,21 +197,15 @@ def _first_truth(
         raise SourceError(f"--truth {truth}: holds no {path.name}, the mask of the first frame")
     label_map = read_label_map(path)
     if label_map.shape != size:
-        raise SourceError(
-            f"{path}: is {label_map.shape[1]}x{label_map.shape[0]}, the first frame {size[1]}x{size[0]}"
-        )
+        raise SourceError(f"{path}: is {label_map.shape[1]}x{label_map.shape[0]}, the first frame {size[1]}x{size[0]}")
     return label_map
 
 
-def _prompt(
-    request: DemoRequest, kind: str | None, size: tuple[int, int], truth: LabelMap | None
-) -> DemoPrompt:
+def _prompt(request: DemoRequest, kind: str | None, size: tuple[int, int], truth: LabelMap | None) -> DemoPrompt:
     """Read the prompt, or take the rendered clip's truth where none is given."""
     if kind is None:
         if request.source is not None or truth is None:
-            raise InvalidPromptError(
-                "what shall be followed? give --mask PNG, --point X,Y or --box X0,Y0,X1,Y1"
-            )
+            raise InvalidPromptError("what shall be followed? give --mask PNG, --point X,Y or --box X0,Y0,X1,Y1")
         return DemoPrompt("true masks of the first frame", _ids(truth), mask=truth)
     if kind == "mask" and request.mask is not None:
         mask = read_label_map(request.mask)

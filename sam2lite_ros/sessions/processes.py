@@ -23,9 +23,7 @@ class ProcessError(Sam2LiteError):
 
 
 @contextmanager
-def process(
-    node: str, parameters: dict[str, Any], folder: Path, namespace: str = "/"
-) -> Iterator["NodeProcess"]:
+def process(node: str, parameters: dict[str, Any], folder: Path, namespace: str = "/") -> Iterator["NodeProcess"]:
     """Run a node, `tracker` or `player`; its process has ended when the block has, however it ends."""
     running = NodeProcess(node, parameters, folder, namespace)
     try:

@@ -50,9 +50,7 @@ class Recording:
     def settled(self) -> bool:
         """True when the tracker has processed or dropped every frame that it received."""
         latest = self.statuses[-1] if self.statuses else None
-        return (
-            latest is not None and latest.frames_received == latest.frames_processed + latest.frames_dropped
-        )
+        return latest is not None and latest.frames_received == latest.frames_processed + latest.frames_dropped
 
 
 class Recorder(Node):

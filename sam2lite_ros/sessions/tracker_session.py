@@ -148,9 +148,7 @@ def record(tracker: dict[str, Any], player: dict[str, Any], work: Path, masks: P
         if not recording.masks:
             raise session.failure("the tracker published no mask")
         if recording.masks[0] != recording.sent[0]["stamp_ns"]:
-            raise ProcessError(
-                "the first frame, to which the prompt belongs, did not reach the tracker; try again"
-            )
+            raise ProcessError("the first frame, to which the prompt belongs, did not reach the tracker; try again")
         session.change_state(
             Transition.TRANSITION_DEACTIVATE,
             Transition.TRANSITION_CLEANUP,

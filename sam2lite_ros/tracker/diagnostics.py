@@ -125,9 +125,7 @@ def _verdict(health: Health) -> tuple[bytes, str]:
     if health.counts.failed > health.before.failed:
         return DiagnosticStatus.ERROR, f"frames fail: {health.last_error}"
     if health.silent_s > SILENCE_S:
-        hint = (
-            "check its QoS and the image_transport parameter" if health.publishers else "nobody publishes it"
-        )
+        hint = "check its QoS and the image_transport parameter" if health.publishers else "nobody publishes it"
         return DiagnosticStatus.WARN, f"no image on {health.topic} for {health.silent_s:.1f} s: {hint}"
     missed = health.counts.deadlines_missed - health.before.deadlines_missed
     processed = health.counts.processed - health.before.processed

@@ -40,9 +40,7 @@ class LatePrompt:
         return scale_prompt(self.prompt, self.size, self.image.shape[:2])
 
 
-def find_late_prompt(
-    request: PromptRequest, ring: FrameRing, taken: Collection[int], mask_encoding: str
-) -> LatePrompt:
+def find_late_prompt(request: PromptRequest, ring: FrameRing, taken: Collection[int], mask_encoding: str) -> LatePrompt:
     """Read a request against the frame that it names.
 
     Args:
@@ -94,9 +92,7 @@ def scale_prompt(prompt: Prompt, source: tuple[int, int], target: tuple[int, int
     factor = np.array([target[1] / source[1], target[0] / source[0]], np.float32)
     mask = None
     if prompt.mask is not None:
-        share = cv2.resize(
-            prompt.mask.astype(np.float32), (target[1], target[0]), interpolation=cv2.INTER_AREA
-        )
+        share = cv2.resize(prompt.mask.astype(np.float32), (target[1], target[0]), interpolation=cv2.INTER_AREA)
         mask = share >= min(0.5, float(share.max()))
     return Prompt(
         object_id=prompt.object_id,

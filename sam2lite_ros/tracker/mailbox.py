@@ -128,9 +128,7 @@ class Mailbox(Generic[FrameT]):
 
     def _wait_while_held(self, held: FrameT, patience: float) -> None:
         """Wait until something else is to be done than to take this frame; the lock is held."""
-        self._ready.wait_for(
-            lambda: self._closed or self._commands or self._frame is not held, timeout=patience
-        )
+        self._ready.wait_for(lambda: self._closed or self._commands or self._frame is not held, timeout=patience)
 
     def close(self) -> FrameT | None:
         """Close for good: waiting commands fail with MailboxClosedError.
@@ -145,9 +143,7 @@ class Mailbox(Generic[FrameT]):
             self._ready.notify_all()
         for command in abandoned:
             if command.done.set_running_or_notify_cancel():
-                command.done.set_exception(
-                    MailboxClosedError("the tracker was deactivated before it got to this")
-                )
+                command.done.set_exception(MailboxClosedError("the tracker was deactivated before it got to this"))
         return frame
 
 

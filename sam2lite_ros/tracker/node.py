@@ -167,9 +167,7 @@ class TrackerNode(LifecycleNode):
         self._first_prompts = worker.first_prompts_pending
         if not ended:
             self._release()
-            raise BackendError(
-                "the backend hangs: its step is given up, and the model with it; configure anew"
-            )
+            raise BackendError("the backend hangs: its step is given up, and the model with it; configure anew")
 
     def _release(self) -> None:
         self._tracker = None

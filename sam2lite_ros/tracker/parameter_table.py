@@ -68,9 +68,7 @@ SPECIFICATIONS: dict[str, Specification] = {
     "memory_budget": Specification(
         0, "Most tokens in the memory bank, 64 to 1024; 0 takes the variant's own.", bounds=(0, MAX_BUDGET)
     ),
-    "memory_policy": Specification(
-        DEFAULT_POLICY, "What decides which memory tokens are kept.", choices=POLICIES
-    ),
+    "memory_policy": Specification(DEFAULT_POLICY, "What decides which memory tokens are kept.", choices=POLICIES),
     "image_transport": Specification(
         "raw", "raw subscribes to image, compressed to image/compressed.", choices=IMAGE_TRANSPORTS
     ),
@@ -97,9 +95,7 @@ SPECIFICATIONS: dict[str, Specification] = {
         choices=tuple(CONTROLLERS),
         live=True,
     ),
-    "kp": Specification(
-        _CONTROLLER.kp, "Proportional gain of the controller.", bounds=(0.0, 10.0), live=True
-    ),
+    "kp": Specification(_CONTROLLER.kp, "Proportional gain of the controller.", bounds=(0.0, 10.0), live=True),
     "ki": Specification(_CONTROLLER.ki, "Integral gain of the controller.", bounds=(0.0, 10.0), live=True),
     "kd": Specification(_CONTROLLER.kd, "Derivative gain of the controller.", bounds=(0.0, 10.0), live=True),
     "min_scale": Specification(
@@ -109,12 +105,8 @@ SPECIFICATIONS: dict[str, Specification] = {
         live=True,
     ),
     "max_scale": Specification(_CONTROLLER.max_scale, "Highest resolution scale.", bounds=_SCALES, live=True),
-    "min_window": Specification(
-        _CONTROLLER.min_window, "Smallest memory window, frames.", bounds=_WINDOWS, live=True
-    ),
-    "max_window": Specification(
-        _CONTROLLER.max_window, "Largest memory window, frames.", bounds=_WINDOWS, live=True
-    ),
+    "min_window": Specification(_CONTROLLER.min_window, "Smallest memory window, frames.", bounds=_WINDOWS, live=True),
+    "max_window": Specification(_CONTROLLER.max_window, "Largest memory window, frames.", bounds=_WINDOWS, live=True),
     "presence_threshold": Specification(
         0.5, "Presence score below which an object is LOST.", bounds=(0.0, 1.0), live=True
     ),
@@ -130,9 +122,7 @@ SPECIFICATIONS: dict[str, Specification] = {
         bounds=(0, MAX_OBJECT_ID),
     ),
     "initial_prompt.points": Specification([], "Pixels x0, y0, x1, y1, ... on the first frame."),
-    "initial_prompt.point_labels": Specification(
-        [], "1 = on the object, 0 = not, one for each point; empty = all 1."
-    ),
+    "initial_prompt.point_labels": Specification([], "1 = on the object, 0 = not, one for each point; empty = all 1."),
     "initial_prompt.box": Specification([], "Pixels x0, y0, x1, y1 on the first frame."),
     "initial_prompt.mask_file": Specification("", "PNG as large as the first frame; zero is background."),
 }
@@ -141,13 +131,7 @@ SPECIFICATIONS: dict[str, Specification] = {
 
 def descriptor(specification: Specification) -> ParameterDescriptor:
     """Describe a parameter to ROS: text, range, read-only flag."""
-    when = (
-        "Read at start."
-        if specification.read_only
-        else "Live."
-        if specification.live
-        else "Read at configure."
-    )
+    when = "Read at start." if specification.read_only else "Live." if specification.live else "Read at configure."
     message = ParameterDescriptor(
         description=f"{specification.description} {when}",
         read_only=specification.read_only,

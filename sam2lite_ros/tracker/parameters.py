@@ -75,19 +75,12 @@ class TrackerParameters:
         for name, specification in SPECIFICATIONS.items():
             _check_alone(name, values[name], specification)
         if values["min_scale"] > values["max_scale"]:
-            raise ConfigurationError(
-                f"min_scale {values['min_scale']} is above max_scale {values['max_scale']}"
-            )
+            raise ConfigurationError(f"min_scale {values['min_scale']} is above max_scale {values['max_scale']}")
         if values["min_window"] > values["max_window"]:
-            raise ConfigurationError(
-                f"min_window {values['min_window']} is above max_window {values['max_window']}"
-            )
+            raise ConfigurationError(f"min_window {values['min_window']} is above max_window {values['max_window']}")
         ControllerConfig(
             deadline_ms=values["frame_deadline_ms"] or None,
-            **{
-                name: values[name]
-                for name in ("kp", "ki", "kd", "min_scale", "max_scale", "min_window", "max_window")
-            },
+            **{name: values[name] for name in ("kp", "ki", "kd", "min_scale", "max_scale", "min_window", "max_window")},
         )
         if 0 < values["memory_budget"] < MIN_BUDGET:
             raise ConfigurationError(
@@ -113,9 +106,7 @@ def _check_alone(name: str, value: Any, specification: Specification) -> None:
     if specification.choices is not None and value not in specification.choices:
         raise ConfigurationError(f"{name} is {value!r}; choose one of {', '.join(specification.choices)}")
     if specification.bounds is not None and not specification.bounds[0] <= value <= specification.bounds[1]:
-        raise ConfigurationError(
-            f"{name} is {value}; give {specification.bounds[0]} to {specification.bounds[1]}"
-        )
+        raise ConfigurationError(f"{name} is {value}; give {specification.bounds[0]} to {specification.bounds[1]}")
 
 
 def _numbers(name: str, values: Sequence[Any]) -> list[float]:
@@ -129,9 +120,7 @@ def _initial_prompt(values: Mapping[str, Any]) -> InitialPrompt:
     labels = _numbers("initial_prompt.point_labels", values["initial_prompt.point_labels"])
     box = _numbers("initial_prompt.box", values["initial_prompt.box"])
     if len(flat) % 2:
-        raise ConfigurationError(
-            f"initial_prompt.points has {len(flat)} numbers; give x and y for each point"
-        )
+        raise ConfigurationError(f"initial_prompt.points has {len(flat)} numbers; give x and y for each point")
     if labels and len(labels) != len(flat) // 2:
         raise ConfigurationError(
             f"initial_prompt.point_labels has {len(labels)} entries for {len(flat) // 2} points; give one each"
@@ -142,9 +131,7 @@ def _initial_prompt(values: Mapping[str, Any]) -> InitialPrompt:
         raise ConfigurationError(f"initial_prompt.box is {box}; give x0, y0, x1, y1 with x0 < x1 and y0 < y1")
     object_id, mask_file = values["initial_prompt.object_id"], values["initial_prompt.mask_file"]
     if object_id == 0 and (flat or box):
-        raise ConfigurationError(
-            "initial_prompt.object_id is 0, which only goes with mask_file; give 1 or more"
-        )
+        raise ConfigurationError("initial_prompt.object_id is 0, which only goes with mask_file; give 1 or more")
     return InitialPrompt(
         object_id=object_id,
         points=tuple(zip(flat[::2], flat[1::2], strict=True)),

@@ -72,9 +72,7 @@ def request_from_service(request: Any) -> PromptRequest:
     if flat.size % 2:
         raise InvalidPromptError(f"points_xy has {flat.size} numbers; give x and y for each point")
     if flat.size > 2 * MAX_POINTS:
-        raise InvalidPromptError(
-            f"points_xy holds {flat.size // 2} points; give at most {MAX_POINTS}, or a mask"
-        )
+        raise InvalidPromptError(f"points_xy holds {flat.size // 2} points; give at most {MAX_POINTS}, or a mask")
     labels = np.asarray(bytearray(request.point_labels), np.uint8)
     has_mask = len(request.mask.data) > 0 or request.mask.height > 0 or request.mask.width > 0
     return PromptRequest(

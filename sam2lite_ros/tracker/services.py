@@ -30,9 +30,7 @@ class OperatorInterface:
     state.
     """
 
-    def __init__(
-        self, node: Node, worker: Callable[[], TrackingWorker | None], state: Callable[[], str]
-    ) -> None:
+    def __init__(self, node: Node, worker: Callable[[], TrackingWorker | None], state: Callable[[], str]) -> None:
         """Offer the services and topics.
 
         Args:

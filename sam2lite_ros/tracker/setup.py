@@ -46,9 +46,7 @@ def apply_live(tracker: Tracker, parameters: TrackerParameters) -> None:
     """
     tracker.configure(
         # Without a deadline there is nothing to control for, and a model with one size has nothing to control.
-        controller="off"
-        if parameters.frame_deadline_ms is None or tracker.fixed_size
-        else parameters.controller,
+        controller="off" if parameters.frame_deadline_ms is None or tracker.fixed_size else parameters.controller,
         deadline_ms=parameters.frame_deadline_ms,
         presence_threshold=parameters.presence_threshold,
         kp=parameters.kp,

@@ -87,9 +87,7 @@ class TrackingWorker:
         for message in messages:
             stamp_ns = stamp_nanoseconds(message.header.stamp)
             receive_ms = (self._now_ns() - stamp_ns) / 1e6 if stamp_ns else 0.0
-            frames.append(
-                ReceivedFrame(message, stamp_ns, self.counters.count_received(), arrived, receive_ms)
-            )
+            frames.append(ReceivedFrame(message, stamp_ns, self.counters.count_received(), arrived, receive_ms))
             self._freshness.seen(stamp_ns / 1e9 if stamp_ns else arrived)
         for frame in frames:
             self._ring.push(HeldFrame(frame.message, frame.stamp_ns, frame.sequence))
@@ -264,9 +262,7 @@ class TrackingWorker:
         if prompts:
             # A first prompt that still waits must not take over an object that was prompted before it.
             ids = {prompt.object_id for prompt in prompts}
-            self._first_prompts = tuple(
-                prompt for prompt in self._first_prompts if prompt.object_id not in ids
-            )
+            self._first_prompts = tuple(prompt for prompt in self._first_prompts if prompt.object_id not in ids)
         return result
 
     def _name(self, labels: Mapping[int, str]) -> None:

@@ -68,9 +68,7 @@ def prompt_for(kind: str, object_id: int, mask: np.ndarray) -> Prompt:
     if kind == "mask":
         return Prompt(object_id=object_id, mask=mask)
     if kind == "box":
-        return Prompt(
-            object_id=object_id, box=np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
-        )
+        return Prompt(object_id=object_id, box=np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]))
     middle = [columns.mean(), rows.mean()]
     return Prompt(object_id=object_id, points=np.array([middle, [2.0, 2.0]]), point_labels=np.array([1, 0]))
 
@@ -202,9 +200,7 @@ def test_a_kept_bank_comes_back_whatever_happened_since(exported, clip, name) ->
     for disturb in (backend.reset, lambda: backend.step(first)):
         disturb()
         restore()
-        for array, other in zip(
-            dataclasses.astuple(before), dataclasses.astuple(backend.bank()), strict=True
-        ):
+        for array, other in zip(dataclasses.astuple(before), dataclasses.astuple(backend.bank()), strict=True):
             assert np.array_equal(array, other)
         assert np.array_equal(backend.step(second).logits, expected.logits)
 
@@ -383,9 +379,7 @@ def test_providers_by_what_is_there(name, available, device, providers) -> None:
 
 
 def test_a_provider_that_is_not_there_is_named() -> None:
-    with pytest.raises(
-        BackendError, match=r"'cuda' needs CUDAExecutionProvider, and this ONNX Runtime .* has CPUEx"
-    ):
+    with pytest.raises(BackendError, match=r"'cuda' needs CUDAExecutionProvider, and this ONNX Runtime .* has CPUEx"):
         choose_device("cuda", CPU_ONLY)
 
 
@@ -400,9 +394,7 @@ def test_a_provider_that_cannot_start_is_no_silent_cpu() -> None:
 def test_workers_do_not_spin_for_long_in_any_release(version: str) -> None:
     options = spinning(version)
     old = version < "1.27"
-    assert options == (
-        {"session.intra_op.allow_spinning": "0"} if old else {"session.intra_op.spin_duration_us": "20"}
-    )
+    assert options == ({"session.intra_op.allow_spinning": "0"} if old else {"session.intra_op.spin_duration_us": "20"})
 
 
 def test_a_session_is_told_how_to_wait(exported) -> None:

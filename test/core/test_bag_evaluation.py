@@ -101,9 +101,7 @@ def recording_of(tmp_path):
             masks[index] = tmp_path / f"seen{index}.png"
             write_label_map(masks[index], labels)
             statuses[index] = status(index, **changes)
-        return Recording(
-            tuple(range(sent)), statuses, masks, (ROOT / "msg" / "TrackerStatus.msg").read_text()
-        )
+        return Recording(tuple(range(sent)), statuses, masks, (ROOT / "msg" / "TrackerStatus.msg").read_text())
 
     return make
 
@@ -251,9 +249,7 @@ BAD = {
 
 
 @pytest.mark.parametrize(("spoil", "changes", "said"), BAD.values(), ids=BAD)
-def test_bad_input_is_named_before_anything_starts(
-    request_of, tmp_path, truth, monkeypatch, spoil, changes, said
-):
+def test_bad_input_is_named_before_anything_starts(request_of, tmp_path, truth, monkeypatch, spoil, changes, said):
     if spoil is not None:
         spoil(tmp_path, truth)
     monkeypatch.chdir(tmp_path)
@@ -365,9 +361,7 @@ def test_the_report_reads_what_is_written(played, tmp_path, scored):
         "longest": "35.0",
     }  # fmt: skip
     score, why = result["score"], result["why"]
-    shown = [
-        f"{100 * score[name]['jf']:.1f}" if scored else "–" for name in ("offline", "processed", "all_frames")
-    ]
+    shown = [f"{100 * score[name]['jf']:.1f}" if scored else "–" for name in ("offline", "processed", "all_frames")]
     parts = ("resolution_and_window", "node", "dropped_frames")
     between = [f"{100 * why[name]:+.1f}" if scored else "–" for name in parts]
     assert (why is None) == (not scored)
@@ -419,9 +413,7 @@ def test_the_bag_that_is_left_explains_itself_and_keeps_the_stamps(played, tmp_p
         assert {message.header.frame_id for _, message in messages} == {"camera"}
     for (_, mask), index in zip(seen[MASK_TOPIC], (0, 1, 3, 4, 5), strict=True):
         assert (mask.encoding, mask.step, mask.height, mask.width) == ("mono8", 128, 96, 128)
-        assert np.array_equal(
-            mask.data.reshape(96, 128), read_label_map(recording.masks[index], keep_ids=True)
-        )
+        assert np.array_equal(mask.data.reshape(96, 128), read_label_map(recording.masks[index], keep_ids=True))
     _, last = seen[STATUS_TOPIC][-1]
     assert (last.window, last.frames_received, last.deadline_missed) == (4, 6, False)
     assert last.scale == pytest.approx(0.6)

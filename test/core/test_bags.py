@@ -101,9 +101,7 @@ def test_a_bag_made_here_explains_its_own_types(folder, tmp_path, storage):
 @pytest.mark.parametrize("compressed", [False, True])
 def test_foxglove_reads_a_bag_made_here(folder, tmp_path, small_clip, read_mcap, compressed):
     with open_source(folder, fps=20) as frames:
-        make_bag(
-            frames, tmp_path / "bag", topic="/left", compressed=compressed, storage="mcap", start_ns=START
-        )
+        make_bag(frames, tmp_path / "bag", topic="/left", compressed=compressed, storage="mcap", start_ns=START)
     read = read_mcap(tmp_path / "bag")
     expected = ("/left/compressed", COMPRESSED_TYPE) if compressed else ("/left", RAW_TYPE)
     assert [(entry.topic, entry.kind) for entry in read] == [expected] * 6
@@ -401,9 +399,7 @@ def run(*arguments):
     return end.value.code
 
 
-@pytest.mark.parametrize(
-    "options", [(), ("--storage", "mcap", "--compressed", "--fps", 10, "--topic", "/front")]
-)
+@pytest.mark.parametrize("options", [(), ("--storage", "mcap", "--compressed", "--fps", 10, "--topic", "/front")])
 def test_the_command_makes_a_bag_of_a_folder(folder, tmp_path, capsys, options):
     assert run("bag", "make", folder, tmp_path / "bag", *options) in (0, None)
     assert f"6 frames in {tmp_path / 'bag'}" in capsys.readouterr().out
@@ -457,9 +453,7 @@ BAD = {
 
 @pytest.mark.parametrize("storage", STORAGES)
 @pytest.mark.parametrize(("spoil", "options", "said"), BAD.values(), ids=BAD)
-def test_bad_input_ends_with_code_2_and_writes_nothing(
-    folder, tmp_path, capsys, storage, spoil, options, said
-):
+def test_bad_input_ends_with_code_2_and_writes_nothing(folder, tmp_path, capsys, storage, spoil, options, said):
     if spoil is not None:
         spoil(tmp_path, folder)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}

@@ -47,9 +47,7 @@ def test_markdown_has_a_line_per_row() -> None:
     row |= {"inference_ms": 0.5, "motion_ms": 0.1, "preprocess_ms": 0.2, "postprocess_ms": 0.2}
     row |= {"backend": "torch", "precision": "fp32", "weights": "random", "energy_mj": {"nvml": 7.0}}
     process = {**row, "to_first_mask_s": 1.5, "import_s": 0.5, "load_s": 0.5, "first_step_s": 0.5}
-    content = step.report(
-        SMALL, [row, row], None, fresh=[{**process, "peak_resident_mb": 123.4}], energy="nvml"
-    )
+    content = step.report(SMALL, [row, row], None, fresh=[{**process, "peak_resident_mb": 123.4}], energy="nvml")
     table = markdown(content)
     assert table.count("| tiny | torch | fp32 | random | 0.5 | 2 | 1.0 | 2.0 | 3.0 |") == 2
     assert table.count("| 10.0 | 7.0 |") == 2 and "nvml mJ" in table and "Energy: nvml" in table
@@ -87,9 +85,7 @@ def test_energy_is_told_by_step_and_meter() -> None:
 
 def test_a_foreign_model_is_measured_at_its_own_size(miniature, tmp_path) -> None:
     miniature("edgetam").save_pretrained(tmp_path)
-    settings = dataclasses.replace(
-        SMALL, backend="transformers", model=str(tmp_path), scales=(None,), objects=(2,)
-    )
+    settings = dataclasses.replace(SMALL, backend="transformers", model=str(tmp_path), scales=(None,), objects=(2,))
     (row,) = step.latency_rows(settings, weights="given")
     assert (row["variant"], row["backend"], row["scale"]) == ("edgetam_video", "transformers", 1.0)
     assert row["step_ms"]["p50"] > 0
@@ -123,10 +119,7 @@ def test_every_combination_of_models(monkeypatch, tmp_path) -> None:
     assert made == ["base"]
     assert [weights for _, weights in found] == ["shipped"] * 8 + ["random"] * 4
     assert {(s.variant, s.backend, s.precision) for s, _ in found} == {
-        (v, b, p)
-        for v in ("tiny", "small", "base")
-        for b in ("onnxruntime", "torch")
-        for p in ("auto", "fp32")
+        (v, b, p) for v in ("tiny", "small", "base") for b in ("onnxruntime", "torch") for p in ("auto", "fp32")
     }
     assert [s.model for s, _ in found[::4]] == [None, None, str(tmp_path / "base")]
 

@@ -99,9 +99,7 @@ def refused(capsys, *arguments):
 
 def test_track_writes_masks_overlay_and_json(copy_tracker, frames, two_objects, tmp_path, capsys, small_clip):
     out, extra = tmp_path / "out", tmp_path / "copy.json"
-    assert (
-        run("track", frames, "--mask", two_objects, "--out", out, "--json", extra, "--deadline-ms", 40) == 0
-    )
+    assert run("track", frames, "--mask", two_objects, "--out", out, "--json", extra, "--deadline-ms", 40) == 0
     assert sorted(entry.name for entry in out.iterdir()) == ["masks", "overlay.mp4", "track.json"]
     names = [f"{index:05d}.png" for index in range(6)]
     assert sorted(entry.name for entry in (out / "masks").iterdir()) == names
@@ -196,9 +194,7 @@ def test_mistakes_cost_one_line(copy_tracker, frames, tmp_path, capsys, monkeypa
 
 def test_a_broken_frame_leaves_no_output(copy_tracker, frames, tmp_path, capsys):
     (frames / "00003.png").write_bytes(b"broken")
-    message = refused(
-        capsys, "track", frames, "--point", "5,6", "--out", tmp_path / "out", "--json", tmp_path / "j"
-    )
+    message = refused(capsys, "track", frames, "--point", "5,6", "--out", tmp_path / "out", "--json", tmp_path / "j")
     assert "00003.png: not a readable image" in message
     assert [entry.name for entry in tmp_path.iterdir()] == ["frames"]
 
@@ -314,9 +310,7 @@ def davis(tmp_path, small_clip):
 
 def test_eval_davis_prints_and_writes_the_scores(copy_tracker, davis, tmp_path, capsys):
     extra = tmp_path / "scores.json"
-    assert (
-        run("eval", "davis", "--root", davis, "--year", 2017, "--out", tmp_path / "out", "--json", extra) == 0
-    )
+    assert run("eval", "davis", "--root", davis, "--year", 2017, "--out", tmp_path / "out", "--json", extra) == 0
     table = capsys.readouterr().out
     for word in ("one", "two", "all", "100.0", "200.0"):
         assert word in table

@@ -65,9 +65,7 @@ def test_plain_answers_a_doubled_load_in_fifteen_frames(device):
 
 @pytest.mark.parametrize("device", DEVICES, ids=NAMES)
 def test_plain_misses_three_per_cent_at_most_once_it_has_settled(device):
-    results = [
-        figures(simulate(device, SCENARIO["step"], "plain", seed), SCENARIO["step"]) for seed in range(10)
-    ]
+    results = [figures(simulate(device, SCENARIO["step"], "plain", seed), SCENARIO["step"]) for seed in range(10)]
     assert np.mean([result["missed_after_percent"] for result in results]) <= 3.0
 
 
@@ -166,9 +164,7 @@ def test_figures_by_hand():
     assert result["switches_a_minute"] == pytest.approx(600.0)
 
 
-@pytest.mark.parametrize(
-    "values", [{"full_ms": 0.0}, {"full_ms": 5.0, "fixed": 1.0}, {"full_ms": 5.0, "noise": -0.1}]
-)
+@pytest.mark.parametrize("values", [{"full_ms": 0.0}, {"full_ms": 5.0, "fixed": 1.0}, {"full_ms": 5.0, "noise": -0.1}])
 def test_impossible_devices_are_refused(values):
     with pytest.raises(ConfigurationError, match="positive time"):
         Device("wrong", **values)
@@ -189,9 +185,7 @@ def test_the_command_writes_tables_and_a_picture(monkeypatch, tmp_path, capsys):
     assert end.value.code == 0
     rows = json.loads(files["json"].read_text())["rows"]
     assert [(row["scenario"], row["controller"]) for row in rows] == [
-        (scenario, controller)
-        for scenario in ("step", "stall")
-        for controller in ("plain", "predictive", "off")
+        (scenario, controller) for scenario in ("step", "stall") for controller in ("plain", "predictive", "off")
     ]
     text = files["markdown"].read_text()
     assert text.count("| Jetson TX2, tiny |") == 6 and text.strip() == capsys.readouterr().out.strip()
@@ -251,9 +245,7 @@ def test_a_real_run_goes_through_calm_load_and_calm():
     settings = RealSettings(threads=1, before_s=2.0, hog_s=2.0, after_s=2.0, height=96, width=128)
     told = []
     content = controller_real.measure(settings, told.append)
-    assert len(told) == 3 and content["deadline_ms"] == pytest.approx(
-        2.5 * content["reference_step_ms"], abs=0.05
-    )
+    assert len(told) == 3 and content["deadline_ms"] == pytest.approx(2.5 * content["reference_step_ms"], abs=0.05)
     for run in content["controllers"].values():
         due = [step["at_s"] for step in run["steps"]]
         assert due == sorted(set(due)) and due[0] == 0.0 and 4.0 < due[-1] < 6.0

@@ -201,21 +201,15 @@ def remove_mask(root):
 
 
 def shrink_mask(root):
-    (root / "Annotations" / "still" / "00002.png").write_bytes(
-        encode_label_map(np.zeros((SIZE, 20), np.uint8))
-    )
+    (root / "Annotations" / "still" / "00002.png").write_bytes(encode_label_map(np.zeros((SIZE, 20), np.uint8)))
 
 
 def shrink_first_mask(root):
-    (root / "Annotations" / "still" / "00000.png").write_bytes(
-        encode_label_map(np.ones((20, SIZE), np.uint8))
-    )
+    (root / "Annotations" / "still" / "00000.png").write_bytes(encode_label_map(np.ones((20, SIZE), np.uint8)))
 
 
 def empty_first_mask(root):
-    (root / "Annotations" / "still" / "00000.png").write_bytes(
-        encode_label_map(np.zeros((SIZE, SIZE), np.uint8))
-    )
+    (root / "Annotations" / "still" / "00000.png").write_bytes(encode_label_map(np.zeros((SIZE, SIZE), np.uint8)))
 
 
 def damage_mask(root):

@@ -194,8 +194,7 @@ def test_scores_do_not_depend_on_the_number_of_workers(data, tmp_path):
     """With the real tracker, since worker processes build their own."""
     options = TrackerOptions(scale=0.5, threads=1)
     one, two = (
-        evaluate(Davis(data, 2017), options, out=tmp_path / str(workers), workers=workers)
-        for workers in (1, 2)
+        evaluate(Davis(data, 2017), options, out=tmp_path / str(workers), workers=workers) for workers in (1, 2)
     )
     assert scores(one) == scores(two)
     for path in (tmp_path / "1" / "masks").rglob("*.png"):
@@ -449,9 +448,7 @@ def test_what_a_run_left_that_was_killed_at_its_beginning_is_no_hindrance(data, 
         ]
 
 
-@pytest.mark.parametrize(
-    ("change", "message"), [({"workers": 0}, "0 workers"), ({"prompt": "word"}, "'word'")]
-)
+@pytest.mark.parametrize(("change", "message"), [({"workers": 0}, "0 workers"), ({"prompt": "word"}, "'word'")])
 def test_bad_arguments_are_refused(data, change, message):
     with pytest.raises(ConfigurationError, match=message):
         evaluate(Davis(data), CopyOptions(), **change)
@@ -559,9 +556,7 @@ def test_a_team_takes_up_what_one_process_left(data, tmp_path):
     trackers = [Copier(), Copier()]
     found = together(
         2,
-        lambda team: evaluate(
-            Davis(data, 2017), CopyOptions(trackers[team.number]), out=tmp_path / "out", team=team
-        ),
+        lambda team: evaluate(Davis(data, 2017), CopyOptions(trackers[team.number]), out=tmp_path / "out", team=team),
     )
     assert steps(trackers) == [5, 5]
     assert scores(found[1]) == scores(evaluate(Davis(data, 2017), CopyOptions()))
@@ -599,9 +594,7 @@ def test_what_stops_the_main_process_stops_all(data, tmp_path):
     trackers = [Copier(), Copier()]
     found = together(
         2,
-        lambda team: evaluate(
-            Davis(data), CopyOptions(trackers[team.number]), out=tmp_path / "out", team=team
-        ),
+        lambda team: evaluate(Davis(data), CopyOptions(trackers[team.number]), out=tmp_path / "out", team=team),
     )
     for error in found:
         with pytest.raises(SourceError, match="out: not empty"):
@@ -831,9 +824,7 @@ def test_policies_and_budgets_that_do_not_exist_are_refused(data, tmp_path, poli
 )
 def test_budgets_are_refused_by_the_command(data, tmp_path, capsys, budgets, message):
     with pytest.raises(SystemExit) as end:
-        app.main(
-            ["eval", "policies", "--root", str(data), "--out", str(tmp_path / "out"), "--budgets", budgets]
-        )
+        app.main(["eval", "policies", "--root", str(data), "--out", str(tmp_path / "out"), "--budgets", budgets])
     assert end.value.code == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -94,9 +94,7 @@ def test_graphs_keep_to_what_every_runtime_has(exported) -> None:
         # TensorRT has neither NonZero nor what needs it, and uint8 only as the input of a Cast.
         assert operators & {"NonZero", "Compress", "Unique", "Loop", "If", "Attention"} == set()
         assert {node.op_type for node in model.graph.node if "image" in node.input} == {"Cast"}
-        assert not model.doc_string and not any(
-            node.doc_string or node.metadata_props for node in model.graph.node
-        )
+        assert not model.doc_string and not any(node.doc_string or node.metadata_props for node in model.graph.node)
 
 
 @pytest.fixture
@@ -129,9 +127,7 @@ def test_a_matrix_is_stored_once_in_the_order_that_the_graph_wants(traced, expor
     data = (tmp_path / "m" / WEIGHTS_FILE).read_bytes()[offset : offset + length]
     parameter = exported.student.key.weight.detach()
     weight = parameter.numpy()
-    assert np.array_equal(
-        np.frombuffer(data, np.float16).reshape(weight.T.shape), weight.T.astype(np.float16)
-    )
+    assert np.array_equal(np.frombuffer(data, np.float16).reshape(weight.T.shape), weight.T.astype(np.float16))
     shipped, _ = load_shipped(tmp_path / "m" / WEIGHTS_FILE)
     assert torch.equal(shipped.key.weight, parameter.half().float())
 
@@ -243,8 +239,7 @@ def test_a_model_for_another_number_of_objects_has_the_same_weights(exported, tm
     clip = render_clip(2, height=64, width=96, frames=3, objects=2)
     prompts = [Prompt(object_id=k, mask=clip.label_maps[0] == k) for k in (1, 2)]
     trackers = [
-        Tracker(backend="torch", scale=0.5, threads=1, model_path=f)
-        for f in (exported.folder, tmp_path / "two")
+        Tracker(backend="torch", scale=0.5, threads=1, model_path=f) for f in (exported.folder, tmp_path / "two")
     ]
     for frame in range(3):
         shown = prompts if frame == 0 else []

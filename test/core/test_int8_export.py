@@ -226,9 +226,7 @@ def test_parity_by_hand() -> None:
     assert found.export_jf == pytest.approx(100 * score_sequence(theirs, truths).jf)
     assert found.loss == pytest.approx(found.student_jf - found.export_jf) and found.loss > 5
     parity.check(found, parity.Bound(0.9, 100.0))
-    with pytest.raises(
-        ParityError, match=r"0\.9250 of the pixels of hand .* at least 0\.93 .* frame 2 with 0\.8000"
-    ):
+    with pytest.raises(ParityError, match=r"0\.9250 of the pixels of hand .* at least 0\.93 .* frame 2 with 0\.8000"):
         parity.check(found, parity.Bound(0.93, 100.0))
     with pytest.raises(ParityError, match=r"loses .* points of J&F on hand, at most 5 are"):
         parity.check(found, parity.Bound(0.9, 5.0))
@@ -249,9 +247,7 @@ def converted(shipped, short_clip, tmp_path_factory):
     """The shipped model in INT8 and in fp16, with what converting it said."""
     folders = {}
     for precision in ("int8", "fp16"):
-        plan = convert.ExportSettings(
-            precision, short_clip, BOUND, calibration=(short_clip,), scale=0.5, threads=1
-        )
+        plan = convert.ExportSettings(precision, short_clip, BOUND, calibration=(short_clip,), scale=0.5, threads=1)
         result = convert.convert(shipped, plan)
         folder = tmp_path_factory.mktemp("converted") / precision
         convert.replace_files(folder, result.contents)
@@ -319,9 +315,7 @@ def test_layers_run_in_int8_once_the_runtime_has_optimised_them(converted, tmp_p
 @pytest.mark.slow
 def test_a_converted_folder_is_opened_as_what_it_is(converted) -> None:
     folder, _ = converted["int8"]
-    assert (
-        Tracker(precision="int8", backend="onnxruntime", model_path=folder).backend.info.precision == "int8"
-    )
+    assert Tracker(precision="int8", backend="onnxruntime", model_path=folder).backend.info.precision == "int8"
     with pytest.raises(Exception, match="holds int8 graphs, not 'fp32'"):
         Tracker(precision="fp32", backend="onnxruntime", model_path=folder)
 

@@ -86,17 +86,13 @@ def test_objects_that_appear_later_are_shown_then_and_scored_from_the_next_frame
     assert (two.object_id, two.frames, two.frames_j) == (2, (3, 4), (1, 1))
 
 
-@pytest.mark.parametrize(
-    ("layout", "place"), [(YouTubeVos, "Annotations/clip/{}.png"), (Mose, "clip/{}.png")]
-)
+@pytest.mark.parametrize(("layout", "place"), [(YouTubeVos, "Annotations/clip/{}.png"), (Mose, "clip/{}.png")])
 def test_a_split_without_truth_gives_masks_for_the_server(tmp_path, layout, place):
     root = write_split(tmp_path / "valid", SHOWING, FRAMES)
     result, tracker = follow(layout(root), tmp_path / "masks")
     assert tracker.shown == {1: 0, 2: 2}
     assert (result.scores, result.stability) == (None, None)
-    written = sorted(
-        path.relative_to(tmp_path / "masks").as_posix() for path in tmp_path.rglob("masks/**/*.png")
-    )
+    written = sorted(path.relative_to(tmp_path / "masks").as_posix() for path in tmp_path.rglob("masks/**/*.png"))
     assert written == [place.format(name) for name in FRAMES]
     expected = [FIRST, FIRST, BOTH, BOTH, BOTH, BOTH]
     for name, labels in zip(written, expected, strict=True):
@@ -111,9 +107,7 @@ def test_a_split_without_truth_gives_masks_for_the_server(tmp_path, layout, plac
 @pytest.mark.parametrize("layout", [YouTubeVos, Mose])
 def test_the_servers_read_the_masks_as_indexed_png_of_8_bits(tmp_path, layout):
     """The object appears on the third frame, so that the first masks are empty."""
-    image = pytest.importorskip(
-        "PIL.Image", reason="needs Pillow, with which the servers read: pip install Pillow"
-    )
+    image = pytest.importorskip("PIL.Image", reason="needs Pillow, with which the servers read: pip install Pillow")
     root = write_split(tmp_path / "valid", {FRAMES[2]: OTHER}, FRAMES)
     follow(layout(root), tmp_path / "masks")
     written = sorted((tmp_path / "masks").rglob("*.png"))
@@ -315,9 +309,7 @@ def test_the_command_follows_each_layout(tmp_path, layout, request, capsys):
     assert document["sequences"][0]["frames"]["memory_tokens"][-1] > 0
     said = capsys.readouterr()
     assert "clip" in said.out
-    note = (
-        f"sam2lite: {root / 'meta.json'}: missing, as no published split is; taking every frame for one that "
-    )
+    note = f"sam2lite: {root / 'meta.json'}: missing, as no published split is; taking every frame for one that "
     assert said.err == (f"{note}the server scores\n" if layout == "ytvos" else "")
 
 

@@ -93,9 +93,7 @@ def test_the_drop_is_from_the_first_pass_to_the_last_minute(data):
     assert "| left | 70.0, 30.0 |" in table
 
 
-@pytest.mark.parametrize(
-    ("minutes", "fps"), [(1, 24.0), (5, 0.0), (5, 0.01), (5, float("nan")), (5, float("inf"))]
-)
+@pytest.mark.parametrize(("minutes", "fps"), [(1, 24.0), (5, 0.0), (5, 0.01), (5, float("nan")), (5, float("inf"))])
 def test_lengths_that_cannot_be_compared_are_refused(minutes, fps):
     with pytest.raises(ConfigurationError, match="at least 2 minutes"):
         frames_of(minutes, fps)

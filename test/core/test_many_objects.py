@@ -30,8 +30,7 @@ class Slots:
         for object_id, mask in self.masks.items():
             labels[mask] = object_id
         objects = tuple(
-            TrackedObject(i, ObjectState.TRACKED, 1.0, (0, 0, 1, 1), 1, (0.0, 0.0))
-            for i in sorted(self.masks)
+            TrackedObject(i, ObjectState.TRACKED, 1.0, (0, 0, 1, 1), 1, (0.0, 0.0)) for i in sorted(self.masks)
         )
         return TrackResult(labels, objects, StepTimings(1.0, 2.0, 3.0, 4.0), 0.5, 8, 10)
 
@@ -93,6 +92,4 @@ def test_with_few_objects_nothing_differs_from_the_tracker_alone():
     alone, many = Tracker(scale=0.5, threads=1), TrackerOptions(scale=0.5, threads=1).build()
     for frame, _ in zip(sequence.frames(), range(4), strict=False):
         given = prompts if frame.index == 0 else ()
-        assert np.array_equal(
-            alone.step(frame.image, given).label_map, many.step(frame.image, given).label_map
-        )
+        assert np.array_equal(alone.step(frame.image, given).label_map, many.step(frame.image, given).label_map)

@@ -67,9 +67,7 @@ def test_select_never_exceeds_the_budget_and_leaves_free_slots_empty(
     bank = random_bank(seed, slots + 32)
     budget = torch.tensor([float(max(1, int(slots * share)))])
     gate = torch.randn(1, slots + 32, generator=torch.Generator().manual_seed(seed)) * 3
-    score = retention.policy_scores(
-        bank, gate, torch.tensor([100.0]), one_hot(policy), torch.zeros_like(gate)
-    )
+    score = retention.policy_scores(bank, gate, torch.tensor([100.0]), one_hot(policy), torch.zeros_like(gate))
     kept = retention.select(bank, score, slots, budget)
     assert kept.key.shape == (1, slots, WIDTH)
     valid = kept.column("valid") > 0.5
@@ -86,9 +84,7 @@ def test_anchors_survive_whatever_the_policy_thinks(seed: int, policy: str) -> N
     room = max(anchors, 1)  # no more room than the anchors need: every other token has to go
     bank = bank.with_columns(draw=torch.ones(1, 120))
     gate = torch.full((1, 120), SCORE_LIMIT)
-    score = retention.policy_scores(
-        bank, gate, torch.tensor([100.0]), one_hot(policy), torch.zeros_like(gate)
-    )
+    score = retention.policy_scores(bank, gate, torch.tensor([100.0]), one_hot(policy), torch.zeros_like(gate))
     kept = retention.select(bank, score, room, torch.tensor([float(room)]))
     assert int((kept.column("owner") > 0.5).sum()) == anchors
 
@@ -109,9 +105,7 @@ def test_anchors_take_a_quarter_of_the_budget_each_and_half_together_at_most(
     fresh = fresh.with_columns(age=torch.zeros(1, 80), owner=torch.zeros(1, 80))
     flags = torch.zeros(1, OBJECTS)
     flags[0, list(prompted)] = 1.0
-    affinity = torch.cat(
-        [torch.zeros(1, 20, OBJECTS), torch.rand(1, 80, OBJECTS, generator=generator) + 0.01], dim=1
-    )
+    affinity = torch.cat([torch.zeros(1, 20, OBJECTS), torch.rand(1, 80, OBJECTS, generator=generator) + 0.01], dim=1)
     both = retention.anchor_quota(memory.concat(old, fresh), affinity, torch.tensor([float(budget)]), flags)
     owners = both.column("owner")[0]
     assert not owners[:20].any()
@@ -152,9 +146,7 @@ def test_removed_objects_leave_no_identity_and_no_anchors(seed: int, removed: se
     after = memory.begin_frame(before, active)
     for slot in range(OBJECTS):
         gone = slot in removed
-        assert bool(after.identity[0, :, slot].any()) == (
-            bool(before.identity[0, :, slot].any()) and not gone
-        )
+        assert bool(after.identity[0, :, slot].any()) == (bool(before.identity[0, :, slot].any()) and not gone)
         assert bool(after.known[0, :, slot].any()) == (bool(before.known[0, :, slot].any()) and not gone)
         owners = before.column("owner")[0] == slot + 1
         assert torch.equal(after.column("owner")[0][owners], before.column("owner")[0][owners] * (not gone))
@@ -390,9 +382,7 @@ def test_a_still_scene_writes_each_token_once() -> None:
         bank = memory.begin_frame(bank, torch.ones(1, OBJECTS))
         both = memory.concat(bank, fresh)
         repeated = torch.nn.functional.pad(redundancy.repeats(bank, fresh, apart(bank, fresh)), (96, 0))
-        score = retention.policy_scores(
-            both, gate, torch.tensor([float(frame)]), one_hot("learned"), repeated
-        )
+        score = retention.policy_scores(both, gate, torch.tensor([float(frame)]), one_hot("learned"), repeated)
         bank = retention.select(both, score, 96, torch.tensor([96.0]))
         assert int((bank.column("valid") > 0.5).sum()) == 40
 

@@ -69,9 +69,7 @@ def test_inner_point_is_as_deep_as_any(seed, hole) -> None:
         return float(np.hypot(rows - 1 - row, columns - 1 - column).min())
 
     deepest = max(depth(row, column) for row, column in zip(*np.nonzero(mask), strict=True))
-    assert mask[y, x] and depth(y, x) == pytest.approx(
-        deepest, abs=0.3
-    )  # OpenCV's 5 x 5 distance is approximate
+    assert mask[y, x] and depth(y, x) == pytest.approx(deepest, abs=0.3)  # OpenCV's 5 x 5 distance is approximate
 
 
 def test_inner_point_of_nothing_is_refused() -> None:

@@ -69,9 +69,7 @@ mask_pairs = npst.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=24).
 def test_scores_agree_with_the_pixel_loop(pair):
     prediction, truth = pair
     assert region_similarity(prediction, truth) == pytest.approx(slow_region(prediction, truth), abs=1e-9)
-    assert boundary_accuracy(prediction, truth) == pytest.approx(
-        slow_boundary_accuracy(prediction, truth), abs=1e-9
-    )
+    assert boundary_accuracy(prediction, truth) == pytest.approx(slow_boundary_accuracy(prediction, truth), abs=1e-9)
     assert np.array_equal(boundary_map(truth.astype(np.uint8)), slow_boundary(truth))
 
 
@@ -84,9 +82,7 @@ def test_boundary_agrees_with_the_pixel_loop_where_the_radius_exceeds_one(seed):
         for _ in range(3):
             y, x, h, w = rng.integers(0, 150), rng.integers(0, 170), *rng.integers(3, 50, 2)
             mask[y : y + h, x : x + w] ^= True
-    assert boundary_accuracy(prediction, truth) == pytest.approx(
-        slow_boundary_accuracy(prediction, truth), abs=1e-9
-    )
+    assert boundary_accuracy(prediction, truth) == pytest.approx(slow_boundary_accuracy(prediction, truth), abs=1e-9)
 
 
 @settings(max_examples=60, deadline=None)
@@ -211,9 +207,7 @@ def slow_sequence(predictions, truths):
     ids = sorted(set(truths[0].flat) - {0})
     tables = {"j": [], "f": []}
     for object_id in ids:
-        pairs = [
-            (p == object_id, t == object_id) for p, t in zip(predictions[1:-1], truths[1:-1], strict=True)
-        ]
+        pairs = [(p == object_id, t == object_id) for p, t in zip(predictions[1:-1], truths[1:-1], strict=True)]
         tables["j"].append(slow_statistic([slow_region(*pair) for pair in pairs]))
         tables["f"].append(slow_statistic([slow_boundary_accuracy(*pair) for pair in pairs]))
     j, f = ([sum(column) / len(ids) for column in zip(*tables[name], strict=True)] for name in ("j", "f"))
@@ -242,9 +236,7 @@ def test_objects_that_appear_later_count_from_the_frame_after_they_are_shown():
     truth = square(20, 2, 2, 4)
     both = truth + 2 * square(20, 12, 12, 4)
     scorer = SequenceScorer(())
-    for index, (prediction, true) in enumerate(
-        zip([truth] * 6, [truth, truth, both, both, None, both], strict=True)
-    ):
+    for index, (prediction, true) in enumerate(zip([truth] * 6, [truth, truth, both, both, None, both], strict=True)):
         if index == 0:
             scorer.show([1])
         if index == 2:

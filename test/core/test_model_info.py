@@ -133,16 +133,11 @@ def test_exported_model_says_what_it_costs(exported) -> None:
         "1": (30, 54),
     }
     expected = {
-        rung: 2 * products_by_hand(VARIANTS["tiny"], *size, 15, 27, 256, 1)
-        for rung, size in rows_columns.items()
+        rung: 2 * products_by_hand(VARIANTS["tiny"], *size, 15, 27, 256, 1) for rung, size in rows_columns.items()
     }
     assert document["flops_per_frame"] == expected
     parameters = dict(document["parameters"])
-    assert (
-        parameters.pop("total")
-        == sum(parameters.values())
-        == sum(p.numel() for p in exported.student.parameters())
-    )
+    assert parameters.pop("total") == sum(parameters.values()) == sum(p.numel() for p in exported.student.parameters())
     assert {"encoder", "decoder", "gate", "head"} <= set(parameters)
     assert document["memory_budget"] == 256
     assert document["weights"]["state"] == "given"

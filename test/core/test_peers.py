@@ -10,9 +10,7 @@ from sam2lite_core.errors import BackendError, ConfigurationError
 
 pytest.importorskip("transformers", reason="needs transformers: pip install 'sam2lite[transformers]'")
 
-SMALL = peers.PeerSettings(
-    threads=1, peers=("edgetam",), rounds=2, own_steps=3, sides=(256,), height=96, width=128
-)
+SMALL = peers.PeerSettings(threads=1, peers=("edgetam",), rounds=2, own_steps=3, sides=(256,), height=96, width=128)
 
 
 @pytest.fixture(scope="module")

@@ -48,9 +48,7 @@ def test_network_size_is_whole_patches_and_not_larger_than_rounding_makes_it(
         ((32, 32), 0.5, (2, 2)),
     ],
 )
-def test_token_grid_is_the_same_on_every_rung(
-    source: tuple[int, int], scale: float, expected: tuple[int, int]
-) -> None:
+def test_token_grid_is_the_same_on_every_rung(source: tuple[int, int], scale: float, expected: tuple[int, int]) -> None:
     network = resolution.network_size(*source, scale, 480)
     assert resolution.token_grid(*source, network, 480) == expected
 
@@ -69,9 +67,7 @@ def test_prompts_become_rasters_at_stride_four() -> None:
     box = inputs.rasters[1, 0]
     assert box.sum() == 8 * 8 and box[4:12, 8:16].all()
     positive, negative = inputs.rasters[0, 1], inputs.rasters[0, 2]
-    assert np.unravel_index(positive.argmax(), positive.shape) == (8, 16) and positive.max() == pytest.approx(
-        1.0
-    )
+    assert np.unravel_index(positive.argmax(), positive.shape) == (8, 16) and positive.max() == pytest.approx(1.0)
     assert np.unravel_index(negative.argmax(), negative.shape) == (0, 0)
     assert inputs.masks[3, 4:8, 16:24].all() and inputs.masks[3].sum() == 4 * 8
     assert not inputs.rasters[2].any()
@@ -81,9 +77,7 @@ def test_overlapping_masks_go_to_the_smaller_object() -> None:
     large, small = np.zeros((2, 8, 8), bool)
     large[1:7, 1:7] = True
     small[3:5, 3:5] = True
-    separated = prompt_rasters.separate_masks(
-        [Prompt(object_id=1, mask=large), Prompt(object_id=2, mask=small)]
-    )
+    separated = prompt_rasters.separate_masks([Prompt(object_id=1, mask=large), Prompt(object_id=2, mask=small)])
     assert [p.object_id for p in separated] == [1, 2]
     assert np.array_equal(separated[0].mask, large & ~small) and np.array_equal(separated[1].mask, small)
     apart = [Prompt(object_id=1, mask=small), Prompt(object_id=2, points=np.array([[1, 1]]))]

@@ -70,9 +70,7 @@ def test_similarity_by_brute_force(channel: int) -> None:
     inside = np.sum([vectors[:, row, column] for row, column in patches], axis=0)
     outside = vectors.sum(axis=(1, 2)) - inside
     expected = np.zeros((4, ROWS, COLUMNS))
-    for where, centre in {POSITIVE: [(0, inside)], NEGATIVE: [(1, inside)], BOX: [(2, inside), (3, outside)]}[
-        channel
-    ]:
+    for where, centre in {POSITIVE: [(0, inside)], NEGATIVE: [(1, inside)], BOX: [(2, inside), (3, outside)]}[channel]:
         for row in range(ROWS):
             for column in range(COLUMNS):
                 patch = vectors[:, row, column]

@@ -34,9 +34,7 @@ def soapbox(shared_data):
 
 def kept(tracker, student) -> dict[tuple[float, ...], float]:
     """Gate score of every token that memory holds, by frame and place."""
-    bank = memory.Bank(
-        *(torch.from_numpy(array)[None] for array in dataclasses.astuple(tracker.backend.bank()))
-    )
+    bank = memory.Bank(*(torch.from_numpy(array)[None] for array in dataclasses.astuple(tracker.backend.bank())))
     scores = student.gate_scores(bank)[0]
     rows = torch.stack([bank.column(name)[0] for name in ("birth", "x", "y")], dim=1).numpy().round(5)
     valid = (bank.column("valid")[0] > 0.5).numpy()
@@ -59,8 +57,7 @@ def test_both_backends_agree_on_real_frames(soapbox, policy, scale) -> None:
     """
     frames, prompts = soapbox
     trackers = [
-        Tracker(backend=name, scale=scale, memory_policy=policy, threads=1)
-        for name in ("onnxruntime", "torch")
+        Tracker(backend=name, scale=scale, memory_policy=policy, threads=1) for name in ("onnxruntime", "torch")
     ]
     student = trackers[1].backend.student
     labelled = same = 0

@@ -436,9 +436,7 @@ def test_short_clips_show_no_drift(results):
     document = json.loads((results / "first" / "davis.json").read_text())
     for entry in document["sequences"]:
         entry["stability"]["drift"] = -70.0
-    run = dataclasses.replace(
-        read_inputs([results / "first"]).runs[0], evaluation=Evaluation.from_json(document)
-    )
+    run = dataclasses.replace(read_inputs([results / "first"]).runs[0], evaluation=Evaluation.from_json(document))
     (table,) = accuracy(Inputs(runs=[run])).tables
     assert dict(zip(table.columns, table.rows[0], strict=True))["drift"] == "–"
     assert "scored on 300 frames or more" in table.caption

@@ -149,9 +149,7 @@ def test_a_page_is_filled_in_place(copied, tmp_path) -> None:
         ("peaks", '{"rows": []}', "table 'peaks' lacks 'peaks'; measure it again"),
     ],
 )
-def test_pages_that_cannot_be_filled_stay_as_they_are(
-    copied, tmp_path, capsys, table, content, message
-) -> None:
+def test_pages_that_cannot_be_filled_stay_as_they_are(copied, tmp_path, capsys, table, content, message) -> None:
     if content is not None:
         (copied / "roofline.json").write_text(content)
     page = tmp_path / "page.md"

@@ -16,10 +16,7 @@ def clip():
 
 def follow(tracker: Tracker, clip) -> list[np.ndarray]:
     prompts = [Prompt(object_id=k, mask=clip.label_maps[0] == k) for k in (1, 2)]
-    return [
-        tracker.step(image, prompts if frame == 0 else ()).label_map
-        for frame, image in enumerate(clip.frames)
-    ]
+    return [tracker.step(image, prompts if frame == 0 else ()).label_map for frame, image in enumerate(clip.frames)]
 
 
 @pytest.fixture(scope="module")

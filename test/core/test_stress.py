@@ -153,12 +153,8 @@ def areas(gone, back, length=60):
 @pytest.mark.parametrize(
     ("result", "expected"),
     [
-        pytest.param(
-            sequence(areas(20, 32), lost=range(25, 33)), AbsenceSummary(1, 1, 1, 1, 0), id="as it should be"
-        ),
-        pytest.param(
-            sequence(areas(20, 32), lost=range(30, 33)), AbsenceSummary(1, 1, 0, 1, 0), id="noticed too late"
-        ),
+        pytest.param(sequence(areas(20, 32), lost=range(25, 33)), AbsenceSummary(1, 1, 1, 1, 0), id="as it should be"),
+        pytest.param(sequence(areas(20, 32), lost=range(30, 33)), AbsenceSummary(1, 1, 0, 1, 0), id="noticed too late"),
         pytest.param(
             sequence(areas(20, 32), lost=range(29, 47)),
             AbsenceSummary(1, 1, 1, 0, 0),
@@ -169,12 +165,8 @@ def areas(gone, back, length=60):
             AbsenceSummary(1, 1, 1, 0, 0),
             id="tracked elsewhere is not found",
         ),
-        pytest.param(
-            sequence(areas(20, 29), lost=()), AbsenceSummary(0, 0, None, None, 0), id="too short to count"
-        ),
-        pytest.param(
-            sequence(areas(20, 60), lost=range(20, 60)), AbsenceSummary(1, 0, 1, None, 0), id="never back"
-        ),
+        pytest.param(sequence(areas(20, 29), lost=()), AbsenceSummary(0, 0, None, None, 0), id="too short to count"),
+        pytest.param(sequence(areas(20, 60), lost=range(20, 60)), AbsenceSummary(1, 0, 1, None, 0), id="never back"),
         # Visible after the first frame: 60 - 1 - 12 - 15 = 32 frames, 4 of them LOST.
         pytest.param(
             sequence(areas(20, 32), lost=[5, 6, *range(21, 34), 50, 51]),

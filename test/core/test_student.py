@@ -48,13 +48,9 @@ def test_token_grid_of_even_sides_is_two_by_two_pooling() -> None:
     assert torch.allclose(to_token_grid(grid, pool), pool2(grid), atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("fine", "coarse"), [((15, 27), (15, 27)), ((30, 54), (15, 27)), ((21, 38), (15, 27))]
-)
+@pytest.mark.parametrize(("fine", "coarse"), [((15, 27), (15, 27)), ((30, 54), (15, 27)), ((21, 38), (15, 27))])
 def test_token_density_by_counting(fine: tuple[int, int], coarse: tuple[int, int]) -> None:
-    pool = tuple(
-        torch.from_numpy(averaging_matrix(a, b)).unsqueeze(0) for a, b in zip(fine, coarse, strict=True)
-    )
+    pool = tuple(torch.from_numpy(averaging_matrix(a, b)).unsqueeze(0) for a, b in zip(fine, coarse, strict=True))
     expected = coarse[0] * coarse[1] / (fine[0] * fine[1])
     assert float(token_density(pool)) == pytest.approx(expected, rel=1e-5)
 
@@ -63,9 +59,7 @@ def test_token_density_by_counting(fine: tuple[int, int], coarse: tuple[int, int
 @pytest.mark.parametrize("pooled", [True, False])
 def test_what_holds_of_a_cell_holds_of_its_patches(fine, pooled) -> None:
     coarse = tuple((side + 1) // 2 for side in fine) if pooled else fine
-    pool = tuple(
-        torch.from_numpy(averaging_matrix(a, b)).unsqueeze(0) for a, b in zip(fine, coarse, strict=True)
-    )
+    pool = tuple(torch.from_numpy(averaging_matrix(a, b)).unsqueeze(0) for a, b in zip(fine, coarse, strict=True))
     student, generator = Student(VARIANTS["tiny"]), torch.Generator().manual_seed(5)
     key = torch.nn.functional.normalize(torch.randn(1, 256, *fine, generator=generator), dim=1)
     keys, x, y = student.cells(key, pool)
@@ -113,9 +107,7 @@ def test_soft_aggregation_is_stm_s() -> None:
 def test_soft_aggregation_is_finite_and_ordered(value: float) -> None:
     relative = soft_aggregate(torch.full((1, 3, 1), value))
     assert torch.isfinite(relative).all()
-    assert (relative > 0).all() == (
-        value > -0.7
-    )  # three objects at logit -0.7 leave the background level with each
+    assert (relative > 0).all() == (value > -0.7)  # three objects at logit -0.7 leave the background level with each
 
 
 @pytest.mark.parametrize(("probability", "bits"), [(0.5, 1.0), (0.0, 0.0), (1.0, 0.0), (0.25, 0.8112781)])

@@ -135,9 +135,7 @@ class MockEngine:
         # As our other backend opens it: the two are compared bit for bit.
         self.session, self.cuda, self.fails = open_session(Path(path), 1), device, False
         self.names = [v.name for v in (*self.session.get_inputs(), *self.session.get_outputs())]
-        self.types = {
-            v.name: np.uint8 if "uint8" in v.type else np.float32 for v in self.session.get_inputs()
-        }
+        self.types = {v.name: np.uint8 if "uint8" in v.type else np.float32 for v in self.session.get_inputs()}
         self.declared = {v.name: v.shape for v in self.session.get_inputs()}
         self.num_io_tensors = len(self.names)
 
@@ -154,10 +152,7 @@ class MockEngine:
         return tuple(n if isinstance(n, int) else -1 for n in self.declared[name])
 
     def get_tensor_profile_shape(self, name: str, profile: int):
-        fixed = [
-            n if isinstance(n, int) else (256 if name.startswith("bank_") else None)
-            for n in self.declared[name]
-        ]
+        fixed = [n if isinstance(n, int) else (256 if name.startswith("bank_") else None) for n in self.declared[name]]
         rows, columns, k = (2, 30, 30), (2, 54, 54), (1, 1, 2)
         sizes = []
         for size in range(3):
@@ -271,9 +266,7 @@ def test_a_failed_step_leaves_the_bank(mocked) -> None:
         backend.step(frame(1))
     assert same(backend.bank(), before)
     large = frame(2)
-    with pytest.raises(
-        BackendError, match=r"input image of shape \(1, 992, .* is outside .* choose another scale"
-    ):
+    with pytest.raises(BackendError, match=r"input image of shape \(1, 992, .* is outside .* choose another scale"):
         backend.step(dataclasses.replace(large, image=np.zeros((992, 432, 3), np.uint8)))
     assert same(backend.bank(), before)
 
@@ -368,9 +361,7 @@ def test_engines_lie_beside_the_model_or_in_the_cache(tmp_path, monkeypatch) -> 
     assert engine_folder(tmp_path, "abc") == tmp_path / "engines"
     monkeypatch.setattr("os.access", lambda *_: False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    assert (
-        engine_folder(tmp_path, "0123456789abcdefgh") == tmp_path / "cache/sam2lite/engines/0123456789abcdef"
-    )
+    assert engine_folder(tmp_path, "0123456789abcdefgh") == tmp_path / "cache/sam2lite/engines/0123456789abcdef"
 
 
 def test_a_key_says_what_is_here() -> None:
@@ -412,9 +403,7 @@ def test_device_names(device, index) -> None:
     ],
 )
 def test_auto_takes_tensorrt_only_with_a_gpu(monkeypatch, installed, gpus, chosen) -> None:
-    monkeypatch.setattr(
-        registry.importlib.util, "find_spec", lambda name: name if name in installed else None
-    )
+    monkeypatch.setattr(registry.importlib.util, "find_spec", lambda name: name if name in installed else None)
     monkeypatch.setattr(cuda, "count_gpus", lambda: gpus)
     opened = []
 
@@ -438,9 +427,7 @@ def test_without_a_gpu_it_says_so(monkeypatch) -> None:
     with pytest.raises(BackendError, match="needs one of the packages tensorrt or tensorrt_rtx_bindings"):
         tensorrt.TensorRtBackend(BackendSettings(folder, 256))
     trt = SimpleNamespace()
-    with pytest.raises(
-        BackendError, match=r"holds fp32 graphs, not 'fp16'; .*--format tensorrt --precision fp16"
-    ):
+    with pytest.raises(BackendError, match=r"holds fp32 graphs, not 'fp16'; .*--format tensorrt --precision fp16"):
         tensorrt.TensorRtBackend(BackendSettings(folder, 256, precision="fp16"), trt)
     monkeypatch.setattr(cuda, "installed", lambda: False)
     with pytest.raises(BackendError, match="needs the package cuda-bindings"):
@@ -453,9 +440,7 @@ def test_without_a_gpu_it_says_so(monkeypatch) -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(
-    not tensorrt.available(), reason="needs a GPU, TensorRT (or TensorRT for RTX) and cuda-bindings"
-)
+@pytest.mark.skipif(not tensorrt.available(), reason="needs a GPU, TensorRT (or TensorRT for RTX) and cuda-bindings")
 def test_on_a_gpu(tmp_path) -> None:
     folder = shutil.copytree(find_model(get_variant("tiny"), None), tmp_path / "model")
     settings = BackendSettings(folder, 256, threads=1)

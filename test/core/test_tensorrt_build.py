@@ -82,9 +82,7 @@ def test_int8_in_the_scheme_for_onnx_runtime_is_refused(tmp_path) -> None:
 
 def test_what_is_not_a_graph_is_refused_with_the_parser_s_reason(tmp_path) -> None:
     (tmp_path / STEP_FILE).write_bytes(b"not a model at all")
-    with pytest.raises(
-        ModelFileError, match=r"step\.onnx cannot be parsed by tensorrt_rtx_bindings .*ailed to parse"
-    ):
+    with pytest.raises(ModelFileError, match=r"step\.onnx cannot be parsed by tensorrt_rtx_bindings .*ailed to parse"):
         build_engine(tmp_path / STEP_FILE, 256, ("SM89",))
 
 

@@ -96,9 +96,7 @@ def prompt_on(clip, frame: int, kind: str) -> Prompt:
     return {
         "box": Prompt(object_id=1, box=box),
         "point": Prompt(object_id=1, points=inside[None]),
-        "points": Prompt(
-            object_id=1, points=np.concatenate([inside[None], outside]), point_labels=np.array([1, 0])
-        ),
+        "points": Prompt(object_id=1, points=np.concatenate([inside[None], outside]), point_labels=np.array([1, 0])),
         "box and point": Prompt(object_id=1, box=box, points=inside[None]),
     }[kind]
 
@@ -173,9 +171,7 @@ def test_ids_are_names_only(tracker: Tracker, small_clip) -> None:
         ]
         results = run(tracker, small_clip.frames, {0: prompts})
         maps.append(
-            np.stack(
-                [np.where(r.label_map == first, 1, np.where(r.label_map == second, 2, 0)) for r in results]
-            )
+            np.stack([np.where(r.label_map == first, 1, np.where(r.label_map == second, 2, 0)) for r in results])
         )
     assert (maps[0] == maps[1]).mean() > 0.999
 
@@ -219,9 +215,7 @@ def test_lost_objects_claim_no_pixels(tracker: Tracker, small_clip) -> None:
         ([Prompt(object_id=i, points=np.array([[5, 5]])) for i in range(1, 18)], r"object 16 .*16 at once"),
     ],
 )
-def test_refused_prompts_change_nothing(
-    tracker: Tracker, small_clip, prompts: list[Prompt], message: str
-) -> None:
+def test_refused_prompts_change_nothing(tracker: Tracker, small_clip, prompts: list[Prompt], message: str) -> None:
     tracker.step(small_clip.frames[0], [Prompt(object_id=40, mask=mask_of(small_clip, 1))])
     before = tracker.backend.bank()
     with pytest.raises(InvalidPromptError, match=message):
@@ -267,9 +261,7 @@ def test_unknown_object_names_the_known(tracker: Tracker, small_clip) -> None:
         ({"model_path": "nowhere"}, ModelFileError, r"nowhere is not a folder"),
     ],
 )
-def test_bad_options_name_the_value_and_the_choices(
-    options: dict, error: type[Sam2LiteError], message: str
-) -> None:
+def test_bad_options_name_the_value_and_the_choices(options: dict, error: type[Sam2LiteError], message: str) -> None:
     with pytest.raises(error, match=message):
         Tracker(**options)
 
@@ -286,9 +278,7 @@ def test_configure_changes_all_or_nothing(tracker: Tracker) -> None:
     assert tracker.controller == "off"
 
 
-def test_a_deadline_that_cannot_be_met_lowers_the_scale_and_then_the_window(
-    tracker: Tracker, small_clip
-) -> None:
+def test_a_deadline_that_cannot_be_met_lowers_the_scale_and_then_the_window(tracker: Tracker, small_clip) -> None:
     tracker.configure(scale=None, deadline_ms=0.001, controller="plain")
     prompt = [Prompt(object_id=1, mask=mask_of(small_clip, 1))]
     results = [tracker.step(small_clip.frames[i % 6], prompt if i == 0 else ()) for i in range(20)]
@@ -315,9 +305,7 @@ def static_scene() -> tuple[np.ndarray, np.ndarray]:
     image = cv2.resize(rng.integers(0, 256, (20, 36, 3), np.uint8), (864, 480), interpolation=cv2.INTER_CUBIC)
     mask = np.zeros((480, 864), np.uint8)
     cv2.circle(mask, (400, 250), 110, 1, -1)
-    stripes = np.where(np.arange(480)[:, None, None] // 12 % 2, [250, 220, 20], [20, 60, 200]).astype(
-        np.uint8
-    )
+    stripes = np.where(np.arange(480)[:, None, None] // 12 % 2, [250, 220, 20], [20, 60, 200]).astype(np.uint8)
     return np.where(mask[..., None] > 0, stripes, image), mask > 0
 
 
@@ -388,9 +376,7 @@ def test_auto_follows_deadline_and_scale_until_somebody_chooses(tracker: Tracker
 
 def test_typed_arguments_are_those_that_exist() -> None:
     own = {"controller", "scale", "presence_threshold"}
-    assert SettingChanges.__annotations__.keys() == own | {
-        f.name for f in dataclasses.fields(ControllerConfig)
-    }
+    assert SettingChanges.__annotations__.keys() == own | {f.name for f in dataclasses.fields(ControllerConfig)}
     constructor = inspect.signature(Tracker).parameters.keys()
     assert TrackerArguments.__annotations__.keys() == constructor - {"variant"}
 
@@ -584,9 +570,7 @@ def test_a_followed_object_is_shown_again_by_a_box_while_another_goes_on(
     again = dataclasses.replace(prompt_on(clip, 2, "box"), object_id=301)
     told: list[float] = []
     update = tracker._controller.update
-    controller = SimpleNamespace(
-        update=lambda state, ms, overhead: told.append(ms) or update(state, ms, overhead)
-    )
+    controller = SimpleNamespace(update=lambda state, ms, overhead: told.append(ms) or update(state, ms, overhead))
     monkeypatch.setattr(tracker, "_controller", controller)
     result = tracker.step(clip.frames[2], [again])
     assert all(found.state is ObjectState.TRACKED for found in result.objects)

@@ -68,9 +68,7 @@ def run(model, frames, shown, ids=(1, 2)):
     """Logits of every frame; `shown` are the first frame's prompts."""
     answers = []
     for t, image in enumerate(frames):
-        answers.append(
-            model.step_frame(ask(image, ids, () if t else shown, ids if t else (), t, threshold=0.0))
-        )
+        answers.append(model.step_frame(ask(image, ids, () if t else shown, ids if t else (), t, threshold=0.0)))
     return answers
 
 
@@ -244,9 +242,7 @@ def test_masks_and_points_in_the_model_s_pixels() -> None:
     speck[8, 8] = 1  # covers a quarter of one pixel
     assert transformers_session.to_mask(speck, (16, 16)).sum() >= 1
     assert not transformers_session.to_mask(torch.zeros(64, 64), (16, 16)).any()
-    prompt = Prompt(
-        object_id=1, box=np.array([8, 4, 16, 12]), points=np.array([[10, 5], [2, 20]]), point_labels=[1, 0]
-    )
+    prompt = Prompt(object_id=1, box=np.array([8, 4, 16, 12]), points=np.array([[10, 5], [2, 20]]), point_labels=[1, 0])
     points = transformers_session.to_points(prompt, (50, 100), (200, 200))
     assert points["point_coords"][0, 0].tolist() == [[16, 16], [32, 48], [20, 20], [4, 80]]
     assert points["point_labels"][0, 0].tolist() == [2, 3, 1, 0]

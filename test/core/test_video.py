@@ -295,28 +295,20 @@ TRANSPARENCY += zlib.crc32(TRANSPARENCY[4:]).to_bytes(4, "big")
 @pytest.mark.parametrize(
     ("data", "expected"),
     [
-        pytest.param(
-            tiny_png(8, 3, [bytes([0, 1]), bytes([2, 3])], PALETTE), [[0, 1], [2, 3]], id="8-bit palette"
-        ),
+        pytest.param(tiny_png(8, 3, [bytes([0, 1]), bytes([2, 3])], PALETTE), [[0, 1], [2, 3]], id="8-bit palette"),
         pytest.param(tiny_png(2, 3, [bytes([0b00011011])], PALETTE), [[0, 1, 2, 3]], id="2-bit palette"),
-        pytest.param(
-            tiny_png(1, 3, [bytes([0b01010011])], PALETTE), [[0, 1, 0, 1, 0, 0, 1, 1]], id="1-bit palette"
-        ),
+        pytest.param(tiny_png(1, 3, [bytes([0b01010011])], PALETTE), [[0, 1, 0, 1, 0, 0, 1, 1]], id="1-bit palette"),
         pytest.param(
             tiny_png(8, 3, [bytes([0, 1, 3])], PALETTE + TRANSPARENCY),
             [[0, 1, 3]],
             id="palette with transparency",
         ),
         pytest.param(tiny_png(1, 0, [bytes([0b10000001])]), [[1, 0, 0, 0, 0, 0, 0, 1]], id="1-bit grey"),
-        pytest.param(
-            tiny_png(8, 0, [bytes([0, 255, 255])]), [[0, 1, 1]], id="DAVIS 2016: one object in white"
-        ),
+        pytest.param(tiny_png(8, 0, [bytes([0, 255, 255])]), [[0, 1, 1]], id="DAVIS 2016: one object in white"),
         pytest.param(tiny_png(8, 0, [bytes([7, 255, 0])]), [[7, 255, 0]], id="255 beside others is an id"),
         pytest.param(tiny_png(8, 3, [bytes([0, 255])], PALETTE), [[0, 255]], id="255 in a palette is an id"),
         pytest.param(tiny_png(16, 0, [bytes([1, 0, 0, 2])]), [[256, 2]], id="16-bit grey"),
-        pytest.param(
-            tiny_png(8, 2, [bytes([0, 0, 0, 255, 255, 255])]), [[0, 1]], id="black and white saved as colour"
-        ),
+        pytest.param(tiny_png(8, 2, [bytes([0, 0, 0, 255, 255, 255])]), [[0, 1]], id="black and white saved as colour"),
     ],
 )
 def test_png_kinds(data, expected):
@@ -511,9 +503,7 @@ def test_a_source_that_fails_midway_leaves_no_output(tmp_path, small_clip):
     source = write_frames(tmp_path / "in", small_clip.frames, [f"{i}.png" for i in range(6)])
     (source / "4.png").write_bytes(b"broken")
     with pytest.raises(SourceError, match=r"4\.png"):
-        VideoProcessor(CopyTracker()).process_video(
-            source, [Prompt(object_id=1, mask=half_mask())], tmp_path / "out"
-        )
+        VideoProcessor(CopyTracker()).process_video(source, [Prompt(object_id=1, mask=half_mask())], tmp_path / "out")
     assert [entry.name for entry in tmp_path.iterdir()] == ["in"]
 
 

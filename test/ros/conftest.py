@@ -122,9 +122,7 @@ class Operator:
         futures = []
         limit = time.monotonic() + PATIENCE_S
         while not any(future.done() for future in futures):
-            assert time.monotonic() < limit, (
-                f"waited in vain for an answer of get_state, asked {len(futures)} times"
-            )
+            assert time.monotonic() < limit, f"waited in vain for an answer of get_state, asked {len(futures)} times"
             futures.append(self.ask("get_state", GetState.Request()))
             self.spin_until(futures[-1], 10.0)
         return next(future.result() for future in futures if future.done()).current_state.label
@@ -138,8 +136,7 @@ class Operator:
     def set(self, **values):
         """Set parameters one by one; returns the results in order. `__` in a name stands for a dot."""
         parameters = [
-            Parameter(name.replace("__", "."), value=value).to_parameter_msg()
-            for name, value in values.items()
+            Parameter(name.replace("__", "."), value=value).to_parameter_msg() for name, value in values.items()
         ]
         return self.call("set_parameters", SetParameters.Request(parameters=parameters)).results
 
@@ -205,9 +202,7 @@ class Operator:
 @pytest.fixture(scope="module")
 def tracker(isolated_ros, tmp_path_factory):
     """The tracker's process, shared by the tests of a module: each leaves it alive."""
-    with process(
-        "tracker", {"frame_deadline_ms": 0.0, "threads": 1}, tmp_path_factory.mktemp("tracker")
-    ) as running:
+    with process("tracker", {"frame_deadline_ms": 0.0, "threads": 1}, tmp_path_factory.mktemp("tracker")) as running:
         yield running
         assert running.exit_code is None, running.log_tail()
 
@@ -279,9 +274,7 @@ class InProcess:
             context=self.context,
             namespace=namespace,
             cli_args=["--ros-args", *arguments],
-            parameter_overrides=[
-                Parameter(name.replace("__", "."), value=value) for name, value in values.items()
-            ],
+            parameter_overrides=[Parameter(name.replace("__", "."), value=value) for name, value in values.items()],
         )
         self._executor = SingleThreadedExecutor(context=self.context)
         self._executor.add_node(self.node)

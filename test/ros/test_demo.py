@@ -104,9 +104,7 @@ def test_the_rendered_clip_at_full_rate_loses_nothing_on_the_way(tmp_path):
     assert counts["masks_recorded"] == counts["processed"]
     names = sorted(path.stem for path in (tmp_path / "out" / "masks").iterdir())
     assert names[0] == "00000"
-    assert np.array_equal(
-        read_label_map(tmp_path / "out" / "masks" / "00000.png"), rendered_clip().label_maps[0]
-    )
+    assert np.array_equal(read_label_map(tmp_path / "out" / "masks" / "00000.png"), rendered_clip().label_maps[0])
     assert result["machine"].items() >= describe_machine().items()
     assert result["machine"]["sam2lite"] == sam2lite_core.__version__
     # The newest frame is never dropped.

@@ -43,9 +43,7 @@ def test_the_figures():
         counters.count_processed(float(latency), missed=latency > 90)
     counters.count_dropped()
     counters.count_failed(ValueError("odd"))
-    assert counters.snapshot() == Counts(
-        received=100, processed=100, dropped=1, failed=1, deadlines_missed=10
-    )
+    assert counters.snapshot() == Counts(received=100, processed=100, dropped=1, failed=1, deadlines_missed=10)
     status = diagnose(
         Health(
             name="tracker",

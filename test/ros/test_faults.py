@@ -157,9 +157,7 @@ def jump_back(operator, images):
         message.header.stamp.sec = message.header.stamp.nanosec = 0
 
     operator.publish(images[6], edit=without_stamp)
-    operator.until(
-        lambda: any(mask.header.stamp.sec == 0 for mask in operator.seen.mask), "the stampless mask"
-    )
+    operator.until(lambda: any(mask.header.stamp.sec == 0 for mask in operator.seen.mask), "the stampless mask")
 
 
 def fall_silent(operator, images):
@@ -177,9 +175,7 @@ def burst(operator, images):
 
 
 @pytest.mark.parametrize("disturb", [change_encoding, change_size, jump_back, fall_silent, burst])
-def test_what_a_camera_does_leaves_the_object_followed_and_every_frame_accounted_for(
-    following, frames, disturb
-):
+def test_what_a_camera_does_leaves_the_object_followed_and_every_frame_accounted_for(following, frames, disturb):
     _, operator = following
     images, truth = frames
     disturb(operator, images)
@@ -233,9 +229,7 @@ def hang(running, operator, image):
     return gate, stamp
 
 
-def test_a_backend_that_hangs_is_reported_while_the_node_answers_and_goes_on_afterwards(
-    following, frames, impatient
-):
+def test_a_backend_that_hangs_is_reported_while_the_node_answers_and_goes_on_afterwards(following, frames, impatient):
     running, operator = following
     images, truth = frames
     failed = counts(operator)[3]
@@ -273,9 +267,7 @@ def test_a_request_that_waits_for_a_step_keeps_nobody_else_waiting(following, fr
         operator.publish(images[2])
         operator.seen.diagnostics.clear()
         operator.until(
-            lambda: (
-                operator.seen.diagnostics and int(figures(operator)[2]["frames received"]) == received + 2
-            ),
+            lambda: operator.seen.diagnostics and int(figures(operator)[2]["frames received"]) == received + 2,
             "the frame to be received",
         )
         assert operator.state() == "active"
@@ -364,9 +356,7 @@ def resources():
     return resident_mb(), len(list((own / "task").iterdir())), len(list((own / "fd").iterdir()))
 
 
-def test_two_hundred_lifecycle_cycles_leak_neither_threads_nor_memory_nor_files(
-    in_process, make_operator, monkeypatch
-):
+def test_two_hundred_lifecycle_cycles_leak_neither_threads_nor_memory_nor_files(in_process, make_operator, monkeypatch):
     monkeypatch.setattr(node, "build_tracker", lambda parameters: FakeTracker())
     in_process(namespace="/cycled")
     operator = make_operator("/cycled")

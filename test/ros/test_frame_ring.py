@@ -34,9 +34,7 @@ def test_frames_are_found_by_stamp_and_zero_means_the_newest():
 def test_older_than_a_second_is_gone_and_the_refusal_names_the_oldest_held():
     ring = ring_of(5000, 5500, 6000, 6001)
     assert len(ring.since(0)) == 3
-    with pytest.raises(
-        InvalidPromptError, match=r"5\.000000000.*oldest held is 5\.500000000.*newest 6\.001000000"
-    ):
+    with pytest.raises(InvalidPromptError, match=r"5\.000000000.*oldest held is 5\.500000000.*newest 6\.001000000"):
         ring.find(5000 * MS)
 
 

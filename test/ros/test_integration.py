@@ -54,9 +54,7 @@ def test_two_trackers_follow_two_cameras_without_hearing_of_each_other(isolated_
         left.bring_down()
         right.track(clips["/right"].frames[0])
         told = {"left/tracker: tracking", "right/tracker: tracking"}
-        right.until(
-            lambda: {message.status[0].name for message in right.seen.diagnostics} == told, "both diagnoses"
-        )
+        right.until(lambda: {message.status[0].name for message in right.seen.diagnostics} == told, "both diagnoses")
 
 
 @pytest.fixture
@@ -140,9 +138,7 @@ def allowed(rule):
     lists = [entry for entry in profile if entry.attrib.get(rule) == "ALLOW"]
     names = [name.text for entry in lists for name in entry]
     assert len(names) == len(set(names))
-    return {
-        name if name[0] == "/" else f"/tracker{name[1:]}" if name[0] == "~" else f"/{name}" for name in names
-    }
+    return {name if name[0] == "/" else f"/tracker{name[1:]}" if name[0] == "~" else f"/{name}" for name in names}
 
 
 def test_the_security_policy_allows_exactly_what_the_node_does(in_process, make_operator):

@@ -19,9 +19,7 @@ REPLAY_ARGUMENTS = TRACKER_ARGUMENTS - {"respawn"} | {"bag", "rate", "record", "
 
 
 def description(name):
-    pytest.importorskip(
-        "launch_ros", reason="launch_ros is not among the ROS wheels; it comes with a distribution"
-    )
+    pytest.importorskip("launch_ros", reason="launch_ros is not among the ROS wheels; it comes with a distribution")
     return runpy.run_path(str(LAUNCH / name))["generate_launch_description"]()
 
 

@@ -192,9 +192,7 @@ def test_a_live_parameter_changes_what_the_next_frame_is_done_with(stream, name)
 def wrong_types(specification):
     if isinstance(specification.default, list):
         return []
-    return [
-        value for value in ("soon", 3, 0.75, True, [0.5]) if type(value) is not type(specification.default)
-    ]
+    return [value for value in ("soon", 3, 0.75, True, [0.5]) if type(value) is not type(specification.default)]
 
 
 def outside(specification):

@@ -68,9 +68,7 @@ def test_frames_that_all_wait_for_one_another_tell_nothing():
         report(NodeSettings(), 20, statuses, [sample(0)], seen)
 
 
-@pytest.mark.parametrize(
-    ("options", "named"), [(("--frames", "9"), "9 frames"), (("--rate", "0"), "--rate is 0")]
-)
+@pytest.mark.parametrize(("options", "named"), [(("--frames", "9"), "9 frames"), (("--rate", "0"), "--rate is 0")])
 def test_what_cannot_be_measured_is_refused(options, named, capsys):
     with pytest.raises(SystemExit) as end:
         app.main(["bench", "node", *options])
@@ -88,7 +86,5 @@ def test_a_run_accounts_for_every_frame(tmp_path, capsys):
     frames = content["frames"]
     assert (frames["sent"], frames["failed"], frames["unexplained"]) == (24, 0, 0)
     assert frames["processed"] == frames["masks"] > 0
-    assert all(
-        row["memory_mb"] > 10 and row["threads"] > 1 and row["files"] > 2 for row in content["samples"]
-    )
+    assert all(row["memory_mb"] > 10 and row["threads"] > 1 and row["files"] > 2 for row in content["samples"])
     assert (tmp_path / "n.md").read_text() == capsys.readouterr().out[:-1]

@@ -128,24 +128,18 @@ def test_the_shipped_file_holds_every_parameter_with_its_default():
     prompt = shipped.pop("initial_prompt")
     shipped.update({f"initial_prompt.{name}": value for name, value in prompt.items()})
     # An empty list has no type in a parameter file, so these three stand there as comments.
-    lists = {
-        name for name, specification in SPECIFICATIONS.items() if isinstance(specification.default, list)
-    }
+    lists = {name for name, specification in SPECIFICATIONS.items() if isinstance(specification.default, list)}
     assert shipped == {name: spec.default for name, spec in SPECIFICATIONS.items() if name not in lists}
     text = (ROOT / "config" / "tracker.yaml").read_text()
     for name, specification in SPECIFICATIONS.items():
-        line = next(
-            line for line in text.splitlines() if line.lstrip(" #").startswith(name.split(".")[-1] + ":")
-        )
+        line = next(line for line in text.splitlines() if line.lstrip(" #").startswith(name.split(".")[-1] + ":"))
         assert ("# live" in line) == specification.live, line
 
 
 def test_only_live_values_are_taken_over_until_the_next_configure():
     running = TrackerParameters.from_values(defaults())
     newer = TrackerParameters.from_values(
-        defaults(
-            mask_encoding="mono16", memory_budget=64, image_transport="compressed", kp=0.7, min_scale=0.6
-        )
+        defaults(mask_encoding="mono16", memory_budget=64, image_transport="compressed", kp=0.7, min_scale=0.6)
     )
     merged = running.with_live(newer)
     assert (merged.kp, merged.min_scale) == (0.7, 0.6)

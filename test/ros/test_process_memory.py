@@ -43,9 +43,7 @@ def fresh_pages(call: str) -> int:
     return int(done.stdout)
 
 
-@pytest.mark.skipif(
-    platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's; other C libraries are left alone"
-)
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's; other C libraries are left alone")
 def test_a_frame_reuses_the_memory_of_the_one_before():
     by_default = fresh_pages("pass")
     assert by_default > 100, "this C library keeps images by itself: there is nothing to change"
@@ -54,9 +52,7 @@ def test_a_frame_reuses_the_memory_of_the_one_before():
 
 def test_another_c_library_is_left_alone(monkeypatch):
     monkeypatch.setattr(process_memory.platform, "libc_ver", lambda: ("", ""))
-    monkeypatch.setattr(
-        process_memory.ctypes, "CDLL", lambda name: pytest.fail("another C library was asked")
-    )
+    monkeypatch.setattr(process_memory.ctypes, "CDLL", lambda name: pytest.fail("another C library was asked"))
     process_memory.keep_freed_memory()
 
 

@@ -37,9 +37,7 @@ def checkout(tmp_path):
 
 
 @pytest.mark.parametrize(("given", "expected"), CASES)
-def test_env_sh_sets_the_variable_that_the_distribution_reads_unless_the_user_has_one(
-    checkout, given, expected
-):
+def test_env_sh_sets_the_variable_that_the_distribution_reads_unless_the_user_has_one(checkout, given, expected):
     done = subprocess.run(
         ["bash", "-euc", f". scripts/env.sh; echo ${{{OLD}-}}; echo ${{{NEW}-}}"],
         cwd=checkout,

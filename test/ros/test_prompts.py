@@ -32,9 +32,7 @@ def test_the_first_prompts_id_has_to_fit_the_published_mask(object_id, encoding,
     if fits:
         assert [prompt.object_id for prompt in initial_prompts(initial(object_id), encoding)] == [object_id]
     else:
-        with pytest.raises(
-            InvalidPromptError, match=r"object id 256 does not fit mask_encoding mono8.*mono16"
-        ):
+        with pytest.raises(InvalidPromptError, match=r"object id 256 does not fit mask_encoding mono8.*mono16"):
             initial_prompts(initial(object_id), encoding)
 
 

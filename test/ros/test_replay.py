@@ -170,9 +170,7 @@ def test_ros_reads_the_messages_of_a_bag_made_here(tmp_path, small_clip, compres
 
 def test_ros_reads_the_messages_of_the_bag_that_is_left(tmp_path, small_clip, truth):
     """Statuses that ROS made come back from the bag as they were."""
-    plan = check_request(
-        Request(write_bag(tmp_path / "bag", small_clip), truth, tracker=TrackerOptions(threads=1))
-    )
+    plan = check_request(Request(write_bag(tmp_path / "bag", small_clip), truth, tracker=TrackerOptions(threads=1)))
     made = [
         TrackerStatus(
             age_ms=10.0 + index,

@@ -19,9 +19,7 @@ class TrippingExecutor:
         raise self.error
 
 
-@pytest.mark.parametrize(
-    "error", [RuntimeError("dead context"), ExternalShutdownException(), KeyboardInterrupt()]
-)
+@pytest.mark.parametrize("error", [RuntimeError("dead context"), ExternalShutdownException(), KeyboardInterrupt()])
 def test_whatever_the_executor_says_of_a_dead_context_is_an_end(isolated_ros, error) -> None:
     rclpy.init()
     try:

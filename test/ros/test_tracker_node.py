@@ -225,9 +225,7 @@ def test_bad_prompts_are_refused_by_name_and_change_nothing(operator, frames, fi
 @pytest.mark.parametrize(("shape", "named"), [((50, 50), "50x50"), ((96, 128), "empty")])
 def test_bad_prompt_masks_are_refused(operator, frames, shape, named):
     operator.track(frames[0][0])
-    answer = operator.call(
-        "add_object", mask_prompt(np.zeros(shape, bool) if named == "empty" else np.ones(shape))
-    )
+    answer = operator.call("add_object", mask_prompt(np.zeros(shape, bool) if named == "empty" else np.ones(shape)))
     assert not answer.success
     assert named in answer.message
 
@@ -243,13 +241,9 @@ def test_clicks_and_boxes_from_viewers_become_objects(operator, frames):
     operator.points.publish(click)
     operator.until(lambda: any(message.objects for message in operator.seen.objects), "the clicked object")
     operator.boxes.publish(box(70, 10, 30, 30))
-    operator.until(
-        lambda: any(len(message.objects) == 2 for message in operator.seen.objects), "the boxed object"
-    )
+    operator.until(lambda: any(len(message.objects) == 2 for message in operator.seen.objects), "the boxed object")
     operator.clicks.publish(Point(x=20.0, y=80.0))
-    operator.until(
-        lambda: any(len(message.objects) == 3 for message in operator.seen.objects), "the second click"
-    )
+    operator.until(lambda: any(len(message.objects) == 3 for message in operator.seen.objects), "the second click")
     stamp = operator.track(images[1]).header.stamp
     assert [entry.object_id for entry in operator.one("objects", stamp).objects] == [1, 2, 3]
 

@@ -49,9 +49,7 @@ class FakeTracker:
         self.calls.append((int(image[0, 0, 0]), image.shape[:2], tuple(prompts)))
         self.pace.append((elapsed, overhead_ms))
         self.ids.update(prompt.object_id for prompt in prompts)
-        objects = tuple(
-            TrackedObject(i, ObjectState.LOST, 0.1, (0, 0, 0, 0), 0, (0, 0)) for i in self.object_ids
-        )
+        objects = tuple(TrackedObject(i, ObjectState.LOST, 0.1, (0, 0, 0, 0), 0, (0, 0)) for i in self.object_ids)
         return TrackResult(np.zeros(image.shape[:2], np.uint8), objects)
 
     def remove(self, object_id):
@@ -285,9 +283,7 @@ def test_refused_prompts_change_nothing(bench, made, named):
 def test_ids_are_chosen_from_below_and_labels_go_with_their_object(bench):
     one = bench()
     one.run(1)
-    asked = [
-        one.worker.add_object(request(object_id=i, label=str(i))).result(PATIENCE_S) for i in (0, 3, 0, 0)
-    ]
+    asked = [one.worker.add_object(request(object_id=i, label=str(i))).result(PATIENCE_S) for i in (0, 3, 0, 0)]
     assert asked == [1, 3, 2, 4]
     one.worker.remove_object(2).result(PATIENCE_S)
     with pytest.raises(UnknownObjectError, match="2"):

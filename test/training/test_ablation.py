@@ -21,9 +21,7 @@ def document(tmp_path: Path, **changes: Any) -> dict[str, Any]:
     start = tmp_path / "start.pt"
     start.touch()
     made: dict[str, Any] = loading.read_document(run.ROWS.parent / "smoke.yaml")
-    made = loading.merge(
-        made, {"init": str(start), "evaluation": {"root": str(tmp_path), "policy": "learned"}}
-    )
+    made = loading.merge(made, {"init": str(start), "evaluation": {"root": str(tmp_path), "policy": "learned"}})
     return loading.merge(made, changes)
 
 
@@ -114,16 +112,12 @@ def test_small_differences_are_none_however_certain() -> None:
 def test_large_differences_that_chance_explains_are_open() -> None:
     rows = [scored("full", 0, 0.5, 0.5, 0.5, 0.5), scored("fifo", 0, 0.1, 0.6, 0.6, 0.5)]
     fifo = ablation_table.summarise(rows)["rows"]["fifo"]["sets"]["davis"]
-    assert (
-        fifo["difference"] == pytest.approx(-5.0) and fifo["interval"][1] > 0.0 and fifo["verdict"] == "open"
-    )
+    assert fifo["difference"] == pytest.approx(-5.0) and fifo["interval"][1] > 0.0 and fifo["verdict"] == "open"
 
 
 @pytest.mark.parametrize("values", [(0.5,), (0.5, 0.6, 0.7)])
 def test_rows_on_other_sequences_are_not_compared(values: tuple[float, ...]) -> None:
-    with pytest.raises(
-        SourceError, match="'fifo' and row 'full' were scored on different sequences of davis"
-    ):
+    with pytest.raises(SourceError, match="'fifo' and row 'full' were scored on different sequences of davis"):
         ablation_table.summarise([scored("full", 0, 0.5, 0.9), scored("fifo", 0, *values)])
 
 

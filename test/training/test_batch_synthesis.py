@@ -93,9 +93,7 @@ def test_the_flow_leads_to_the_same_place_of_the_same_layer(rendered: dict[str, 
                     found = (corners[..., 1:] * weights.unsqueeze(-1)).sum((0, 1))
                     errors.append(float(torch.dist(found, torch.tensor([x, y]))))
     assert len(errors) > 50
-    assert (
-        np.median(errors) < 1.0
-    )  # px; the flow's pixel lies 2 px beside the patch's centre, and bends are curved
+    assert np.median(errors) < 1.0  # px; the flow's pixel lies 2 px beside the patch's centre, and bends are curved
 
 
 def test_the_true_flow_agrees_with_the_estimate_that_the_robot_has(

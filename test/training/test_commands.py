@@ -100,9 +100,7 @@ def test_a_cache_says_what_the_teacher_says(small_run, tmp_path: Path) -> None:
     """The oracle, once live and once from disk, teaches the same."""
     config = small_run({"teacher": {"name": "oracle"}, "stages": {"memory": {"steps": 2}}}, "live")
     folder = tmp_path / "cache"
-    main_returns(
-        ["cache-teacher", "--config", written(config, tmp_path), "--out", str(folder), "--batches", "2"]
-    )
+    main_returns(["cache-teacher", "--config", written(config, tmp_path), "--out", str(folder), "--batches", "2"])
     assert json.loads((folder / "cache.json").read_text()) == {"teacher": "oracle", "readout_width": 0}
     assert Trainer(config, (2,), resume=False, max_minutes=None).run() == 0
     cached = small_run(
@@ -110,12 +108,9 @@ def test_a_cache_says_what_the_teacher_says(small_run, tmp_path: Path) -> None:
     )
     assert Trainer(cached, (2,), resume=False, max_minutes=None).run() == 0
     live, from_disk = (
-        [json.loads(line) for line in (c.folder / "log.jsonl").read_text().splitlines()]
-        for c in (config, cached)
+        [json.loads(line) for line in (c.folder / "log.jsonl").read_text().splitlines()] for c in (config, cached)
     )
-    assert [row["attention"] for row in live] == pytest.approx(
-        [row["attention"] for row in from_disk], rel=2e-2
-    )
+    assert [row["attention"] for row in live] == pytest.approx([row["attention"] for row in from_disk], rel=2e-2)
     assert [row["loss"] for row in live] == pytest.approx([row["loss"] for row in from_disk], rel=1e-2)
     assert live[0]["attention"] > 0
 
@@ -123,9 +118,7 @@ def test_a_cache_says_what_the_teacher_says(small_run, tmp_path: Path) -> None:
 def test_cached_batches_go_round_from_where_they_are_told(small_run, tmp_path: Path) -> None:
     config = small_run({"teacher": {"name": "oracle"}})
     folder = tmp_path / "cache"
-    main_returns(
-        ["cache-teacher", "--config", written(config, tmp_path), "--out", str(folder), "--batches", "3"]
-    )
+    main_returns(["cache-teacher", "--config", written(config, tmp_path), "--out", str(folder), "--batches", "3"])
     phase = config.stages.memory.phases[0]
     live = iter(batches(Mixture(config.data, config.seed), phase, (config.seed, 0, 2, 0)))
     clips = [checked(next(live))[0] for _ in range(3)]
@@ -161,9 +154,7 @@ def test_a_checkpoint_is_scored_by_the_davis_protocol(
     path = checkpoint.newest(config.folder / CHECKPOINTS)
     assert path is not None
     out = tmp_path / "scores"
-    main_returns(
-        ["evaluate", "--checkpoint", str(path), "--out", str(out), "--backend", "torch", "--threads", "1"]
-    )
+    main_returns(["evaluate", "--checkpoint", str(path), "--out", str(out), "--backend", "torch", "--threads", "1"])
     result = json.loads((out / "davis.json").read_text())
     assert [entry["name"] for entry in result["sequences"]] == ["bodies"]
     ((student, note),) = exported
@@ -177,9 +168,7 @@ def test_a_checkpoint_is_scored_by_the_davis_protocol(
 @pytest.mark.slow
 def test_the_smoke_run_learns_in_all_three_stages(tmp_path: Path) -> None:
     """The configuration that ships, as a user would run it; the oracle teaches."""
-    pytest.importorskip(
-        "training.students.quantization", reason="stage 3 needs training.students.quantization"
-    )
+    pytest.importorskip("training.students.quantization", reason="stage 3 needs training.students.quantization")
     folder = tmp_path / "smoke"
     command = [sys.executable, "-m", "training", "run", "--config", "smoke", "--set", f"folder={folder}"]
     done = subprocess.run(
@@ -197,9 +186,7 @@ def test_the_smoke_run_learns_in_all_three_stages(tmp_path: Path) -> None:
         part = len(of_stage) // 4
         curves = ["loss", "mask", "iou", "edge", "presence", "attention", "correspondence"]
         for name in [*curves, *(["budget"] if stage > 1 else [])]:
-            first, last = (
-                np.mean([row[name] for row in some]) for some in (of_stage[:part], of_stage[-part:])
-            )
+            first, last = (np.mean([row[name] for row in some]) for some in (of_stage[:part], of_stage[-part:]))
             assert last < first, (stage, name, first, last)
     names = {path.name for path in (folder / "checkpoints").iterdir()}
     assert names >= {"best.pt", "stage1.pt", "stage2.pt", "stage3.pt"}

@@ -75,9 +75,7 @@ def youtube_vos(root: Path, empty: bool = False) -> None:
     for t, name in enumerate(names):
         write_mask(root / f"train/Annotations/003234408d/{name}.png", frame(t)[1] * (not empty))
     entry = {"category": "penguin", "frames": names}
-    (root / "train/meta.json").write_text(
-        json.dumps({"videos": {"003234408d": {"objects": {"5": entry, "9": entry}}}})
-    )
+    (root / "train/meta.json").write_text(json.dumps({"videos": {"003234408d": {"objects": {"5": entry, "9": entry}}}}))
 
 
 def mose(root: Path, empty: bool = False) -> None:
@@ -198,9 +196,7 @@ def test_a_corrupted_file_is_named(name: str, what: str, tmp_path: Path) -> None
         data = path.read_bytes()
         path.write_bytes(data[: len(data) // 2])
     source = opened(name, tmp_path)
-    with pytest.raises(
-        SourceError, match=r"\.(jpg|png): (not a readable image|damaged PNG|not a bitmask)"
-    ) as caught:
+    with pytest.raises(SourceError, match=r"\.(jpg|png): (not a readable image|damaged PNG|not a bitmask)") as caught:
         source.clip(np.random.default_rng(0), SHAPE)
     assert str(folder) in str(caught.value)
 
@@ -296,9 +292,7 @@ def test_colours_and_blur_are_the_same_in_all_frames_of_a_clip(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(("length", "frames"), [(2, 5), (5, 5), (30, 4), (3, 24)])
-def test_frames_of_a_clip_lie_in_the_video_and_are_no_farther_apart_than_asked(
-    length: int, frames: int
-) -> None:
+def test_frames_of_a_clip_lie_in_the_video_and_are_no_farther_apart_than_asked(length: int, frames: int) -> None:
     for seed in range(20):
         numbers = draw_frames(np.random.default_rng(seed), length, frames, Augmentation(max_gap=3))
         assert len(numbers) == frames

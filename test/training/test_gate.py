@@ -85,9 +85,7 @@ def test_the_search_never_ends_below_its_start(watched, monkeypatch):
     )
     found, value = search(watched, SearchConfig(budgets=(8,)), 0.05, seed=0)
     assert value > -0.05 and torch.allclose(torch.tensor(found.vector), wanted, atol=0.3)
-    monkeypatch.setattr(
-        watched, "quality", lambda rule, budget: torch.tensor([1.0 if rule == Rule() else 0.0])
-    )
+    monkeypatch.setattr(watched, "quality", lambda rule, budget: torch.tensor([1.0 if rule == Rule() else 0.0]))
     assert search(watched, SearchConfig(budgets=(8,)), 0.001, seed=0) == (Rule(), 1.0)
 
 

@@ -26,9 +26,7 @@ def tokens(generator, frame=0, useful=None):
     if useful is not None:
         value[..., 0] = useful * 4.0 - 2.0
     share = torch.rand(BATCH, TOKENS, 1, generator=generator)
-    bank = memory.Bank(
-        key, value, share, torch.ones_like(share), torch.zeros(BATCH, TOKENS, len(memory.META))
-    )
+    bank = memory.Bank(key, value, share, torch.ones_like(share), torch.zeros(BATCH, TOKENS, len(memory.META)))
     birth = torch.full((BATCH, TOKENS), float(frame))
     x = ((torch.arange(TOKENS) + 0.5) / TOKENS).expand(BATCH, -1)
     draw = torch.rand(BATCH, TOKENS, generator=generator)
@@ -227,9 +225,7 @@ def test_a_static_clip_is_worth_few_tokens():
         for t in range(4):
             fresh = first if static else tokens(generator, t)
             birth = torch.full((BATCH, TOKENS), float(t))
-            fresh = fresh.with_columns(
-                birth=birth, motion=torch.full((BATCH, TOKENS), 0.0 if static else 1.0)
-            )
+            fresh = fresh.with_columns(birth=birth, motion=torch.full((BATCH, TOKENS), 0.0 if static else 1.0))
             bank = remembered.begin_frame(torch.ones(BATCH, 1), WIDTH)
             if t > 0:
                 previous = bank.key[:, -TOKENS:]

@@ -132,9 +132,7 @@ def test_a_run_with_it_is_resumed_to_the_same_losses(small_run):
         assert runner.run() == 0
 
     def features(config: RunConfig) -> list[float]:
-        return [
-            json.loads(line)["features"] for line in (config.folder / "log.jsonl").read_text().splitlines()
-        ]
+        return [json.loads(line)["features"] for line in (config.folder / "log.jsonl").read_text().splitlines()]
 
     asked = {"teacher": {"images": "packaged"}, "unroll": {"feature_frames": 1}}
     whole, parts = small_run(asked, "whole"), small_run(asked, "parts")
@@ -153,9 +151,7 @@ def test_a_file_that_is_not_its_weights_is_named(tmp_path, content):
         torch.save(nn.Linear(2, 2).state_dict(), path)
     elif content is not None:
         path.write_bytes(content)
-    with pytest.raises(
-        TeacherError, match=r"weights\.pth: (no such file|not the weights of EfficientNet-Lite0)"
-    ):
+    with pytest.raises(TeacherError, match=r"weights\.pth: (no such file|not the weights of EfficientNet-Lite0)"):
         load(path, "cpu")
 
 

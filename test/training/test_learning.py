@@ -112,8 +112,7 @@ def test_throughput_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     throughput.operations = 2e12
     assert row == {"seconds": 4.0, "clips_per_s": 1.5, "waiting": 0.125}
     assert throughput.summary() == (
-        "2 steps, 1.50 clips/s, 12.5 % of the time waiting for data, "
-        "25.0 % of the card's matrix rate of 1 TFLOP/s"
+        "2 steps, 1.50 clips/s, 12.5 % of the time waiting for data, 25.0 % of the card's matrix rate of 1 TFLOP/s"
     )
     assert Throughput().summary() == "no step was made"
 

@@ -14,9 +14,7 @@ def test_mask_cross_entropy_by_hand() -> None:
     mean = (-math.log(0.5) - math.log(0.75)) / 2
     assert float(losses.mask_cross_entropy(relative, target, 1.0)) == pytest.approx(1.5 * mean, rel=1e-5)
     hardest = math.log(2.0)
-    assert float(losses.mask_cross_entropy(relative, target, 0.5)) == pytest.approx(
-        mean + 0.5 * hardest, rel=1e-5
-    )
+    assert float(losses.mask_cross_entropy(relative, target, 0.5)) == pytest.approx(mean + 0.5 * hardest, rel=1e-5)
 
 
 def test_soft_iou_by_hand() -> None:
@@ -48,9 +46,7 @@ def test_correspondence_prefers_true_matches() -> None:
 
 
 def test_correspondence_ignores_patches_without_a_match() -> None:
-    key = torch.nn.functional.normalize(
-        torch.randn(1, 2, 4, 8, generator=torch.Generator().manual_seed(0)), dim=-1
-    )
+    key = torch.nn.functional.normalize(torch.randn(1, 2, 4, 8, generator=torch.Generator().manual_seed(0)), dim=-1)
     places = torch.zeros(1, 2, 4, 3)
     places[0, 0, :, 0], places[0, 1, :, 0] = 0.0, 1.0  # another layer: nothing corresponds
     assert float(losses.correspondence(key, places, [(1, 0)])) == 0.0

@@ -45,9 +45,7 @@ def test_maps_are_those_of_the_network_that_the_weights_come_from(variant, netwo
     network.eval()
     seen: dict[int, torch.Tensor] = {}
     for index in last_blocks:
-        network._blocks[index].register_forward_hook(
-            lambda _, given, output, index=index: seen.update({index: output})
-        )
+        network._blocks[index].register_forward_hook(lambda _, given, output, index=index: seen.update({index: output}))
     images = torch.randn(1, 3, 128, 192, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         network.extract_features(images)
@@ -85,9 +83,7 @@ def test_a_run_starts_from_them(small_run):
     state = checkpoint.load(last)["student"]
     published = torch.load(packaged_weights(), map_location="cpu", weights_only=True)
     assert torch.equal(state["encoder.trunk.stem.0.weight"], published["_conv_stem.weight"])
-    assert torch.equal(
-        state["encoder.trunk.late.0.2.project.1.running_var"], published["_blocks.13._bn2.running_var"]
-    )
+    assert torch.equal(state["encoder.trunk.late.0.2.project.1.running_var"], published["_blocks.13._bn2.running_var"])
 
 
 @pytest.mark.parametrize(

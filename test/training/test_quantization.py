@@ -104,9 +104,7 @@ def test_convolutions_and_linear_layers_are_simulated_and_the_rest_is_not():
         "value",
         "pixel",
     } <= set(layers)
-    left = [
-        n for n, m in prepared.named_modules() if isinstance(m, nn.Linear | nn.Conv2d) and n not in layers
-    ]
+    left = [n for n, m in prepared.named_modules() if isinstance(m, nn.Linear | nn.Conv2d) and n not in layers]
     assert sorted(left) == sorted(
         [
             "key",

@@ -248,9 +248,7 @@ def test_a_nan_in_the_loss_itself_stops_the_run_too(small_run, monkeypatch: pyte
 
     monkeypatch.setattr(ClipLoss, "forward", spoilt)
     config = small_run()
-    with pytest.raises(
-        TrainingError, match=r"step 0 of stage 2 went wrong: the loss is nan; .*bad_batch_00000000_0"
-    ):
+    with pytest.raises(TrainingError, match=r"step 0 of stage 2 went wrong: the loss is nan; .*bad_batch_00000000_0"):
         run(config)
     assert checkpoint.newest(config.folder / CHECKPOINTS) is None
 
@@ -328,9 +326,7 @@ def losses_of(config: Any, tmp_path: Path, processes: int) -> list[float]:
         str(path),
     ]
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=240
-    )
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=240)
     assert done.returncode == 0, done.stderr[-3000:]
     return [row["loss"] for row in rows(config.folder)]
 

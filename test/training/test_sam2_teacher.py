@@ -106,9 +106,7 @@ def test_every_key_comes_from_the_frame_and_the_cell_that_it_is_said_to(miniatur
             first = 0 if number == 0 else 2
             expected = [first, *(s for s in range(t - 6, t) if s > first)]
             each = len(key_cells(model))
-            assert reading.source[: each * len(expected)].tolist() == [
-                s for s in expected for _ in range(each)
-            ]
+            assert reading.source[: each * len(expected)].tolist() == [s for s in expected for _ in range(each)]
             assert (reading.source[each * len(expected) :] == NOWHERE).all()
             for j in range(each * len(expected)):
                 source = int(reading.source[j])

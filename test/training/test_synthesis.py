@@ -121,9 +121,7 @@ def test_every_part_learns_from_a_clip(stills: Stills) -> None:
     optimizer = torch.optim.AdamW(student.parameters(), lr=5e-4)
     totals = []
     for _ in range(8):
-        total, _ = Unroller(student, UnrollConfig(drop_warp=(0.0, 0.0)), torch.Generator().manual_seed(0))(
-            batch, 0.5
-        )
+        total, _ = Unroller(student, UnrollConfig(drop_warp=(0.0, 0.0)), torch.Generator().manual_seed(0))(batch, 0.5)
         optimizer.zero_grad()
         total.backward()
         missing = [n for n, p in student.named_parameters() if p.grad is None and not n.startswith("gate.")]

@@ -31,16 +31,12 @@ def clip(batch=2, objects=2, places="moving", seed=0):
         labels[:, :, 64:112, 48:112] = 2
     x = torch.arange(COLUMNS).float() * 16 + 8
     y = torch.arange(ROWS).float() * 16 + 8
-    grid = torch.stack(
-        [torch.zeros(ROWS, COLUMNS), x.expand(ROWS, -1), y.unsqueeze(1).expand(-1, COLUMNS)], -1
-    )
+    grid = torch.stack([torch.zeros(ROWS, COLUMNS), x.expand(ROWS, -1), y.unsqueeze(1).expand(-1, COLUMNS)], -1)
     shown = torch.stack([grid - torch.tensor([0.0, 16.0 * t, 0.0]) for t in range(FRAMES)])
     if places == "unknown":
         shown = shown * 0.0 - 1.0
     return {
-        "images": torch.randint(0, 256, (batch, FRAMES, height, width, 3), generator=generator).to(
-            torch.uint8
-        ),
+        "images": torch.randint(0, 256, (batch, FRAMES, height, width, 3), generator=generator).to(torch.uint8),
         "labels": labels,
         "count": torch.full((batch,), objects),
         "flow": torch.zeros(batch, FRAMES, height // 4, width // 4, 2),
@@ -112,9 +108,7 @@ def test_a_student_that_is_its_own_teacher_has_nothing_to_learn():
         selection="unbounded", own_masks=0.0, joins_late=0.0, drop_warp=(0.0, 0.0), corrupt_warp=0.0,
         shown_again=0.0, weights=weights,
     )  # fmt: skip
-    unroller = Unroller(
-        model, config, torch.Generator().manual_seed(0), StudentTeacher(itself), nn.Identity()
-    )
+    unroller = Unroller(model, config, torch.Generator().manual_seed(0), StudentTeacher(itself), nn.Identity())
     _, parts = unroller(clip(), 0.5)
     assert parts["attention"] == pytest.approx(0.0, abs=1e-4)
     assert parts["attention_lost"] == pytest.approx(0.0, abs=1e-4)

@@ -26,8 +26,7 @@ def load(tmp_path: Path, text: str, *changes: str) -> RunConfig:
 def test_values_reach_nested_dataclasses_and_the_rest_keeps_its_defaults(tmp_path: Path) -> None:
     config = load(
         tmp_path,
-        STAGE
-        + "unroll: {budgets: [7, 9], weights: {edge: 0.5}}\noptimizer: {betas: [0.8, 0.9]}\nfolder: a/b",
+        STAGE + "unroll: {budgets: [7, 9], weights: {edge: 0.5}}\noptimizer: {betas: [0.8, 0.9]}\nfolder: a/b",
     )
     assert config.unroll.budgets == (7, 9)
     assert config.unroll.weights == LossWeights(edge=0.5)
@@ -133,9 +132,7 @@ def test_files_that_are_missing_or_go_round_in_circles_are_named(tmp_path: Path)
     budgets=st.lists(st.integers(1, 999), min_size=1, max_size=4),
     steps=st.integers(1, 99),
 )
-def test_what_is_dumped_is_read_back_unchanged(
-    seed: int, edge: float, budgets: list[int], steps: int
-) -> None:
+def test_what_is_dumped_is_read_back_unchanged(seed: int, edge: float, budgets: list[int], steps: int) -> None:
     document = {
         "seed": seed,
         "unroll": {"budgets": budgets, "weights": {"edge": edge}},

@@ -75,18 +75,14 @@ def row_changes(row: str) -> dict[str, Any]:
         ConfigurationError: no such row, or one that cannot be forked.
     """
     if row in NOT_FORKED:
-        raise ConfigurationError(
-            f"{row} has no start in common with the others; use `run --config ablations/{row}`"
-        )
+        raise ConfigurationError(f"{row} has no start in common with the others; use `run --config ablations/{row}`")
     if row not in row_names():
         raise ConfigurationError(f"no ablation {row!r}; choose from {', '.join(row_names())}")
     document = loading.read_mapping(ROWS / f"{row}.yaml")
     return {key: value for key, value in document.items() if key not in (loading.BASE, "folder")}
 
 
-def make_forks(
-    document: Mapping[str, Any], rows: Sequence[str], seeds: Sequence[int], out: Path
-) -> list[Fork]:
+def make_forks(document: Mapping[str, Any], rows: Sequence[str], seeds: Sequence[int], out: Path) -> list[Fork]:
     """Make the runs of a table, seed by seed, so that whoever stops early has whole tables.
 
     Args:
@@ -121,9 +117,7 @@ def _forked(config: RunConfig) -> RunConfig:
             "use --set stages.memory.minutes=null --set stages.memory.steps=N"
         )
     if config.init is None or not config.init.is_file():
-        raise ConfigurationError(
-            f"init is {config.init}: ablations fork from a checkpoint; use --set init=FILE"
-        )
+        raise ConfigurationError(f"init is {config.init}: ablations fork from a checkpoint; use --set init=FILE")
     if config.evaluation.root is None:
         raise ConfigurationError("evaluation.root is missing: name the dataset that forks are scored on")
     return replace(config, stages=StagesConfig(memory=stage))
@@ -177,15 +171,11 @@ def check_same(fork: Fork, clips: int) -> None:
     if earlier.is_file():
         old, new = (loading.to_document(each) for each in (loading.load(RunConfig, earlier), fork.config))
         for key, before, now in differences(old, new, MAY_DIFFER):
-            raise ConfigurationError(
-                f"{key} is {now!r} now and was {before!r} in {earlier}; choose another --out"
-            )
+            raise ConfigurationError(f"{key} is {now!r} now and was {before!r} in {earlier}; choose another --out")
     if scores.is_file():
         scored = len(json.loads(scores.read_text(encoding="utf-8"))["jf"][OCCLUSIONS])
         if scored != clips:
-            raise ConfigurationError(
-                f"--clips is {clips} now and was {scored} in {scores}; choose another --out"
-            )
+            raise ConfigurationError(f"--clips is {clips} now and was {scored} in {scores}; choose another --out")
 
 
 def score(fork: Fork, weights: Path, clips: int, threads: int | None) -> dict[str, Any]:

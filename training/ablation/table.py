@@ -82,9 +82,7 @@ def summarise(scores: list[dict[str, Any]]) -> dict[str, Any]:
     if not full:
         raise SourceError(f"row {FULL!r} is not scored yet; the others are compared with it")
     rows = {}
-    for row in sorted(
-        by_row, key=lambda name: (name != FULL, list(PAPER).index(name) if name in PAPER else 99)
-    ):
+    for row in sorted(by_row, key=lambda name: (name != FULL, list(PAPER).index(name) if name in PAPER else 99)):
         seeds = sorted(by_row[row].keys() & full.keys())
         if not seeds:
             continue
@@ -93,9 +91,7 @@ def summarise(scores: list[dict[str, Any]]) -> dict[str, Any]:
         for name in forks[0]["jf"]:
             mine, whole = ([entries[seed]["jf"][name] for seed in seeds] for entries in (by_row[row], full))
             if len({frozenset(run) for run in mine + whole}) != 1:
-                raise SourceError(
-                    f"row {row!r} and row {FULL!r} were scored on different sequences of {name}"
-                )
+                raise SourceError(f"row {row!r} and row {FULL!r} were scored on different sequences of {name}")
             scores_of, compared = _by_sequence(mine), _by_sequence(whole)
             sets[name] = {"jf": float(scores_of.mean()), "sequences": len(scores_of)}
             if row != FULL:
@@ -134,9 +130,7 @@ def markdown(content: dict[str, Any]) -> str:
     sets = list(rows[FULL]["sets"])
     head = ["row", "seeds", "steps", "paper"]
     head += [f"{name}: {column}" for name in sets for column in ("J&F", "difference", "95 %", "verdict")]
-    sizes = ", ".join(
-        f"{entry['sequences']} sequences of {name}" for name, entry in rows[FULL]["sets"].items()
-    )
+    sizes = ", ".join(f"{entry['sequences']} sequences of {name}" for name, entry in rows[FULL]["sets"].items())
     lines = [
         f"J&F, per cent, means over {sizes} and over seeds. Differences to `{FULL}` are paired by sequence, with the "
         f"interval that holds 95 % of {content['resamples']} resampled means. Below {content['least']:g} points: no "

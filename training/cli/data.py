@@ -52,9 +52,7 @@ def label_films(
     root: Annotated[Path, typer.Option(help="Folder of videos, or of folders of images, without labels.")],
     out: Annotated[Path, typer.Option(help="Folder to write, in MOSE's layout.")],
     variant: Annotated[str, typer.Option(help="Student that labels.")] = "small",
-    model: Annotated[
-        Path | None, typer.Option(help="Folder of an exported model instead of the shipped one.")
-    ] = None,
+    model: Annotated[Path | None, typer.Option(help="Folder of an exported model instead of the shipped one.")] = None,
     scale: Annotated[float, typer.Option(help="Resolution scale, 0.5..1.")] = 1.0,
     frames: Annotated[int | None, typer.Option(help="Of a stretch of film.")] = None,
     stretches: Annotated[int | None, typer.Option(help="Stretches of each film, at most.")] = None,
@@ -73,9 +71,7 @@ def label_films(
     from training.labelling import pseudo_labels
 
     given = {"frames": frames, "stretches": stretches, "agreement": agreement}
-    trust = loading.build(
-        pseudo_labels.Trust, {name: value for name, value in given.items() if value is not None}
-    )
+    trust = loading.build(pseudo_labels.Trust, {name: value for name, value in given.items() if value is not None})
     tracker = Tracker(variant, scale=scale, model_path=model, threads=threads)
     count = pseudo_labels.label_films(
         root,

@@ -13,14 +13,10 @@ if TYPE_CHECKING:
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
-ConfigOption = Annotated[
-    Path, typer.Option("--config", help="YAML file, or the name of one in training/configs.")
-]
+ConfigOption = Annotated[Path, typer.Option("--config", help="YAML file, or the name of one in training/configs.")]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option(
-        "--set", metavar="KEY=VALUE", help="Change a value, as in unroll.weights.edge=0. Repeatable."
-    ),
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a value, as in unroll.weights.edge=0. Repeatable."),
 ]
 StageOption = Annotated[str, typer.Option(help="1, 2, 3 or all.")]
 ThreadsOption = Annotated[int | None, typer.Option(help="CPU threads of the runtime.")]

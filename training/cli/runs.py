@@ -40,9 +40,7 @@ def validate(config: ConfigOption, changes: SetOption = None) -> None:
     """Check a configuration without training, and list the files that it names and that are not there."""
     read = read_config(config, changes)
     named = {f"data.sources[{index}].root": source.root for index, source in enumerate(read.data.sources)}
-    named |= {
-        f"data.sources[{index}].stills": source.stills for index, source in enumerate(read.data.sources)
-    }
+    named |= {f"data.sources[{index}].stills": source.stills for index, source in enumerate(read.data.sources)}
     named |= {"init": read.init, "teacher.path": read.teacher.path, "evaluation.root": read.evaluation.root}
     numbers = ", ".join(map(str, read.stages.numbered()))
     print(f"{find_config(config)}: valid; variant {read.variant}, stages {numbers}")
@@ -53,9 +51,7 @@ def validate(config: ConfigOption, changes: SetOption = None) -> None:
 
 def ablate(
     config: ConfigOption,
-    out: Annotated[
-        Path, typer.Option(help="Folder for the runs and the table; a killed command goes on there.")
-    ],
+    out: Annotated[Path, typer.Option(help="Folder for the runs and the table; a killed command goes on there.")],
     rows: Annotated[str | None, typer.Option(help="Rows, with commas between them; all by default.")] = None,
     seeds: Annotated[str, typer.Option(help="Seeds of each row, with commas between them.")] = "0,1",
     clips: Annotated[int, typer.Option(min=1, help="Rendered clips with a long occlusion.")] = 10,

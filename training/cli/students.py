@@ -21,9 +21,7 @@ def evaluate(
     sequences: Annotated[str | None, typer.Option(help="Names, with commas between them.")] = None,
     year: Annotated[int | None, typer.Option(help="2016 or 2017.")] = None,
     scale: ScaleOption = None,
-    policy: Annotated[
-        str | None, typer.Option(help="What memory keeps: learned, fifo, random or uniform.")
-    ] = None,
+    policy: Annotated[str | None, typer.Option(help="What memory keeps: learned, fifo, random or uniform.")] = None,
     budget: Annotated[int | None, typer.Option(help="Memory tokens, 64..1024.")] = None,
     threads: ThreadsOption = None,
     overwrite: OverwriteOption = False,

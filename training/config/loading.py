@@ -162,9 +162,7 @@ def _explain(kind: Any, error: ErrorDetails) -> str:
     if error["type"] == "value_error":
         return f"{key}: {error['ctx']['error']}" if key else str(error["ctx"]["error"])
     expected = re.sub(r"^(Input should be|Tuple should have) ", "", error["msg"])
-    expected = expected.replace("greater than or equal to", "at least").replace(
-        "less than or equal to", "at most"
-    )
+    expected = expected.replace("greater than or equal to", "at least").replace("less than or equal to", "at most")
     return f"{key} is {error['input']!r}, expected {expected}"
 
 
@@ -190,9 +188,7 @@ def with_new_names(document: Mapping[str, Any]) -> dict[str, Any]:
     """Rename the keys of an older configuration, as `RENAMED` says."""
 
     def renamed(part: str, keys: Mapping[str, Any] | None) -> dict[str, Any] | None:
-        return (
-            None if keys is None else {RENAMED[part].get(name, name): value for name, value in keys.items()}
-        )
+        return None if keys is None else {RENAMED[part].get(name, name): value for name, value in keys.items()}
 
     stages = {name: renamed("stages", stage) for name, stage in document.get("stages", {}).items()}
     return {**document, "stages": stages, "optimizer": renamed("optimizer", document.get("optimizer"))}

@@ -74,9 +74,7 @@ class StageConfig:
         given = [name for name in ("epochs", "steps", "minutes") if getattr(self, name) is not None]
         if len(given) != 1:
             found = " and ".join(given) or "none of them"
-            raise ValueError(
-                f"a stage's length is given by epochs, steps or minutes, one of them; {found} found"
-            )
+            raise ValueError(f"a stage's length is given by epochs, steps or minutes, one of them; {found} found")
         ends = [phase.until for phase in self.phases]
         if not ends or ends[-1] != 1.0 or any(a >= b for a, b in itertools.pairwise(ends)):
             raise ValueError(f"phases end at {ends}; `until` must grow and end at 1.0")

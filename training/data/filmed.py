@@ -69,9 +69,7 @@ def back_and_forth(start: int, gap: int, length: int, frames: int) -> list[int]:
     return [n if n < length else turn - n for n in numbers]
 
 
-def vary(
-    rng: np.random.Generator, images: NDArray[np.uint8], augmentation: Augmentation
-) -> NDArray[np.uint8]:
+def vary(rng: np.random.Generator, images: NDArray[np.uint8], augmentation: Augmentation) -> NDArray[np.uint8]:
     """Vary colours and motion blur, the same for all of the clip's (T, H, W, 3) frames."""
     frames, height, width = images.shape[:3]
     if augmentation.jitter:

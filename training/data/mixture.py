@@ -131,6 +131,4 @@ class Mixture:
 
 def clip_shape(mixture: Mixture, phase: Phase) -> SynthesisConfig:
     """Shape and difficulty of a phase's clips."""
-    return SynthesisConfig(
-        phase.height, phase.width, phase.frames, mixture.data.objects, smallest=phase.smallest
-    )
+    return SynthesisConfig(phase.height, phase.width, phase.frames, mixture.data.objects, smallest=phase.smallest)

@@ -147,9 +147,7 @@ def checked(batch: dict[str, Any]) -> tuple[dict[str, Any], int]:
     return {name: value for name, value in batch.items() if name != SKIPPED}, int(batch[SKIPPED])
 
 
-def rendered_batches(
-    stills: Stills, config: SynthesisConfig, batch: int, seed: int
-) -> Iterator[dict[str, Tensor]]:
+def rendered_batches(stills: Stills, config: SynthesisConfig, batch: int, seed: int) -> Iterator[dict[str, Tensor]]:
     """Render batches of clips without end, in this process."""
     cv2.setNumThreads(1)
     rng = np.random.default_rng([seed, 0])

@@ -14,9 +14,7 @@ def one_hot(labels: Tensor, count: int) -> Tensor:
     return (labels.unsqueeze(-3) == numbers).float()
 
 
-def token_pool(
-    rows: int, columns: int, pooled: bool, device: torch.device | str = "cpu"
-) -> tuple[Tensor, Tensor]:
+def token_pool(rows: int, columns: int, pooled: bool, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
     """Weights from patches to tokens: 2x2 patches a token as at scale 1, or a token per patch."""
     step = 2 if pooled else 1
     row_weights, column_weights = (

@@ -40,9 +40,7 @@ class SearchConfig:
 class Watched:
     """Clips whose frames a student has encoded once, to be tracked again and again."""
 
-    def __init__(
-        self, student: Student, batches: Iterator[dict[str, Tensor]], count: int, passes: int = 1
-    ) -> None:
+    def __init__(self, student: Student, batches: Iterator[dict[str, Tensor]], count: int, passes: int = 1) -> None:
         """Encode `count` batches, which play forward and backward in turn `passes` times.
 
         What a clip shows once, memory need not hold for long; what comes back, it should.
@@ -102,9 +100,7 @@ class Watched:
                 motion[:, t].unsqueeze(1), torch.full((batch,), float(t)), pool,
             )  # fmt: skip
             both = memory.concat(bank, fresh)
-            repeated = redundancy.repeats(
-                bank, fresh, redundancy.distances(bank, *student.cells(key[:, t], pool))
-            )
+            repeated = redundancy.repeats(bank, fresh, redundancy.distances(bank, *student.cells(key[:, t], pool)))
             if t == 0:
                 affinity = F.pad(student.affinity(probability, slots, pool), (0, 0, budget, 0))
                 both = retention.anchor_quota(both, affinity, size, exists)

@@ -55,9 +55,7 @@ class Search:
     @model_validator(mode="after")
     def _check(self) -> "Search":
         if not 0.0 < self.smallest < self.largest:
-            raise ValueError(
-                f"smallest is {self.smallest} and largest {self.largest}; expected 0 < smallest < largest"
-            )
+            raise ValueError(f"smallest is {self.smallest} and largest {self.largest}; expected 0 < smallest < largest")
         return self
 
 
@@ -112,9 +110,7 @@ def suggest(moves: NDArray[np.float32], search: Search) -> list[Prompt]:
     """
     height, width = moves.shape
     side = max(3, round(LIMBS * width)) | 1
-    moving = cv2.morphologyEx(
-        (moves > MOVES).astype(np.uint8), cv2.MORPH_CLOSE, np.ones((side, side), np.uint8)
-    )
+    moving = cv2.morphologyEx((moves > MOVES).astype(np.uint8), cv2.MORPH_CLOSE, np.ones((side, side), np.uint8))
     _, _, regions, _ = cv2.connectedComponentsWithStats(moving)
     prompts = [
         Prompt(object_id=1, box=np.array([x, y, x + w, y + h], np.float32))

@@ -114,9 +114,7 @@ def there_and_back(
     return there, follow(tracker, images[::-1], shown)[::-1]
 
 
-def trusted(
-    there: NDArray[np.uint8], back: NDArray[np.uint8], trust: Trust
-) -> tuple[NDArray[np.uint8], list[float]]:
+def trusted(there: NDArray[np.uint8], back: NDArray[np.uint8], trust: Trust) -> tuple[NDArray[np.uint8], list[float]]:
     """Keep the objects that came back.
 
     Args:
@@ -144,9 +142,7 @@ def trusted(
     return kept, agreements
 
 
-def label_stretch(
-    tracker: Tracker, images: Images, trust: Trust
-) -> tuple[NDArray[np.uint8], int, list[float]]:
+def label_stretch(tracker: Tracker, images: Images, trust: Trust) -> tuple[NDArray[np.uint8], int, list[float]]:
     """Label the objects of a stretch that can be trusted.
 
     Returns:
@@ -190,9 +186,7 @@ def label_films(
         SourceError: a film cannot be read, `out` cannot be written, or no object came back in any film.
     """
     if trust.search.objects > tracker.max_objects:
-        raise ConfigurationError(
-            f"objects is {trust.search.objects}; the model follows {tracker.max_objects}"
-        )
+        raise ConfigurationError(f"objects is {trust.search.objects}; the model follows {tracker.max_objects}")
     stretches = [(video, start) for video in open_videos(root) for start in starts(video.length, trust)]
     agreement: dict[str, list[float]] = {}
     with output_folder(out, marker=MARKER, overwrite=overwrite) as folder:
@@ -211,9 +205,7 @@ def label_films(
                 _write(folder / SPLIT, name, images, labels)
                 agreement[name] = [round(value, 3) for value in agreements]
         if not agreement:
-            raise SourceError(
-                f"{root}: no object of any film came back to where it began; nothing is written"
-            )
+            raise SourceError(f"{root}: no object of any film came back to where it began; nothing is written")
         document = {"labelled_by": dict(labelled_by or {}), "trust": asdict(trust), "agreement": agreement}
         write_json(folder / MARKER, document)
     return sum(map(len, agreement.values()))
@@ -234,9 +226,7 @@ def read_stretch(video: Video, start: int, frames: int) -> list[NDArray[np.uint8
     """
     end = min(start + frames, max(AHEAD, video.length - UNSURE_END))
     if end > video.length:
-        raise SourceError(
-            f"{video.path}: {video.length} frames; at least {AHEAD} are needed to see what moves"
-        )
+        raise SourceError(f"{video.path}: {video.length} frames; at least {AHEAD} are needed to see what moves")
     images = video.read(list(range(start, end)))
     for number, image in enumerate(images, start=start):
         if image.shape != images[0].shape:

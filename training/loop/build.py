@@ -31,9 +31,7 @@ def phase_unroll(config: RunConfig, stage: StageConfig, phase: Phase) -> UnrollC
     return unroll if stage.prune else replace(unroll, selection="unbounded")
 
 
-def build_student(
-    config: RunConfig, stage: StageConfig, start: Path | None, *, restored: bool = False
-) -> Student:
+def build_student(config: RunConfig, stage: StageConfig, start: Path | None, *, restored: bool = False) -> Student:
     """Build the student that a stage trains, with the averaged weights of `start`, or with the seed's.
 
     Args:

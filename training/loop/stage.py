@@ -101,9 +101,7 @@ class StageTraining:
         """The student that is trained."""
         return self.loss.student
 
-    def step(
-        self, progress: Progress, total: int | None, stop: bool, throughput: Throughput
-    ) -> Outcome | None:
+    def step(self, progress: Progress, total: int | None, stop: bool, throughput: Throughput) -> Outcome | None:
         """One optimiser step.
 
         Args:
@@ -216,9 +214,7 @@ class StageTraining:
             assert isinstance(projection, nn.Linear)  # comes with the teacher
             fit(projection, self.student, teacher, seen)
 
-    def _held_out(
-        self, purpose: int, phase: Phase, count: int
-    ) -> Iterator[tuple[dict[str, Tensor], torch.Generator]]:
+    def _held_out(self, purpose: int, phase: Phase, count: int) -> Iterator[tuple[dict[str, Tensor], torch.Generator]]:
         """Batches that are never trained on, always the same ones, each with its random numbers."""
         key = (self.config.seed, purpose)
         stream = batches(self.mixture, phase, key).dataset

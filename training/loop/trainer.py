@@ -75,9 +75,7 @@ class Stop:
 class Trainer:
     """One training run in one folder."""
 
-    def __init__(
-        self, config: RunConfig, stages: tuple[int, ...], *, resume: bool, max_minutes: float | None
-    ) -> None:
+    def __init__(self, config: RunConfig, stages: tuple[int, ...], *, resume: bool, max_minutes: float | None) -> None:
         """Check the configuration and the folder; nothing is written yet.
 
         Args:
@@ -139,9 +137,7 @@ class Trainer:
         resumed = self._resumed
         total = self._steps_before
         on_cpu = accelerator.device.type == "cpu"
-        throughput = Throughput(
-            0.0 if on_cpu else matrix_rate(accelerator.device, DTYPES[self.config.precision])
-        )
+        throughput = Throughput(0.0 if on_cpu else matrix_rate(accelerator.device, DTYPES[self.config.precision]))
         with TrainingLog(self.folder, total, accelerator.is_main_process) as log:
             if mixture.skipped:
                 log.say(f"{mixture.skipped} stills or videos cannot be used and are left out")
@@ -162,9 +158,7 @@ class Trainer:
             if finished:
                 log.say(f"done; checkpoints are in {self.checkpoints}")
                 return 0
-            log.say(
-                f"{self.stop.reason()} at step {progress.step} of stage {progress.stage}; go on with --resume"
-            )
+            log.say(f"{self.stop.reason()} at step {progress.step} of stage {progress.stage}; go on with --resume")
         return 0 if self.stop.signal is None else 128 + self.stop.signal
 
     def _run_stage(
@@ -173,9 +167,7 @@ class Trainer:
     ) -> bool:  # fmt: skip
         """Step until the stage or the run ends; return whether the stage is finished."""
         accelerator, checks = training.accelerator, self.config.checkpoints
-        total = stage_steps(
-            stage, self.config.data.clips_per_epoch, accelerator.num_processes * self.config.accumulate
-        )
+        total = stage_steps(stage, self.config.data.clips_per_epoch, accelerator.num_processes * self.config.accumulate)
         log.begin_stage(f"stage {progress.stage}", total, progress.step)
         saved = time.monotonic()
         while progress.share(stage, total) < 1.0:
@@ -276,9 +268,7 @@ class Trainer:
             return self.config.init
         path = checkpoint.stage_file(self.checkpoints, before[-1])
         if not path.is_file():
-            raise SourceError(
-                f"{path}: missing; run --stage {before[-1]} first, or leave it out of the stages"
-            )
+            raise SourceError(f"{path}: missing; run --stage {before[-1]} first, or leave it out of the stages")
         return path
 
     def _prepare_folder(self) -> None:
@@ -294,9 +284,7 @@ class Trainer:
         return f"; {count} bad samples skipped" if count else ""
 
 
-def differences(
-    old: Any, new: Any, may_change: tuple[str, ...], key: str = ""
-) -> Iterator[tuple[str, Any, Any]]:
+def differences(old: Any, new: Any, may_change: tuple[str, ...], key: str = "") -> Iterator[tuple[str, Any, Any]]:
     """Find dotted keys whose values differ, with both values; keys that fit a pattern of `may_change` are left out."""
     if isinstance(old, dict) and isinstance(new, dict):
         for name in dict.fromkeys([*old, *new]):

@@ -38,9 +38,7 @@ def random_prompts(truth: Tensor, generator: torch.Generator) -> Tensor:
             if uniform(0, 1) < 0.5:
                 y0, y1, x0, x1 = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
                 jitter = [round(uniform(-0.05, 0.05) * (y1 - y0)), round(uniform(-0.05, 0.05) * (x1 - x0))]
-                out[
-                    n, k, 0, max(y0 + jitter[0], 0) : y1 + jitter[0], max(x0 + jitter[1], 0) : x1 + jitter[1]
-                ] = 1.0
+                out[n, k, 0, max(y0 + jitter[0], 0) : y1 + jitter[0], max(x0 + jitter[1], 0) : x1 + jitter[1]] = 1.0
                 continue
             inner = -F.max_pool2d(-truth[n, k][None, None], 5, 1, 2)[0, 0] > 0.5
             inside = (inner if inner.any() else mask).nonzero()

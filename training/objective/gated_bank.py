@@ -156,9 +156,7 @@ class GatedMemory:
         else:
             counted = probability * free
             room = max(1, self._budget - int(anchor.sum(1).float().mean()))
-            self._losses.append(
-                losses.budget_loss(counted.sum(1), counted.sum(1) / free.sum(1).clamp(min=1.0), room)
-            )
+            self._losses.append(losses.budget_loss(counted.sum(1), counted.sum(1) / free.sum(1).clamp(min=1.0), room))
         if self._supervision is not None:
             # Also tokens dropped long ago: what the gate learns must not depend on what it chose before.
             self._decisions.append((plain, anchor))

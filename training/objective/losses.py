@@ -69,9 +69,7 @@ def edge(probability: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     return (total * weight).sum() / weight.sum().clamp(min=1.0)
 
 
-def correspondence(
-    key: Tensor, places: Tensor, pairs: list[tuple[int, int]], temperature: float = 0.07
-) -> Tensor:
+def correspondence(key: Tensor, places: Tensor, pairs: list[tuple[int, int]], temperature: float = 0.07) -> Tensor:
     """InfoNCE on keys with the true correspondence of rendered clips.
 
     Args:
@@ -184,9 +182,7 @@ def attention(student: Tensor, teacher: Tensor, common: Tensor, known: Tensor) -
 
     (ours, held), (theirs, kept) = normalised(student), normalised(teacher)
     one = torch.ones_like(ours)
-    ratio = torch.log(torch.where(shared > 0.0, ours, one)) - torch.log(
-        torch.where(shared > 0.0, theirs, one)
-    )
+    ratio = torch.log(torch.where(shared > 0.0, ours, one)) - torch.log(torch.where(shared > 0.0, theirs, one))
     divergence = (ours * ratio).sum(-1)
     speaks = known.float()
     # A student that looks elsewhere entirely has nothing to compare yet; its share is all epsilon.

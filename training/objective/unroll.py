@@ -31,9 +31,7 @@ def frame_loss(
     """
     target = F.avg_pool2d(truth, 2)
     mask_out = (1.0 - exists).unsqueeze(-1).unsqueeze(-1) * -20.0
-    relative = F.interpolate(
-        prediction.logits + mask_out, scale_factor=2.0, mode="bilinear", align_corners=False
-    )
+    relative = F.interpolate(prediction.logits + mask_out, scale_factor=2.0, mode="bilinear", align_corners=False)
     probability = torch.softmax(torch.cat([torch.zeros_like(relative[:, :1]), relative], dim=1), dim=1)[:, 1:]
     visible = exists * (truth.flatten(2).sum(-1) > 0).float()
     weights = config.weights
@@ -157,9 +155,7 @@ class Unroller:
             for name, value in named.items():
                 parts.setdefault(name if t else f"prompt_{name}", []).append(value.detach())
             previous, trusted = self._remembered(prediction, true, followed, new)
-            self._write(
-                remembered, current, key[:, t], previous, trusted, slots, clip["motion"][:, t], t, new, pool
-            )
+            self._write(remembered, current, key[:, t], previous, trusted, slots, clip["motion"][:, t], t, new, pool)
         extra = {"budget": remembered.budget_loss()}
         if config.weights.correspondence > 0:
             extra["correspondence"] = self._correspondence(key, clip["places"])
@@ -174,9 +170,7 @@ class Unroller:
         values |= {name: float(value.detach()) for name, value in extra.items()}
         return total, {**values, **remembered.statistics()}
 
-    def _features(
-        self, images: Tensor, found: Tensor, teacher: ImageTeacher, projection: nn.Module
-    ) -> Tensor:
+    def _features(self, images: Tensor, found: Tensor, teacher: ImageTeacher, projection: nn.Module) -> Tensor:
         """What an image teacher says of some frames. images: (N, T, 3, H, W); found: (N T, C, h, w)."""
         batch, frames = images.shape[:2]
         # The teacher costs as much as the student; neighbouring frames show nearly the same.

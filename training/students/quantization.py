@@ -127,9 +127,7 @@ class SimulatedConv2d(nn.Conv2d, _Simulated):
             return super().forward(inputs)
         with torch.autocast(inputs.device.type, enabled=False):
             values, weight = self._operands(inputs, self.weight)
-            return torch.conv2d(
-                values, weight, self.bias, self.stride, self.padding, self.dilation, self.groups
-            )
+            return torch.conv2d(values, weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
 
 
 def prepare(student: Student, config: QuantizationConfig | None = None) -> Student:

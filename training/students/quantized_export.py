@@ -51,12 +51,8 @@ class _Deployed(nn.Module):
     def _operands(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         symbolic = torch.onnx.ops.symbolic
         steps = (self.step, self.zero)
-        eight = symbolic(
-            "QuantizeLinear", (inputs, *steps), dtype=torch.int8, shape=inputs.shape, version=OPSET
-        )
-        back = symbolic(
-            "DequantizeLinear", (eight, *steps), dtype=torch.float32, shape=inputs.shape, version=OPSET
-        )
+        eight = symbolic("QuantizeLinear", (inputs, *steps), dtype=torch.int8, shape=inputs.shape, version=OPSET)
+        back = symbolic("DequantizeLinear", (eight, *steps), dtype=torch.float32, shape=inputs.shape, version=OPSET)
         weight = symbolic(
             "DequantizeLinear",
             (self.weight, self.weight_step, self.weight_zero),

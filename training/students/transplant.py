@@ -37,9 +37,7 @@ READERS = {
 """What reads the encoder's features, by stride."""
 
 
-def transplant(
-    donor: Student, variant: str, pictures: Sequence[Tensor], trunk: Path = PACKAGED
-) -> dict[str, Any]:
+def transplant(donor: Student, variant: str, pictures: Sequence[Tensor], trunk: Path = PACKAGED) -> dict[str, Any]:
     """Make a student that has not learnt anything yet, but begins as the donor.
 
     Args:
@@ -105,9 +103,7 @@ def _let_through(encoder: TrunkEncoder, pictures: Sequence[Tensor]) -> None:
     mean = torch.as_tensor(sums) / total
     covariance = torch.as_tensor(products) / total - torch.outer(mean, mean)
     power = covariance.diagonal()
-    scale = torch.cat(
-        [part.sum().sqrt().expand(len(part)) for part in (power[:near_width], power[near_width:])]
-    )
+    scale = torch.cat([part.sum().sqrt().expand(len(part)) for part in (power[:near_width], power[near_width:])])
     values, vectors = torch.linalg.eigh(covariance / torch.outer(scale, scale))
     width = encoder.side16.out_channels
     kept = min(width, len(mean))
@@ -127,9 +123,7 @@ def _fit_readers(donor: Student, student: Student, pictures: Sequence[Tensor]) -
         for stride, names in READERS.items():
             # As many places as stride 16 has, at each stride.
             step = 16 // stride
-            seen, new = (
-                _rows(getattr(maps, f"stride{stride}")[..., ::step, ::step]) for maps in (theirs, ours)
-            )
+            seen, new = (_rows(getattr(maps, f"stride{stride}")[..., ::step, ::step]) for maps in (theirs, ours))
             for name in names:
                 weight, bias = _read(donor, name, seen.shape[1])
                 sums[name].add(new, seen @ weight.T.double() + bias.double())
@@ -176,11 +170,7 @@ class _Sums:
         solution = torch.linalg.solve(gram + RIDGE * torch.eye(len(gram), dtype=gram.dtype), cross)
         variance = torch.as_tensor(self.power - torch.as_tensor(self.total).pow(2) / self.count).sum()
         # |Y - A W|^2 = |Y|^2 - 2 W.AY + W.AA W
-        off = (
-            torch.as_tensor(self.power).sum()
-            - 2 * (solution * cross).sum()
-            + (solution * (gram @ solution)).sum()
-        )
+        off = torch.as_tensor(self.power).sum() - 2 * (solution * cross).sum() + (solution * (gram @ solution)).sum()
         return solution, float(1.0 - off / variance)
 
 

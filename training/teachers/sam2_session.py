@@ -71,9 +71,7 @@ class Tap:
 
     def _on_attention(self, module: nn.Module, args: object, output: tuple[Tensor, Tensor | None]) -> None:
         if output[1] is None:
-            raise TeacherError(
-                "the model returns no attention weights; load it with attn_implementation='eager'"
-            )
+            raise TeacherError("the model returns no attention weights; load it with attn_implementation='eager'")
         self._weights.append(self._pick(output[1][0].float().mean(dim=0)))
 
     def _on_readout(self, module: nn.Module, args: tuple[Tensor, ...]) -> None:
@@ -112,9 +110,7 @@ class Stream:
         self._tap = tap
         self._cells = key_cells(model)
 
-    def step(
-        self, t: int, pixels: Tensor, new: Mapping[int, Tensor]
-    ) -> tuple[dict[int, Reading], dict[int, Tensor]]:
+    def step(self, t: int, pixels: Tensor, new: Mapping[int, Tensor]) -> tuple[dict[int, Reading], dict[int, Tensor]]:
         """Run a frame.
 
         Args:
@@ -167,8 +163,7 @@ class Stream:
         tail = torch.full((pointers,), NOWHERE)
         frames = torch.tensor(sources).repeat_interleave(len(self._cells))
         source, cell = (
-            torch.cat([part, tail]).to(attention.device)
-            for part in (frames, self._cells.repeat(len(sources)))
+            torch.cat([part, tail]).to(attention.device) for part in (frames, self._cells.repeat(len(sources)))
         )
         if len(source) != attention.shape[1]:
             raise TeacherError(

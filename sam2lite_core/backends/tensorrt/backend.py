@@ -100,9 +100,7 @@ class TensorRtBackend:
         shapes = {name: tuple(step.get_tensor_shape(name)) for name in names}
         self._shapes = {name: (1, self._slots, shape[2]) for name, shape in shapes.items()}
         self._sizes = {name: int(np.prod(shape)) * 4 for name, shape in self._shapes.items()}
-        self._banks = [
-            {name: self._cuda.allocate(size) for name, size in self._sizes.items()} for _ in range(2)
-        ]
+        self._banks = [{name: self._cuda.allocate(size) for name, size in self._sizes.items()} for _ in range(2)]
         self._current = 0
         self._step, self._prompt = self._program(step), self._program(prompt)
         self.reset()
@@ -179,9 +177,7 @@ class TensorRtBackend:
         )
         return StepOutputs(logits[0], presence[0], uncertainty[0, 0], int(used[0]))
 
-    def _run(
-        self, program: _Program, shapes: dict[str, tuple[int, ...]], record: bool
-    ) -> dict[str, tuple[int, ...]]:
+    def _run(self, program: _Program, shapes: dict[str, tuple[int, ...]], record: bool) -> dict[str, tuple[int, ...]]:
         """Queue a frame; the second one of a kind is recorded, later ones are replayed. Returns the outputs' shapes."""
         kind = (tuple(sorted(shapes.items())), self._current)
         if kind in program.recorded:

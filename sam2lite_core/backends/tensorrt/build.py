@@ -65,9 +65,7 @@ def build_engine(path: Path, slots: int, capabilities: Sequence[str]) -> bytes:
         ) from error
     unknown = [name for name in capabilities if name not in CAPABILITIES]
     if unknown or not capabilities:
-        raise BackendError(
-            f"no GPU generation {', '.join(unknown) or 'given'}; choose among {', '.join(CAPABILITIES)}"
-        )
+        raise BackendError(f"no GPU generation {', '.join(unknown) or 'given'}; choose among {', '.join(CAPABILITIES)}")
     return build(trt, path, slots, capabilities)[0]
 
 

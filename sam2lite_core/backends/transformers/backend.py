@@ -45,9 +45,7 @@ class TransformersBackend:
             BackendError: a precision or device that this backend does not have, or a package that is not installed.
         """
         if settings.precision not in ("auto", "fp32"):
-            raise BackendError(
-                f"backend transformers has no precision {settings.precision!r}; choose auto or fp32"
-            )
+            raise BackendError(f"backend transformers has no precision {settings.precision!r}; choose auto or fp32")
         self._device = choose_device(settings.device, self.name)
         if settings.threads is not None:
             torch.set_num_threads(settings.threads)  # of the whole process: torch has no other
@@ -78,9 +76,7 @@ class TransformersBackend:
                 return self._step(inputs)
         except Exception as error:  # transformers raises whatever its many parts raise
             restore()
-            raise BackendError(
-                f"transformers failed on a frame of {inputs.image.shape[:2]}: {error}"
-            ) from error
+            raise BackendError(f"transformers failed on a frame of {inputs.image.shape[:2]}: {error}") from error
 
     def keep(self) -> Callable[[], None]:
         """Remember every session as it is; calling the result brings them back."""
@@ -138,9 +134,7 @@ class TransformersBackend:
 
     def _show(self, session: Any, inputs: FrameInputs, prompt: Prompt) -> None:
         if prompt.mask is not None:
-            mask = transformers_session.to_mask(
-                torch.from_numpy(prompt.mask).to(self._device), self.input_size
-            )
+            mask = transformers_session.to_mask(torch.from_numpy(prompt.mask).to(self._device), self.input_size)
             session.add_mask_inputs(0, inputs.frame, mask[None, None])
         else:
             height, width = inputs.image.shape[:2]

@@ -60,9 +60,7 @@ def evaluate_bag(
     if out_bag is not None:
         check_new_bag(out_bag, storage)
         if out is not None and out.absolute() in (out_bag.absolute(), *out_bag.absolute().parents):
-            raise SourceError(
-                f"{out_bag}: lies in the folder for the result, {out}; name another place for the bag"
-            )
+            raise SourceError(f"{out_bag}: lies in the folder for the result, {out}; name another place for the bag")
     settings = check_request(request)
     check_ros()
     with contextlib.ExitStack() as stack:

@@ -196,9 +196,7 @@ def _score(scored: Scored) -> dict[str, Any]:
     scores = scored.scores
     if scores is None:
         return {"frames": 0, "jf": None, "j": None, "f": None, "objects": []}
-    objects = [
-        {"object_id": one.object_id, "jf": one.jf, "j": one.j.mean, "f": one.f.mean} for one in scores.objects
-    ]
+    objects = [{"object_id": one.object_id, "jf": one.jf, "j": one.j.mean, "f": one.f.mean} for one in scores.objects]
     return {
         "frames": scored.frames,
         "jf": scores.jf,

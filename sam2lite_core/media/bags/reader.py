@@ -223,7 +223,5 @@ def _connections(reader: "Reader", topic: ImageTopic) -> list["Connection"]:
     """List the reader's connections of a topic and kind of image, one for each publisher."""
     kind = COMPRESSED_TYPE if topic.compressed else RAW_TYPE
     return [
-        connection
-        for connection in reader.connections
-        if connection.topic == topic.name and connection.msgtype == kind
+        connection for connection in reader.connections if connection.topic == topic.name and connection.msgtype == kind
     ]

@@ -29,9 +29,7 @@ def is_bag(path: Path) -> bool:
     One of ROS 1 counts too; `BagFrames` refuses it with advice.
     """
     if path.is_dir():
-        return (path / METADATA_FILE).is_file() or any(
-            entry.suffix in STORAGE_FILES for entry in path.iterdir()
-        )
+        return (path / METADATA_FILE).is_file() or any(entry.suffix in STORAGE_FILES for entry in path.iterdir())
     return path.suffix in STORAGE_FILES or path.suffix == ROS1_SUFFIX
 
 
@@ -46,8 +44,7 @@ def message_types() -> "Typestore":
         from rosbags.typesys import Stores, get_typestore
     except ModuleNotFoundError as error:
         raise ConfigurationError(
-            f"bags are read and written with rosbags, which is not installed ({error}); "
-            "pip install 'sam2lite[bags]'"
+            f"bags are read and written with rosbags, which is not installed ({error}); pip install 'sam2lite[bags]'"
         ) from None
     return get_typestore(Stores.ROS2_HUMBLE)
 

@@ -90,9 +90,7 @@ def new_bag(path: str | Path, storage: str = "sqlite3") -> Iterator[BagWriter]:
     # The bag's files are named after its folder, so it gets its name inside of a folder that is only passing.
     partial = partial_name(path)
     try:
-        writer = Writer(
-            partial / path.name, version=BAG_VERSION, storage_plugin=StoragePlugin[storage.upper()]
-        )
+        writer = Writer(partial / path.name, version=BAG_VERSION, storage_plugin=StoragePlugin[storage.upper()])
         with writer:
             yield BagWriter(writer)
         (partial / path.name).rename(path)

@@ -109,18 +109,14 @@ def _draw_bars(axes: Any, rows: Sequence[dict[str, Any]], name: str, label: str)
         bars = axes.bar(at, heights, width=0.25, color=COLOURS[controller], label=controller)
         axes.bar_label(bars, fmt="%.2g" if name != "switches_a_minute" else "%.0f", fontsize=6)
     axes.set_xticks(range(len(scenarios)), scenarios, fontsize=8)
-    axes.set_title(
-        f"{label}, mean over {len({row['device'] for row in rows})} devices", fontsize=10, loc="left"
-    )
+    axes.set_title(f"{label}, mean over {len({row['device'] for row in rows})} devices", fontsize=10, loc="left")
     if name == "mean_scale":
         axes.set_ylim(0.4, 1.05)
     _plain(axes)
 
 
 def _mean_over_devices(rows: Sequence[dict[str, Any]], scenario: str, controller: str, name: str) -> float:
-    return float(
-        np.mean([row[name] for row in rows if (row["scenario"], row["controller"]) == (scenario, controller)])
-    )
+    return float(np.mean([row[name] for row in rows if (row["scenario"], row["controller"]) == (scenario, controller)]))
 
 
 def _plain(axes: Any) -> None:
@@ -132,8 +128,7 @@ def markdown(content: dict[str, Any]) -> str:
     """Write the rows as Markdown, a table a scenario."""
     rows = content["rows"]
     devices = "; ".join(
-        f"{d['name']} {d['full_ms']:g} ms"
-        + (f" ({d['windowed']:.0%} by the window)" if d["windowed"] else "")
+        f"{d['name']} {d['full_ms']:g} ms" + (f" ({d['windowed']:.0%} by the window)" if d["windowed"] else "")
         for d in content["devices"]
     )
     lines = [

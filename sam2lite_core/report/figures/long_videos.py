@@ -22,9 +22,7 @@ def draw(content: dict[str, Any]) -> Any:
         for policy, row in summary.items():
             values = row if name == "mean" else row["sequences"][name]
             minutes = 100.0 * np.array([values["first_pass"], *values["minutes"]])
-            panel.plot(
-                range(len(minutes)), minutes, marker="o", ms=4, label=policy, color=COLOURS.get(policy)
-            )
+            panel.plot(range(len(minutes)), minutes, marker="o", ms=4, label=policy, color=COLOURS.get(policy))
         panel.set_title(name, fontsize=10, loc="left")
         panel.set_xticks(range(len(minutes)), ["once", *map(str, range(1, len(minutes)))])
         panel.set_xlabel("minute")

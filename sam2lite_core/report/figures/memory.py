@@ -145,9 +145,7 @@ def draw_attention(
     columns = min(3, len(chosen) + 1)
     rows = -(-(len(chosen) + 1) // columns)
     height, width = frames[0].shape[:2]
-    figure = Figure(
-        figsize=(11, 0.6 + rows * (11 / columns * height / width + 0.35)), dpi=130, layout="constrained"
-    )
+    figure = Figure(figsize=(11, 0.6 + rows * (11 / columns * height / width + 0.35)), dpi=130, layout="constrained")
     first = figure.add_subplot(rows, columns, len(chosen) + 1)
     first.imshow(frames[query_frame])
     first.plot(*query, marker="*", markersize=16, color="#ffe14d", markeredgecolor="black")
@@ -180,9 +178,7 @@ def _draw_tokens(
         x, y = bank.column("x")[slot] * width, bank.column("y")[slot] * height
         share = float(attention[slot]) / peak
         face = (*colormaps["inferno"](0.25 + 0.75 * share)[:3], 0.15 + 0.8 * share)
-        axes.add_patch(
-            Rectangle((x - wide / 2, y - tall / 2), wide, tall, facecolor=face, edgecolor="white", lw=0.4)
-        )
+        axes.add_patch(Rectangle((x - wide / 2, y - tall / 2), wide, tall, facecolor=face, edgecolor="white", lw=0.4))
     axes.set_axis_off()
 
 
@@ -191,9 +187,7 @@ def _plain(axes: Any) -> None:
     axes.tick_params(labelsize=9)
 
 
-def ask(
-    tracker: Tracker, record: MemoryRecord, prompts: Sequence[Prompt], query_frame: int, scale: float
-) -> Any:
+def ask(tracker: Tracker, record: MemoryRecord, prompts: Sequence[Prompt], query_frame: int, scale: float) -> Any:
     """Track up to a frame, ask from inside its largest object, and draw what that patch reads.
 
     Raises:
@@ -223,9 +217,7 @@ def last_tracked(record: MemoryRecord) -> int:
     return max(index for index, labels in enumerate(record.label_maps) if index == 0 or labels.any())
 
 
-def load_clip(
-    source: str | None, mask: Path | None, limit: int
-) -> tuple[list[NDArray[np.uint8]], list[Prompt]]:
+def load_clip(source: str | None, mask: Path | None, limit: int) -> tuple[list[NDArray[np.uint8]], list[Prompt]]:
     """Load the clip to draw and the prompts of its first frame; a rendered clip without a source.
 
     Raises:
@@ -253,9 +245,7 @@ def load_clip(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a clip and write both pictures."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder to write the pictures to")
     parser.add_argument("--source", help="folder of frames or video file; a rendered clip by default")
     parser.add_argument("--mask", type=Path, help="label map of the source's first frame")

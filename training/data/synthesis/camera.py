@@ -13,9 +13,7 @@ def jitter(rng: np.random.Generator, image: NDArray[np.uint8], amount: float) ->
     table = np.clip((np.arange(256) - 128) * gain + 128 * bias, 0, 255).astype(np.uint8)
     changed = cv2.LUT(image, table)
     grey = cv2.cvtColor(cv2.cvtColor(changed, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-    return np.asarray(
-        cv2.addWeighted(changed, float(saturation), grey, float(1 - saturation), 0), dtype=np.uint8
-    )
+    return np.asarray(cv2.addWeighted(changed, float(saturation), grey, float(1 - saturation), 0), dtype=np.uint8)
 
 
 def motion_kernel(rng: np.random.Generator, length: int) -> FloatArray:
@@ -43,9 +41,7 @@ def _camera(rng: np.random.Generator, images: NDArray[np.uint8]) -> NDArray[np.u
             noise = rng.integers(-int(grain) - 1, int(grain) + 2, image.shape, dtype=np.int16)
             image = np.clip(image + noise, 0, 255).astype(np.uint8)
         if quality:
-            image = cv2.imdecode(
-                cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_COLOR
-            )
+            image = cv2.imdecode(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_COLOR)
         if grey:
             image = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
         out.append(image)

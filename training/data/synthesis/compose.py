@@ -18,9 +18,7 @@ SMALLEST_SHARE = 0.003
 """Share of frame 0 from which an object is followed; smaller ones are a few patches of noise."""
 
 
-def _photograph(
-    rng: np.random.Generator, stills: Stills, config: SynthesisConfig
-) -> tuple[_Layer, tuple[int, ...]]:
+def _photograph(rng: np.random.Generator, stills: Stills, config: SynthesisConfig) -> tuple[_Layer, tuple[int, ...]]:
     """Take a photograph as background, and choose which of its objects are followed."""
     base = stills.draw(rng)
     keep: tuple[int, ...] = ()
@@ -60,9 +58,7 @@ def _compose_layers(
     return layers, followed
 
 
-def _hide(
-    rng: np.random.Generator, layers: list[_Layer], followed: set[int], config: SynthesisConfig
-) -> None:
+def _hide(rng: np.random.Generator, layers: list[_Layer], followed: set[int], config: SynthesisConfig) -> None:
     """Move one pasted, followed layer out of the picture for some of the later frames."""
     cutouts = [layer for layer in layers if layer.border == cv2.BORDER_CONSTANT]
     pasted = [layer for layer in cutouts if int(layer.labels.max()) in followed]

@@ -47,11 +47,7 @@ def _path(
     held = config.frames > FEW_FRAMES and rng.random() < 0.8
     for t in range(config.frames):
         cos, sin = np.cos(angle), np.sin(angle)
-        linear = (
-            zoom
-            * np.array([[cos, -sin], [sin, cos]])
-            @ np.array([[flip * stretch, shear], [0.0, 1.0 / stretch]])
-        )
+        linear = zoom * np.array([[cos, -sin], [sin, cos]]) @ np.array([[flip * stretch, shear], [0.0, 1.0 / stretch]])
         inverse = np.linalg.inv(linear)
         out[t, :, :2] = inverse
         out[t, :, 2] = np.array(size) / 2.0 - inverse @ position
@@ -86,9 +82,7 @@ def _speed(rng: np.random.Generator, config: SynthesisConfig) -> float:
     return float(np.exp(rng.uniform(np.log(0.01), np.log(0.12)))) * config.width
 
 
-def _background(
-    rng: np.random.Generator, still: Still, config: SynthesisConfig, keep: tuple[int, ...]
-) -> _Layer:
+def _background(rng: np.random.Generator, still: Still, config: SynthesisConfig, keep: tuple[int, ...]) -> _Layer:
     """Lay the whole photograph over the frame; its objects keep their labels 1..len(keep)."""
     height, width = still.labels.shape
     zoom = max(config.width / width, config.height / height) * rng.uniform(1.0, 1.5)
@@ -121,9 +115,7 @@ def _cutout(
     centre = rng.uniform(0.15, 0.85, 2) * (config.width, config.height)
     inverses = _path(rng, config, centre, (width, height), zoom, _speed(rng, config), 0.08)
     # Some bend as limbs do.
-    bend = (rng.uniform(0.0, 0.08) if rng.random() < 0.7 else rng.uniform(0.08, 0.16)) * np.sqrt(
-        height * width
-    )
+    bend = (rng.uniform(0.0, 0.08) if rng.random() < 0.7 else rng.uniform(0.08, 0.16)) * np.sqrt(height * width)
     return _Layer(picture, labels, inverses, _bends(rng, config.frames, bend), zoom, cv2.BORDER_CONSTANT)
 
 

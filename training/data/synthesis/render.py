@@ -44,9 +44,7 @@ def _render_frame(
             numbers = np.where(alpha[..., 0] > 127, label, numbers)
             covered = alpha[half::PATCH, half::PATCH, 0] > 127
         centres = source[half::PATCH, half::PATCH] * layer.zoom
-        places[covered] = np.concatenate([np.full((*centres.shape[:2], 1), index, np.float32), centres], -1)[
-            covered
-        ]
+        places[covered] = np.concatenate([np.full((*centres.shape[:2], 1), index, np.float32), centres], -1)[covered]
     return canvas, numbers, places
 
 

@@ -101,9 +101,7 @@ def _source(scenes: dict[str, Tensor], layer: int, t: int, points: Tensor, confi
     inverse = scenes["inverses"][:, layer, t]
     linear, offset = inverse[:, :, :2], inverse[:, :, 2]
     return (
-        points @ linear.transpose(1, 2).unsqueeze(1)
-        + offset[:, None, None]
-        + _bend(scenes, layer, t, points, config)
+        points @ linear.transpose(1, 2).unsqueeze(1) + offset[:, None, None] + _bend(scenes, layer, t, points, config)
     )
 
 
@@ -124,9 +122,7 @@ def _points(config: SynthesisConfig, like: Tensor, step: int = 1, first: int = 0
     return torch.stack([x.expand(len(y), -1), y.unsqueeze(1).expand(-1, len(x))], dim=-1).unsqueeze(0)
 
 
-def _frame(
-    scenes: dict[str, Tensor], t: int, config: SynthesisConfig
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _frame(scenes: dict[str, Tensor], t: int, config: SynthesisConfig) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Frame t: image (N, 3, H, W) 0..255, numbers and owning layer (N, H, W), places (N, H/16, W/16, 3)."""
     batch, count = scenes["pictures"].shape[:2]
     points = _points(config, scenes["zoom"]).expand(batch, -1, -1, -1)
@@ -160,9 +156,7 @@ def _sample(scenes: dict[str, Tensor], layer: int, source: Tensor) -> tuple[Tens
     height, width = pictures.shape[-2:]
     grid = source / torch.tensor([width - 1.0, height - 1.0], device=source.device) * 2.0 - 1.0
     shown = F.grid_sample(pictures, grid, padding_mode="zeros", align_corners=True)
-    found = F.grid_sample(
-        numbers.unsqueeze(1), grid, mode="nearest", padding_mode="zeros", align_corners=True
-    )
+    found = F.grid_sample(numbers.unsqueeze(1), grid, mode="nearest", padding_mode="zeros", align_corners=True)
     return shown, found[:, 0]
 
 
