@@ -16,17 +16,9 @@ ARGUMENTS = (
 )
 SWITCHES = (
     ("use_sim_time", "false", "Take the time from /clock, as replayed bags and simulators publish it."),
-    (
-        "autostart",
-        "true",
-        "Configure and activate the node at once; false leaves that to a lifecycle manager.",
-    ),
+    ("autostart", "true", "Configure and activate the node at once; false leaves that to a lifecycle manager."),
     ("respawn", "false", "Start the node again when its process ends unexpectedly."),
-    (
-        "required",
-        "false",
-        "End everything launched with this, with exit code 1, when the node fails; before respawn.",
-    ),
+    ("required", "false", "End everything launched with this, with exit code 1, when the node fails; before respawn."),
 )
 
 

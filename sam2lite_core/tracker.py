@@ -86,15 +86,7 @@ class Tracker:
     ) -> None:
         """Load a model; the class says what the arguments mean."""
         model = ModelSettings(
-            variant,
-            backend,
-            precision,
-            memory_budget,
-            memory_policy,
-            base_short_side,
-            threads,
-            model_path,
-            device,
+            variant, backend, precision, memory_budget, memory_policy, base_short_side, threads, model_path, device
         )
         deadlines = ControllerConfig(deadline_ms=deadline_ms)
         self._settings = TrackerSettings(controller or AUTO, deadlines, scale, presence_threshold)
@@ -220,12 +212,7 @@ class Tracker:
         return make_controller(name, settings.deadlines, self._table)
 
     def step(
-        self,
-        image: NDArray[np.uint8],
-        prompts: Sequence[Prompt] = (),
-        *,
-        elapsed: int = 1,
-        overhead_ms: float = 0.0,
+        self, image: NDArray[np.uint8], prompts: Sequence[Prompt] = (), *, elapsed: int = 1, overhead_ms: float = 0.0
     ) -> TrackResult:
         """Track every object into the next frame.
 

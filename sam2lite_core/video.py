@@ -209,12 +209,7 @@ def frame_record(frame: Frame, result: TrackResult) -> dict[str, Any]:
         "memory_tokens_used": result.memory_tokens_used,
         "timings_ms": {**parts, "total": result.timings.total_ms},
         "objects": [
-            {
-                **vars(entry),
-                "state": entry.state.name,
-                "box": list(entry.box),
-                "centroid": list(entry.centroid),
-            }
+            {**vars(entry), "state": entry.state.name, "box": list(entry.box), "centroid": list(entry.centroid)}
             for entry in result.objects
         ],
     }

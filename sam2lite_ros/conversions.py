@@ -13,13 +13,7 @@ from numpy.typing import NDArray
 from sensor_msgs.msg import CompressedImage, Image
 
 from sam2lite_core.errors import ConfigurationError, InvalidFrameError
-from sam2lite_core.media.image_messages import (
-    SUPPORTED_ENCODINGS,
-    Pixels,
-    compressed_to_rgb,
-    packed_view,
-    raw_to_rgb,
-)
+from sam2lite_core.media.image_messages import SUPPORTED_ENCODINGS, Pixels, compressed_to_rgb, packed_view, raw_to_rgb
 
 MASK_ENCODINGS: "dict[str, np.dtype[np.uint8] | np.dtype[np.uint16]]" = {
     "mono8": np.dtype(np.uint8),

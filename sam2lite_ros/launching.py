@@ -50,10 +50,7 @@ def declare_arguments(
             description="YAML file with the tracker's parameters.",
         ),
         DeclareLaunchArgument(
-            "log_level",
-            default_value="info",
-            choices=LEVELS,
-            description="Least severe log messages to show.",
+            "log_level", default_value="info", choices=LEVELS, description="Least severe log messages to show."
         ),
     ]
 

@@ -339,11 +339,7 @@ def test_install_space_carries_every_module_and_subpackage(package: str) -> None
     [
         (["{python}", "-m", "sam2lite_core", "--version"], 0, sam2lite_core.__version__),
         (["{prefix}/lib/sam2lite_ros/demo", "--help"], 0, "--deadline-ms"),
-        (
-            ["{prefix}/lib/sam2lite_ros/player", "--ros-args", "-p", "source:=/nowhere"],
-            2,
-            "player: /nowhere",
-        ),
+        (["{prefix}/lib/sam2lite_ros/player", "--ros-args", "-p", "source:=/nowhere"], 2, "player: /nowhere"),
         (["{prefix}/lib/sam2lite_ros/tracker", "--ros-args", "-p", "variant:=huge"], 2, "tracker: variant"),
     ],
     ids=lambda value: Path(value[0]).name if isinstance(value, list) else "",

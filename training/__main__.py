@@ -13,10 +13,7 @@ from sam2lite_core.errors import Sam2LiteError
 from training.cli import data, runs, students
 
 app = typer.Typer(
-    help="Train SAM2-Lite students.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
+    help="Train SAM2-Lite students.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
 )
 for _command in (
     runs.run, runs.validate, students.evaluate, students.export, students.gate, students.transplant, runs.ablate,

@@ -8,11 +8,7 @@ from sam2lite_core.backends.foreign import FrameBackend
 from sam2lite_core.errors import BackendError
 
 BACKENDS = {
-    "tensorrt": (
-        "sam2lite_core.backends.tensorrt.backend",
-        "TensorRtBackend",
-        "tensorrt or tensorrt_rtx_bindings",
-    ),
+    "tensorrt": ("sam2lite_core.backends.tensorrt.backend", "TensorRtBackend", "tensorrt or tensorrt_rtx_bindings"),
     "onnxruntime": ("sam2lite_core.backends.onnxruntime", "OnnxRuntimeBackend", "onnxruntime"),
     "torch": ("sam2lite_core.backends.torch", "TorchBackend", "torch"),
 }
@@ -20,11 +16,7 @@ BACKENDS = {
 prefers them. Modules are imported only when chosen, so that no runtime is loaded that nobody uses."""
 
 FRAME_BACKENDS = {
-    "transformers": (
-        "sam2lite_core.backends.transformers.backend",
-        "TransformersBackend",
-        ("torch", "transformers"),
-    ),
+    "transformers": ("sam2lite_core.backends.transformers.backend", "TransformersBackend", ("torch", "transformers"))
 }
 """Name -> (module, class, packages) of those that run a foreign model (`backends.frames`); `auto` never takes them. The
 extra that installs the packages has the backend's name."""

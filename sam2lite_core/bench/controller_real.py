@@ -115,11 +115,7 @@ def measure(settings: RealSettings, tell: Callable[[str], None] = lambda _: None
         The deadline, and for each controller its figures and its steps.
     """
     tracker = Tracker(
-        settings.variant,
-        settings.backend,
-        scale=REFERENCE_SCALE,
-        threads=settings.threads,
-        model_path=settings.model,
+        settings.variant, settings.backend, scale=REFERENCE_SCALE, threads=settings.threads, model_path=settings.model
     )
     step_ms = _reference_step_ms(tracker, settings)
     deadline_ms = DEADLINE_STEPS * step_ms

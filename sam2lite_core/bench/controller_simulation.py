@@ -66,13 +66,7 @@ class Trace:
         )
 
 
-def simulate(
-    device: Device,
-    scenario: Scenario,
-    controller: str,
-    seed: int,
-    deadline_ms: float = DEADLINE_MS,
-) -> Trace:
+def simulate(device: Device, scenario: Scenario, controller: str, seed: int, deadline_ms: float = DEADLINE_MS) -> Trace:
     """Run a controller through a scenario; a frame comes every `deadline_ms`.
 
     Args:
@@ -83,9 +77,7 @@ def simulate(
         deadline_ms: time that a step may take.
     """
     control = make_controller(
-        controller,
-        ControllerConfig(deadline_ms=deadline_ms),
-        device.measure(np.random.default_rng((seed, 1))),
+        controller, ControllerConfig(deadline_ms=deadline_ms), device.measure(np.random.default_rng((seed, 1)))
     )
     generator = np.random.default_rng((seed, 2))
     seconds = np.arange(0.0, scenario.seconds, deadline_ms / 1e3)

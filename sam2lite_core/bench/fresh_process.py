@@ -77,11 +77,7 @@ def run(order: dict[str, Any]) -> None:
     mask[height // 4 : -height // 4, width // 4 : -width // 4] = True
     shown = time.perf_counter()
     tracker.step(image, [Prompt(object_id=1, mask=mask)])
-    times = {
-        "import_s": imported - start,
-        "load_s": loaded - imported,
-        "first_step_s": time.perf_counter() - shown,
-    }
+    times = {"import_s": imported - start, "load_s": loaded - imported, "first_step_s": time.perf_counter() - shown}
     print(json.dumps({name: round(value, 3) for name, value in times.items()}), flush=True)
     for _ in range(STEPS):
         tracker.step(image)

@@ -52,10 +52,7 @@ def models(
             model, weights = _own(name, work)
         for runtime in runtimes:
             for width in widths:
-                yield (
-                    replace(settings, variant=name, backend=runtime, precision=width, model=model),
-                    weights,
-                )
+                yield (replace(settings, variant=name, backend=runtime, precision=width, model=model), weights)
 
 
 def _own(name: str, work: Path) -> tuple[str | None, str]:

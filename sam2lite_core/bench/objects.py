@@ -71,11 +71,7 @@ def measure(settings: BenchSettings) -> dict[str, Any]:
 
 def _prompted(settings: BenchSettings, folder: Path, count: int) -> Tracker:
     tracker = Tracker(
-        settings.variant,
-        settings.backend,
-        scale=settings.scales[0],
-        threads=settings.threads,
-        model_path=folder,
+        settings.variant, settings.backend, scale=settings.scales[0], threads=settings.threads, model_path=folder
     )
     tracker.step(frames_of(settings)[0], middle_masks(count, settings))
     return tracker

@@ -83,11 +83,7 @@ def parts_of(events: list[dict[str, Any]], steps: int) -> dict[str, float]:
 
 
 def profile_parts(
-    variant: str = "tiny",
-    scale: float = 0.5,
-    threads: int | None = None,
-    model: str | None = None,
-    steps: int = 40,
+    variant: str = "tiny", scale: float = 0.5, threads: int | None = None, model: str | None = None, steps: int = 40
 ) -> dict[str, Any]:
     """Time the parts of the step graph, the whole graph without the profiler, and a large matrix product.
 

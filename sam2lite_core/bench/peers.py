@@ -111,11 +111,7 @@ def measure(settings: PeerSettings, tell: Callable[[str], None] = lambda _: None
         row["over_ours"] = {
             f"{scale:g}": round(over(laps, times[index]), 1) for index, scale in enumerate(settings.scales)
         }
-    return {
-        "machine": describe_machine(),
-        "settings": asdict(settings) | {"threads": _threads(settings)},
-        "rows": rows,
-    }
+    return {"machine": describe_machine(), "settings": asdict(settings) | {"threads": _threads(settings)}, "rows": rows}
 
 
 def over(peer: list[list[float]], ours: list[list[float]]) -> float:
@@ -135,11 +131,7 @@ def _contenders(
 
     for scale in settings.scales:
         tell(f"preparing {settings.variant}, scale {scale:g}")
-        options: dict[str, Any] = {
-            "scale": scale,
-            "precision": settings.precision,
-            "model_path": settings.model,
-        }
+        options: dict[str, Any] = {"scale": scale, "precision": settings.precision, "model_path": settings.model}
         tracker = Tracker(settings.variant, settings.backend, **options, **shared)
         rows, columns = network_size(settings.height, settings.width, scale, BASE_SHORT_SIDE)
         facts: dict[str, Any] = {
@@ -189,10 +181,7 @@ def _fill(tracker: Tracker, settings: PeerSettings, source: Iterator[Image], fra
 
 def _model_facts(tracker: Tracker) -> dict[str, Any]:
     backend = tracker.backend
-    return {
-        "backend": backend.name,
-        "parameters_m": round(backend.info.parameters["total"] / 1e6, 1),
-    }
+    return {"backend": backend.name, "parameters_m": round(backend.info.parameters["total"] / 1e6, 1)}
 
 
 def _row(contender: Contender, laps: list[list[float]]) -> dict[str, Any]:
@@ -255,8 +244,5 @@ def markdown(content: dict[str, Any]) -> str:
     sources = {row["name"]: row["jf_source"] for row in content["rows"] if "jf_source" in row}
     if sources:
         told = "; ".join(f"{name}: {source}" for name, source in sources.items())
-        lines += [
-            "",
-            f"J&F as published, at the size that the model was trained with ({told}); - where unknown.",
-        ]
+        lines += ["", f"J&F as published, at the size that the model was trained with ({told}); - where unknown."]
     return "\n".join(lines) + "\n"

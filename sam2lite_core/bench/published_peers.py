@@ -62,8 +62,7 @@ class _ConvNorm(nn.Sequential):
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
         super().__init__(
-            nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False),
-            nn.BatchNorm2d(outputs),
+            nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False), nn.BatchNorm2d(outputs)
         )
 
 
@@ -191,11 +190,7 @@ def build(name: str, side: int) -> Any:
         torch.manual_seed(0)
         if name == "sam2":
             hiera = {"model_type": "sam2_hiera_det_model", "image_size": [side, side]}
-            vision = {
-                "model_type": "sam2_vision_model",
-                "backbone_config": hiera,
-                "backbone_feature_sizes": maps,
-            }
+            vision = {"model_type": "sam2_vision_model", "backbone_config": hiera, "backbone_feature_sizes": maps}
             return transformers.Sam2VideoModel(transformers.Sam2VideoConfig(vision_config=vision, **common)).eval()
         eye = transformers.EdgeTamVisionConfig(backbone_config=RepVitConfig(), backbone_feature_sizes=maps)
         return transformers.EdgeTamVideoModel(transformers.EdgeTamVideoConfig(vision_config=eye, **common)).eval()

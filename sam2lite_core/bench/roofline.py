@@ -49,9 +49,7 @@ def floor(cost: dict[str, float], peak: dict[str, float]) -> Floor:
     """
     bandwidth = peak["gbyte_per_s"] * 1e6
     return Floor(
-        cost["flops"] / (peak["gflop_per_s"] * 1e6),
-        cost["product_bytes"] / bandwidth,
-        cost["all_bytes"] / bandwidth,
+        cost["flops"] / (peak["gflop_per_s"] * 1e6), cost["product_bytes"] / bandwidth, cost["all_bytes"] / bandwidth
     )
 
 

@@ -123,12 +123,7 @@ SCENARIOS = (
         360.0,
         lambda t: 1.0 / (1.0 - 0.3 * np.minimum(t / 300.0, 1.0)),
     ),
-    Scenario(
-        "bursts",
-        "load doubles for half a second, every 4 s",
-        40.0,
-        lambda t: np.where(t % 4.0 >= 3.5, 2.0, 1.0),
-    ),
+    Scenario("bursts", "load doubles for half a second, every 4 s", 40.0, lambda t: np.where(t % 4.0 >= 3.5, 2.0, 1.0)),
     Scenario("hog", "another process keeps one of two cores busy from 10 to 30 s", 40.0, _under_cpu_load),
     Scenario("stall", "one step in 150 takes ten times as long", 40.0, _stalled),
 )

@@ -43,11 +43,7 @@ class Traffic(TorchDispatchMode):
         self.product_bytes = self.all_bytes = self.operations = 0
 
     def __torch_dispatch__(
-        self,
-        func: Any,
-        types: Sequence[type],
-        args: Iterable[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
+        self, func: Any, types: Sequence[type], args: Iterable[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         """Run an operation and count what it reads and writes."""
         result = func(*args, **(kwargs or {}))

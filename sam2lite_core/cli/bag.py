@@ -7,13 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from sam2lite_core.cli.options import (
-    JsonOption,
-    OverwriteOption,
-    TrackerChoice,
-    show_progress,
-    spread_options,
-)
+from sam2lite_core.cli.options import JsonOption, OverwriteOption, TrackerChoice, show_progress, spread_options
 from sam2lite_core.files import check_json_path, write_json
 
 ControllerOption = Annotated[
@@ -23,8 +17,7 @@ ControllerOption = Annotated[
     ),
 ]
 TruthOption = Annotated[
-    Path,
-    typer.Option(help="Folder of true masks: 00000.png is the first image's; or STAMP.png, nanoseconds."),
+    Path, typer.Option(help="Folder of true masks: 00000.png is the first image's; or STAMP.png, nanoseconds.")
 ]
 StorageOption = Annotated[str, typer.Option(help="Storage of the bag that is written: sqlite3 or mcap.")]
 
@@ -102,15 +95,7 @@ def eval_bag(
 
     check_json_path(json_file)
     request = Request(
-        bag,
-        truth,
-        topic,
-        mask,
-        rate,
-        deadline_ms,
-        controller or DEFAULT_CONTROLLER,
-        frames,
-        tracker.options(),
+        bag, truth, topic, mask, rate, deadline_ms, controller or DEFAULT_CONTROLLER, frames, tracker.options()
     )
     try:
         result = evaluate_bag(request, out, out_bag, storage=storage, overwrite=overwrite, progress=show_progress)

@@ -33,8 +33,7 @@ class Race:
     )
     rounds: Annotated[int, typer.Option(help="With --peers: timed frames of each peer.")] = 5
     peer_sides: Annotated[
-        str | None,
-        typer.Option(help="With --peers: sides of their inputs, px; their own and near to ours by default."),
+        str | None, typer.Option(help="With --peers: sides of their inputs, px; their own and near to ours by default.")
     ] = None
 
 

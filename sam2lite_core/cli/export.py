@@ -22,8 +22,7 @@ CheckpointOption = Annotated[
 FormatOption = Annotated[
     str,
     typer.Option(
-        "--format",
-        help="onnx; tensorrt (experimental): INT8 as it parses it; or coreml (experimental), fp32 only.",
+        "--format", help="onnx; tensorrt (experimental): INT8 as it parses it; or coreml (experimental), fp32 only."
     ),
 ]
 
@@ -33,8 +32,7 @@ class Calibration:
     """Options of the clips that INT8 ranges are measured on."""
 
     calibration: Annotated[
-        list[Path] | None,
-        typer.Option(help="Frames (folder or video) that INT8 ranges are measured on. Repeatable."),
+        list[Path] | None, typer.Option(help="Frames (folder or video) that INT8 ranges are measured on. Repeatable.")
     ] = None
     calibration_mask: Annotated[
         list[Path] | None,
@@ -47,8 +45,7 @@ class Check:
     """Options of the comparison of student and export."""
 
     clip: Annotated[
-        Path | None,
-        typer.Option(help="Frames that student and export both track; a drawn clip when not given."),
+        Path | None, typer.Option(help="Frames that student and export both track; a drawn clip when not given.")
     ] = None
     mask: Annotated[Path | None, typer.Option(metavar="PNG", help="Mask on the first frame of --clip.")] = None
     truth: Annotated[Path | None, typer.Option(help="Folder of true label maps of --clip, for the J&F difference.")] = (
@@ -61,8 +58,7 @@ class Check:
         typer.Option(help="Share of pixels that must keep their label; .999 fp32, .998 fp16, .99 int8 by default."),
     ] = None
     most_loss: Annotated[
-        float | None,
-        typer.Option(help="J&F points that may be lost; 0.1 fp32, 0.3 fp16, 1.0 int8 by default."),
+        float | None, typer.Option(help="J&F points that may be lost; 0.1 fp32, 0.3 fp16, 1.0 int8 by default.")
     ] = None
 
     def bound(self, usual: "Bound") -> "Bound":

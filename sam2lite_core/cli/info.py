@@ -10,11 +10,7 @@ from sam2lite_core.cli.options import JsonOption, ModelOption, VariantOption
 from sam2lite_core.files import check_json_path, write_json
 
 
-def info(
-    variant: VariantOption = "tiny",
-    model: ModelOption = None,
-    json_file: JsonOption = None,
-) -> None:
+def info(variant: VariantOption = "tiny", model: ModelOption = None, json_file: JsonOption = None) -> None:
     """Show what a model is: its numbers, parameters by part, memory, operations a frame, and files."""
     from sam2lite_core.model_info import describe_model
 

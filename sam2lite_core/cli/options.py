@@ -77,14 +77,7 @@ class TrackerChoice:
     def options(self, workers: int = 1) -> "TrackerOptions":
         """Return the tracker that the options describe; see `tracker_options`."""
         return tracker_options(
-            self.variant,
-            self.backend,
-            self.scale,
-            self.budget,
-            self.policy,
-            self.threads,
-            self.model,
-            workers,
+            self.variant, self.backend, self.scale, self.budget, self.policy, self.threads, self.model, workers
         )
 
 

@@ -8,13 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sam2lite_core import __version__
-from sam2lite_core.cli.options import (
-    JsonOption,
-    OverwriteOption,
-    TrackerChoice,
-    show_progress,
-    spread_options,
-)
+from sam2lite_core.cli.options import JsonOption, OverwriteOption, TrackerChoice, show_progress, spread_options
 from sam2lite_core.files import check_json_path, write_json
 
 if TYPE_CHECKING:
@@ -112,13 +106,7 @@ def track(
         }
         with show_progress(f"tracking {source}", opened.length) as advance:
             document = record_video(
-                tracker,
-                opened,
-                prompts,
-                out,
-                overwrite=overwrite,
-                header=header,
-                on_frame=lambda *_: advance(),
+                tracker, opened, prompts, out, overwrite=overwrite, header=header, on_frame=lambda *_: advance()
             )
     write_json(json_file, document)
     summary = document["summary"]

@@ -55,10 +55,7 @@ def measure_table(step: Callable[[float, int], float], repeats: int = REPEATS) -
     # The median took one of each rung's degrees of freedom.
     spread = math.sqrt(sum(residual**2 for residual in residuals) / (len(residuals) - len(RUNGS)))
     return LatencyTable(
-        RUNGS,
-        (MIN_WINDOW, MAX_WINDOW),
-        tuple((share * usual, usual) for usual in full),
-        max(spread, _SMALLEST_SPREAD),
+        RUNGS, (MIN_WINDOW, MAX_WINDOW), tuple((share * usual, usual) for usual in full), max(spread, _SMALLEST_SPREAD)
     )
 
 

@@ -10,14 +10,7 @@ from typing import Any
 import safetensors.numpy
 
 from sam2lite_core.backends.base import BackendSettings
-from sam2lite_core.backends.model_files import (
-    FORMAT,
-    INFO_KEY,
-    PROMPT_FILE,
-    STEP_FILE,
-    WEIGHTS_FILE,
-    read_weights_info,
-)
+from sam2lite_core.backends.model_files import FORMAT, INFO_KEY, PROMPT_FILE, STEP_FILE, WEIGHTS_FILE, read_weights_info
 from sam2lite_core.backends.onnxruntime import OnnxRuntimeBackend
 from sam2lite_core.backends.torch import TorchBackend
 from sam2lite_core.errors import ConfigurationError

@@ -103,10 +103,7 @@ def check_package(path: Path, prompt: bool) -> dict[str, dict[str, list[int]]]:
         ModelFileError: an input or output is missing, or there is one too many.
     """
     spec = load_tools().models.MLModel(str(path), skip_model_load=True).get_spec()
-    wanted = {
-        "inputs": graph_io.PROMPT_INPUTS if prompt else graph_io.STEP_INPUTS,
-        "outputs": graph_io.OUTPUTS,
-    }
+    wanted = {"inputs": graph_io.PROMPT_INPUTS if prompt else graph_io.STEP_INPUTS, "outputs": graph_io.OUTPUTS}
     found = {}
     for kind, values in (("inputs", spec.description.input), ("outputs", spec.description.output)):
         shapes = {value.name: [int(n) for n in value.type.multiArrayType.shape] for value in values}

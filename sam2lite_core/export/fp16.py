@@ -15,18 +15,7 @@ FLOAT_PARTS = frozenset({"memory", "key", "gate", "presence"})
 
 HALF_OPERATORS = frozenset(
     {
-        *(
-            "Add",
-            "AveragePool",
-            "Concat",
-            "Conv",
-            "Div",
-            "Erf",
-            "Expand",
-            "Gather",
-            "Gemm",
-            "LayerNormalization",
-        ),
+        *("Add", "AveragePool", "Concat", "Conv", "Div", "Erf", "Expand", "Gather", "Gemm", "LayerNormalization"),
         *("MatMul", "Mul", "Pad", "Relu", "Reshape", "Resize", "Slice", "Softmax", "Split", "Squeeze", "Sub"),
         *("Tanh", "Transpose", "Unsqueeze"),
     }

@@ -55,12 +55,7 @@ SCHEMES = {
         QuantType.QInt8,
         (),
         tuple(sorted(LAYERS)),
-        {
-            "ActivationSymmetric": True,
-            "WeightSymmetric": True,
-            "QuantizeBias": False,
-            "DedicatedQDQPair": True,
-        },
+        {"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False, "DedicatedQDQPair": True},
     ),
 }
 """By the export's format."""
@@ -148,10 +143,7 @@ def quantise(model: onnx.ModelProto, feeds: Sequence[Feed], scheme: Scheme) -> o
             per_channel=True,
             activation_type=scheme.activation,
             weight_type=QuantType.QInt8,
-            extra_options={
-                **scheme.options,
-                "OpTypesToExcludeOutputQuantization": list(scheme.float_outputs),
-            },
+            extra_options={**scheme.options, "OpTypesToExcludeOutputQuantization": list(scheme.float_outputs)},
         )
         quantised = onnx.load(path)
     # Quantisation may leave an import of the runtime's own domain that nothing uses.

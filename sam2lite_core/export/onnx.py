@@ -23,12 +23,7 @@ from sam2lite_core.backends.model_files import INFO_KEY, PROMPT_FILE, STEP_FILE,
 from sam2lite_core.errors import ConfigurationError
 from sam2lite_core.export.package import check_folder, describe, replace_files, stamp
 from sam2lite_core.model import graphs
-from sam2lite_core.model.deploy import (
-    SHARED_BYTES,
-    fold_batch_norms,
-    round_to_half,
-    split_last_convolution,
-)
+from sam2lite_core.model.deploy import SHARED_BYTES, fold_batch_norms, round_to_half, split_last_convolution
 from sam2lite_core.model.graphs import example_inputs
 from sam2lite_core.model.student import Student
 from sam2lite_core.variants import PATCH
@@ -52,10 +47,7 @@ def dynamic_shapes(names: tuple[str, ...]) -> dict[str, dict[int, object]]:
     dims = torch.export.Dim
     rows, columns = dims("rows", min=2, max=255), dims("columns", min=2, max=255)
     objects, slots = dims("objects", min=1, max=1024), dims("bank_slots", min=2, max=4096)
-    token_rows, token_columns = (
-        dims("token_row_count", min=2, max=255),
-        dims("token_column_count", min=2, max=255),
-    )
+    token_rows, token_columns = (dims("token_row_count", min=2, max=255), dims("token_column_count", min=2, max=255))
     table: dict[str, dict[int, object]] = {
         "image": {1: PATCH * rows, 2: PATCH * columns},
         "motion": {2: rows, 3: columns},

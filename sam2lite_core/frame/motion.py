@@ -91,8 +91,7 @@ def grey(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     size = (max(PATCH, round(width * factor)), max(PATCH, round(height * factor)))
     # Grey first: averaging one channel takes a third of the time of three.
     return np.asarray(
-        cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), size, interpolation=cv2.INTER_AREA),
-        dtype=np.uint8,
+        cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), size, interpolation=cv2.INTER_AREA), dtype=np.uint8
     )
 
 

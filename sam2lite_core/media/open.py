@@ -9,11 +9,7 @@ from sam2lite_core.media.source import FrameSource
 
 
 def open_source(
-    source: str | Path | int,
-    *,
-    fps: float | None = None,
-    limit: int | None = None,
-    topic: str | None = None,
+    source: str | Path | int, *, fps: float | None = None, limit: int | None = None, topic: str | None = None
 ) -> FrameSource:
     """Open a folder of images, a video file, a bag or a camera.
 

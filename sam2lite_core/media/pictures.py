@@ -17,8 +17,7 @@ def list_images(folder: Path) -> list[Path]:
     """List the images of a folder in natural order (`2.jpg` before `10.jpg`); hidden files are left out."""
     images = (entry for entry in folder.iterdir() if entry.suffix.lower() in IMAGE_SUFFIXES)
     return sorted(
-        (entry for entry in images if not entry.name.startswith(".")),
-        key=lambda entry: natural_key(entry.name),
+        (entry for entry in images if not entry.name.startswith(".")), key=lambda entry: natural_key(entry.name)
     )
 
 

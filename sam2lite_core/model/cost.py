@@ -37,10 +37,7 @@ def flops_per_frame(
     graph = graphs.StepGraph(copy.deepcopy(student).eval().to("meta"))
     rows, columns = size[0] // PATCH, size[1] // PATCH
     example = graphs.example_inputs(student, objects, slots, rows, columns)
-    example |= {
-        "token_rows": torch.zeros(1, tokens[0], rows),
-        "token_columns": torch.zeros(1, tokens[1], columns),
-    }
+    example |= {"token_rows": torch.zeros(1, tokens[0], rows), "token_columns": torch.zeros(1, tokens[1], columns)}
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:
         graph(*(example[name].to("meta") for name in graph_io.STEP_INPUTS))

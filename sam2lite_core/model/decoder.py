@@ -112,14 +112,7 @@ class MaskHead(nn.Module):
         self.prior = nn.Parameter(torch.tensor([1.5, 1.0]))
         self.sizes = (wide, wide, middle, narrow)
 
-    def forward(
-        self,
-        pixels: Tensor,
-        features: Features,
-        queries: Tensor,
-        maps: Tensor,
-        warped: Tensor,
-    ) -> Tensor:
+    def forward(self, pixels: Tensor, features: Features, queries: Tensor, maps: Tensor, warped: Tensor) -> Tensor:
         """Mask logits per object.
 
         Args:

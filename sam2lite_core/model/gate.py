@@ -22,11 +22,7 @@ class Gate(nn.Module):
     def __init__(self, key_width: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            Linear(2 * key_width + 3, 128),
-            nn.ReLU(),
-            Linear(128, 64),
-            nn.ReLU(),
-            Linear(64, 1),
+            Linear(2 * key_width + 3, 128), nn.ReLU(), Linear(128, 64), nn.ReLU(), Linear(64, 1)
         )
 
     def forward(self, key: Tensor, value: Tensor, age: Tensor, motion: Tensor, uncertainty: Tensor) -> Tensor:

@@ -54,7 +54,5 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 def conv_bn(inputs: int, outputs: int, stride: int) -> nn.Sequential:
     """3x3 convolution, batch norm (folded into the convolution at export) and ReLU."""
     return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False),
-        nn.BatchNorm2d(outputs),
-        nn.ReLU(inplace=True),
+        nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
     )

@@ -178,13 +178,7 @@ class Student(nn.Module):
             for start in (width_, width_ + known.shape[-1])
         )
         agreement = logits.amax(dim=-1).reshape(batch, 1, height, width) / self.log_scale.exp()
-        return Readout(
-            attention,
-            read[..., :width_],
-            mass / (evidence + EPSILON),
-            evidence,
-            agreement.clamp(-1.0, 1.0),
-        )
+        return Readout(attention, read[..., :width_], mass / (evidence + EPSILON), evidence, agreement.clamp(-1.0, 1.0))
 
     def projected(self, bank: Bank) -> Bank:
         """The bank with its values as the decoder wants them, for `decode(..., projected=True)`.

@@ -20,15 +20,7 @@ def bags(inputs: Inputs) -> Section:
         "image's stamp until its mask.",
     )  # fmt: skip
     scores = TableView(
-        (
-            "bag",
-            "J&F offline",
-            "resolution, window",
-            "node",
-            "J&F processed",
-            WITHOUT_MASK,
-            "J&F all frames",
-        ),
+        ("bag", "J&F offline", "resolution, window", "node", "J&F processed", WITHOUT_MASK, "J&F all frames"),
         [_scores(name, bag) for name, bag in inputs.bags.items()],
         "Per cent, and points between: what the deadline chose and the node itself lead from the offline run to the "
         f"frames that were processed; {WITHOUT_MASK} (lost on the way, dropped, or not published) have the last one "

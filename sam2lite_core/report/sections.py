@@ -170,9 +170,7 @@ def memory(inputs: Inputs) -> Section:
     }
     pictures = [
         Picture(
-            "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode(),
-            words[path.name],
-            words[path.name],
+            "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode(), words[path.name], words[path.name]
         )
         for path in inputs.figures
     ]
@@ -184,17 +182,7 @@ def latency(inputs: Inputs, deadline_ms: float) -> Section:
     """Draw the paper's figure 2, and tabulate it."""
     if not inputs.benches:
         return Section("latency", "Latency", missing=f"No measurement of speed: {BENCH}")
-    columns = (
-        "device",
-        "variant",
-        "ρ",
-        "objects",
-        "p50 ms",
-        "p95 ms",
-        "inference ms",
-        "FPS",
-        "meets deadline",
-    )
+    columns = ("device", "variant", "ρ", "objects", "p50 ms", "p95 ms", "inference ms", "FPS", "meets deadline")
     rows = [
         (
             f"{name}: {bench['machine']['cpu']}",

@@ -105,10 +105,7 @@ def _orbit(centre: tuple[float, float], size: tuple[float, float], turns: float,
 
     def path(time: float) -> tuple[float, float]:
         angle = phase + 2 * math.pi * turns * time
-        return (
-            WIDTH * (centre[0] + size[0] * math.cos(angle)),
-            HEIGHT * (centre[1] + size[1] * math.sin(angle)),
-        )
+        return (WIDTH * (centre[0] + size[0] * math.cos(angle)), HEIGHT * (centre[1] + size[1] * math.sin(angle)))
 
     return path
 

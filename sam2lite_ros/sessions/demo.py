@@ -26,8 +26,7 @@ application = typer.Typer(add_completion=False, rich_markup_mode=None)
 @application.command()
 def demo(
     source: Annotated[
-        str | None,
-        typer.Argument(help="Folder of frames, video file, bag or camera index; default: a rendered clip."),
+        str | None, typer.Argument(help="Folder of frames, video file, bag or camera index; default: a rendered clip.")
     ] = None,
     mask: Annotated[Path | None, typer.Option(help="PNG of the first frame's size; follow its labels.")] = None,
     point: Annotated[str | None, typer.Option(metavar="X,Y", help="Follow what is at this pixel.")] = None,
@@ -49,20 +48,7 @@ def demo(
 ) -> None:
     """Follow what the mask, point or box shows through SOURCE, with player and tracker as processes over DDS."""
     request = DemoRequest(
-        source,
-        mask,
-        point,
-        box,
-        truth,
-        out,
-        rate,
-        deadline_ms,
-        scale,
-        variant,
-        model,
-        frames,
-        controller,
-        topic,
+        source, mask, point, box, truth, out, rate, deadline_ms, scale, variant, model, frames, controller, topic
     )
     try:
         result = play(request)

@@ -25,10 +25,7 @@ SERVICE_TIMEOUT_S = 120.0
 
 STATUSES_FILE = "statuses.jsonl"
 
-RECORDED = {
-    "qos_overrides./tracker/mask.publisher.depth": 100,
-    "qos_overrides./tracker/status.publisher.depth": 100,
-}
+RECORDED = {"qos_overrides./tracker/mask.publisher.depth": 100, "qos_overrides./tracker/status.publisher.depth": 100}
 """Every mask shall reach the record, even when it is written slower than the tracker publishes for a moment."""
 
 

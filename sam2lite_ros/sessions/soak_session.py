@@ -52,11 +52,7 @@ def sample(pid: int) -> dict[str, float]:
         threads, files = (len(list((folder / name).iterdir())) for name in ("task", "fd"))
     except OSError as error:
         raise ConfigurationError(f"memory and threads of a process cannot be read: {error}") from error
-    return {
-        "memory_mb": round(pages * os.sysconf("SC_PAGE_SIZE") / 1e6, 2),
-        "threads": threads,
-        "files": files,
-    }
+    return {"memory_mb": round(pages * os.sysconf("SC_PAGE_SIZE") / 1e6, 2), "threads": threads, "files": files}
 
 
 def soak(request: dict[str, Any], folder: Path) -> None:

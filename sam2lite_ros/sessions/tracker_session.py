@@ -150,9 +150,7 @@ def record(tracker: dict[str, Any], player: dict[str, Any], work: Path, masks: P
         if recording.masks[0] != recording.sent[0]["stamp_ns"]:
             raise ProcessError("the first frame, to which the prompt belongs, did not reach the tracker; try again")
         session.change_state(
-            Transition.TRANSITION_DEACTIVATE,
-            Transition.TRANSITION_CLEANUP,
-            Transition.TRANSITION_UNCONFIGURED_SHUTDOWN,
+            Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_CLEANUP, Transition.TRANSITION_UNCONFIGURED_SHUTDOWN
         )
     return recording
 

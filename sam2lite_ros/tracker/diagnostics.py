@@ -118,10 +118,7 @@ def _verdict(health: Health) -> tuple[bytes, str]:
     if health.state != "active":
         return DiagnosticStatus.OK, health.state
     if health.stalled_s:
-        return (
-            DiagnosticStatus.ERROR,
-            f"the backend hangs: its step has taken {health.stalled_s:.1f} s so far",
-        )
+        return (DiagnosticStatus.ERROR, f"the backend hangs: its step has taken {health.stalled_s:.1f} s so far")
     if health.counts.failed > health.before.failed:
         return DiagnosticStatus.ERROR, f"frames fail: {health.last_error}"
     if health.silent_s > SILENCE_S:
@@ -130,10 +127,7 @@ def _verdict(health: Health) -> tuple[bytes, str]:
     missed = health.counts.deadlines_missed - health.before.deadlines_missed
     processed = health.counts.processed - health.before.processed
     if processed and missed * 2 > processed:
-        return (
-            DiagnosticStatus.WARN,
-            f"{missed} of {processed} deadlines missed in the last {health.period_s:.1f} s",
-        )
+        return (DiagnosticStatus.WARN, f"{missed} of {processed} deadlines missed in the last {health.period_s:.1f} s")
     return DiagnosticStatus.OK, "tracking" if health.objects else "waiting for a prompt"
 
 

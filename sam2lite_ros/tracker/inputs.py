@@ -21,10 +21,7 @@ def input_qos() -> QoSProfile:
     """Return sensor-data QoS of depth INPUT_DEPTH; a new profile each time, since rclpy writes overrides into it."""
     profile = qos_profile_sensor_data
     return QoSProfile(
-        history=profile.history,
-        depth=INPUT_DEPTH,
-        reliability=profile.reliability,
-        durability=profile.durability,
+        history=profile.history, depth=INPUT_DEPTH, reliability=profile.reliability, durability=profile.durability
     )
 
 

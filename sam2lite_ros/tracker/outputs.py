@@ -59,11 +59,7 @@ class Outputs:
         self._publishers = {}
 
     def publish(
-        self,
-        message: Image | CompressedImage,
-        image: NDArray[np.uint8],
-        result: TrackResult,
-        labels: dict[int, str],
+        self, message: Image | CompressedImage, image: NDArray[np.uint8], result: TrackResult, labels: dict[int, str]
     ) -> None:
         """Publish a result under the header of the image that it belongs to.
 

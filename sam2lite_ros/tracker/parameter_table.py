@@ -58,8 +58,7 @@ SPECIFICATIONS: dict[str, Specification] = {
         "folder in Hugging Face's layout.",
     ),
     "device": Specification(
-        "auto",
-        "Device for the backend: auto, cpu, cuda or cuda:N, as far as it has one; auto lets it choose.",
+        "auto", "Device for the backend: auto, cpu, cuda or cuda:N, as far as it has one; auto lets it choose."
     ),
     "precision": Specification(
         "auto", "Numeric precision of the weights; auto takes the backend's best.", choices=PRECISIONS
@@ -73,9 +72,7 @@ SPECIFICATIONS: dict[str, Specification] = {
         "raw", "raw subscribes to image, compressed to image/compressed.", choices=IMAGE_TRANSPORTS
     ),
     "mask_encoding": Specification(
-        "mono8",
-        "Encoding of ~/mask; mono8 holds object ids up to 255, mono16 all.",
-        choices=tuple(MASK_ENCODINGS),
+        "mono8", "Encoding of ~/mask; mono8 holds object ids up to 255, mono16 all.", choices=tuple(MASK_ENCODINGS)
     ),
     "autostart": Specification(
         False, "Configure and activate without a lifecycle manager, once, at start.", read_only=True
@@ -99,10 +96,7 @@ SPECIFICATIONS: dict[str, Specification] = {
     "ki": Specification(_CONTROLLER.ki, "Integral gain of the controller.", bounds=(0.0, 10.0), live=True),
     "kd": Specification(_CONTROLLER.kd, "Derivative gain of the controller.", bounds=(0.0, 10.0), live=True),
     "min_scale": Specification(
-        _CONTROLLER.min_scale,
-        "Lowest resolution scale; 1 is a short side of 480 px.",
-        bounds=_SCALES,
-        live=True,
+        _CONTROLLER.min_scale, "Lowest resolution scale; 1 is a short side of 480 px.", bounds=_SCALES, live=True
     ),
     "max_scale": Specification(_CONTROLLER.max_scale, "Highest resolution scale.", bounds=_SCALES, live=True),
     "min_window": Specification(_CONTROLLER.min_window, "Smallest memory window, frames.", bounds=_WINDOWS, live=True),
@@ -111,10 +105,7 @@ SPECIFICATIONS: dict[str, Specification] = {
         0.5, "Presence score below which an object is LOST.", bounds=(0.0, 1.0), live=True
     ),
     "max_frame_age_ms": Specification(
-        0.0,
-        "Frames whose stamp is older than this are dropped; 0 keeps all.",
-        bounds=(0.0, 60_000.0),
-        live=True,
+        0.0, "Frames whose stamp is older than this are dropped; 0 keeps all.", bounds=(0.0, 60_000.0), live=True
     ),
     "initial_prompt.object_id": Specification(
         1,

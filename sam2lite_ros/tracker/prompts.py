@@ -48,11 +48,7 @@ class PromptRequest:
             InvalidPromptError: nothing to follow in it, or values that make no sense.
         """
         return Prompt(
-            object_id=object_id,
-            points=self.points,
-            point_labels=self.point_labels,
-            box=self.box,
-            mask=self.mask,
+            object_id=object_id, points=self.points, point_labels=self.point_labels, box=self.box, mask=self.mask
         )
 
 

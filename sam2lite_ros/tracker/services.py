@@ -14,12 +14,7 @@ from std_srvs.srv import Trigger
 from sam2lite_core.errors import Sam2LiteError
 from sam2lite_ros.srv import AddObject, RemoveObject
 from sam2lite_ros.tracker.mailbox import MailboxClosedError
-from sam2lite_ros.tracker.prompts import (
-    PromptRequest,
-    request_from_box,
-    request_from_point,
-    request_from_service,
-)
+from sam2lite_ros.tracker.prompts import PromptRequest, request_from_box, request_from_point, request_from_service
 from sam2lite_ros.tracker.worker import TrackingWorker
 
 

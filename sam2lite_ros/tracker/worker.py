@@ -164,9 +164,7 @@ class TrackingWorker:
         """Return for how many seconds a waiting frame should be held back for its successor."""
         limit_ms = self._parameters.max_frame_age_ms
         return self._freshness.hold_s(
-            perf_counter() - frame.arrived,
-            frame.receive_ms / 1e3,
-            None if limit_ms is None else limit_ms / 1e3,
+            perf_counter() - frame.arrived, frame.receive_ms / 1e3, None if limit_ms is None else limit_ms / 1e3
         )
 
     def _take_safely(self, frame: ReceivedFrame) -> None:

@@ -313,11 +313,7 @@ def test_weights_of_another_variant_are_refused(exported) -> None:
     ("name", "change", "message"),
     [
         ("cuda-core", {}, "unknown backend 'cuda-core'; choose one of auto, tensorrt, onnxruntime, torch"),
-        (
-            "onnxruntime",
-            {"precision": "fp16"},
-            "holds fp32 graphs, not 'fp16'; choose auto, or export the model",
-        ),
+        ("onnxruntime", {"precision": "fp16"}, "holds fp32 graphs, not 'fp16'; choose auto, or export the model"),
         ("torch", {"precision": "int8"}, "torch has no precision 'int8'; choose auto or fp32"),
         ("onnxruntime", {"device": "npu"}, "onnxruntime has no device 'npu'; choose auto, cpu, cuda, cuda:N"),
         ("onnxruntime", {"device": "cpu:1"}, "onnxruntime has no device 'cpu:1'; choose auto, cpu"),
@@ -358,18 +354,8 @@ WITH_CUDA = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecution
         ("auto", ["CoreMLExecutionProvider", *CPU_ONLY], Device("cpu"), CPU_ONLY),
         ("cpu", WITH_CUDA, Device("cpu"), CPU_ONLY),
         ("cuda:2", WITH_CUDA, Device("cuda", 2), [("CUDAExecutionProvider", {"device_id": 2}), *CPU_ONLY]),
-        (
-            "tensorrt",
-            WITH_CUDA,
-            Device("tensorrt"),
-            [("TensorrtExecutionProvider", {"device_id": 0}), *CPU_ONLY],
-        ),
-        (
-            "coreml",
-            ["CoreMLExecutionProvider", *CPU_ONLY],
-            Device("coreml"),
-            ["CoreMLExecutionProvider", *CPU_ONLY],
-        ),
+        ("tensorrt", WITH_CUDA, Device("tensorrt"), [("TensorrtExecutionProvider", {"device_id": 0}), *CPU_ONLY]),
+        ("coreml", ["CoreMLExecutionProvider", *CPU_ONLY], Device("coreml"), ["CoreMLExecutionProvider", *CPU_ONLY]),
     ],
 )
 def test_providers_by_what_is_there(name, available, device, providers) -> None:

@@ -116,11 +116,7 @@ def test_a_plan_takes_its_numbers_from_the_bag(request_of, small_clip):
     )
     assert settings.recorded_ns == tuple(START + i * STEP for i in range(6))
     assert settings.stamps_ns == tuple(START + i * STEP - LAG for i in range(6))
-    assert (settings.period_ms, settings.deadline_ms, settings.controller) == (
-        100.0,
-        100.0,
-        DEFAULT_CONTROLLER,
-    )
+    assert (settings.period_ms, settings.deadline_ms, settings.controller) == (100.0, 100.0, DEFAULT_CONTROLLER)
     assert np.array_equal(settings.mask, small_clip.label_maps[0])
     assert sorted(settings.truth) == list(range(6))
     assert settings.player_parameters()["speed"] == 0.5
@@ -129,10 +125,7 @@ def test_a_plan_takes_its_numbers_from_the_bag(request_of, small_clip):
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        (
-            {},
-            {"controller": DEFAULT_CONTROLLER, "frame_deadline_ms": 50.0, "memory_policy": DEFAULT_POLICY},
-        ),
+        ({}, {"controller": DEFAULT_CONTROLLER, "frame_deadline_ms": 50.0, "memory_policy": DEFAULT_POLICY}),
         ({"deadline_ms": 0.0}, {"controller": "off", "frame_deadline_ms": 0.0}),
         (
             {"deadline_ms": 80.0, "controller": "plain"},
@@ -140,13 +133,7 @@ def test_a_plan_takes_its_numbers_from_the_bag(request_of, small_clip):
         ),
         (
             {"tracker": TrackerOptions(scale=0.6, memory_budget=128, memory_policy="learned")},
-            {
-                "controller": "off",
-                "min_scale": 0.6,
-                "max_scale": 0.6,
-                "memory_budget": 128,
-                "memory_policy": "learned",
-            },
+            {"controller": "off", "min_scale": 0.6, "max_scale": 0.6, "memory_budget": 128, "memory_policy": "learned"},
         ),
     ],
 )
@@ -379,9 +366,7 @@ def test_the_report_reads_what_is_written(played, tmp_path, scored):
 def test_without_a_choice_one_offline_run_serves(request_of, recording_of, small_clip, monkeypatch):
     ran = []
     monkeypatch.setattr(
-        evaluate,
-        "run_offline",
-        lambda *_, as_played, **__: ran.append(as_played) or run_offline(*_, as_played=False),
+        evaluate, "run_offline", lambda *_, as_played, **__: ran.append(as_played) or run_offline(*_, as_played=False)
     )
     settings = check_request(request_of(tracker=TrackerOptions(scale=0.6, threads=1)))
     recording = recording_of({i: (small_clip.label_maps[i], {"scale": 0.6}) for i in range(6)})
@@ -468,13 +453,7 @@ def test_a_complete_result_is_written_or_nothing(played, tmp_path, monkeypatch):
     result = evaluate_bag(settings.request, out, seen)
     assert sorted(path.name for path in out.iterdir()) == ["bag.json", "masks"]
     assert json.loads((out / "bag.json").read_text()) == result
-    assert sorted(path.stem for path in (out / "masks").iterdir()) == [
-        "00000",
-        "00001",
-        "00003",
-        "00004",
-        "00005",
-    ]
+    assert sorted(path.stem for path in (out / "masks").iterdir()) == ["00000", "00001", "00003", "00004", "00005"]
     assert sorted(path.name for path in seen.iterdir()) == ["metadata.yaml", "seen.db3"]
     with pytest.raises(SourceError, match="not empty"):
         evaluate_bag(settings.request, out)
@@ -513,13 +492,7 @@ def test_the_table_says_what_matters(played, monkeypatch):
     console = Console(record=True, width=120)
     console.print(result_table(document(settings, recording, evaluate.score(settings, recording))))
     text = console.export_text()
-    for wanted in (
-        "6 in the bag",
-        "2 earlier than the one before",
-        "1 frames have none",
-        "p99",
-        "50.0 ms, 1 of",
-    ):
+    for wanted in ("6 in the bag", "2 earlier than the one before", "1 frames have none", "p99", "50.0 ms, 1 of"):
         assert wanted in text
     assert text.count("why they differ") == 1
 
@@ -551,11 +524,7 @@ def fake_replay(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("code", "error", "said"),
     [
-        (
-            "print('fake_replay: clip: image 3 is damaged', file=sys.stderr); sys.exit(2)",
-            SourceError,
-            "clip: image 3",
-        ),
+        ("print('fake_replay: clip: image 3 is damaged', file=sys.stderr); sys.exit(2)", SourceError, "clip: image 3"),
         (
             "print('fake_replay: the tracker ended', file=sys.stderr); sys.exit(1)",
             ReplayError,
@@ -608,9 +577,7 @@ def test_a_recording_is_read_by_the_frames_numbers(tmp_path):
 def test_without_ros_the_command_says_what_is_missing(bag, truth, tmp_path, monkeypatch, capsys, missing):
     find = session.importlib.util.find_spec
     monkeypatch.setattr(
-        session.importlib.util,
-        "find_spec",
-        lambda name: None if name == missing else name == "rclpy" or find(name),
+        session.importlib.util, "find_spec", lambda name: None if name == missing else name == "rclpy" or find(name)
     )
     with pytest.raises(SystemExit) as end:
         app.main(["eval", "bag", str(bag), "--truth", str(truth), "--out", str(tmp_path / "out")])

@@ -214,11 +214,7 @@ def test_frames_recorded_at_one_moment_have_no_rate(tmp_path, small_clip):
 
 
 def test_of_several_topics_one_is_chosen(tmp_path, small_clip):
-    topics = {
-        "/b": [raw(small_clip.frames[0])],
-        "/a/compressed": [jpeg(small_clip.frames[1])] * 2,
-        "/t": [text()],
-    }
+    topics = {"/b": [raw(small_clip.frames[0])], "/a/compressed": [jpeg(small_clip.frames[1])] * 2, "/t": [text()]}
     path = write(tmp_path / "bag", topics)
     listed = r"choose one: /a/compressed \(compressed, 2 messages\), /b \(raw, 1 messages\)$"
     with pytest.raises(SourceError, match=listed):
@@ -412,10 +408,7 @@ def test_a_bag_is_tracked_like_a_video(folder, tmp_path, small_clip, capsys):
     with open_source(folder) as frames:
         make_bag(frames, tmp_path / "bag", topic="/left")
     options = ("--box", "10,10,60,60", "--threads", 1, "--frames", 2)
-    assert run("track", tmp_path / "bag", "--topic", "/left", *options, "--out", tmp_path / "out") in (
-        0,
-        None,
-    )
+    assert run("track", tmp_path / "bag", "--topic", "/left", *options, "--out", tmp_path / "out") in (0, None)
     assert sorted(path.name for path in (tmp_path / "out" / "masks").iterdir()) == ["00000.png", "00001.png"]
     assert run("track", tmp_path / "bag", "--topic", "/right", *options, "--out", tmp_path / "more") == 2
     assert "there are: /left (raw, 6 messages)" in capsys.readouterr().err
@@ -473,10 +466,7 @@ def test_a_disk_that_fills_leaves_nothing(folder, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(writer.BagWriter, "add", full)
-    with (
-        open_source(folder) as frames,
-        pytest.raises(SourceError, match="bag: cannot be written: No space left"),
-    ):
+    with open_source(folder) as frames, pytest.raises(SourceError, match="bag: cannot be written: No space left"):
         make_bag(frames, tmp_path / "bag")
     assert [path.name for path in tmp_path.iterdir()] == ["frames"]
 

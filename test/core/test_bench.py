@@ -37,13 +37,7 @@ def test_endurance_counts_tokens_and_memory(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_markdown_has_a_line_per_row() -> None:
-    row = {
-        "variant": "tiny",
-        "scale": 0.5,
-        "objects": 2,
-        "fps": 10.0,
-        "step_ms": {"p50": 1.0, "p95": 2.0, "p99": 3.0},
-    }
+    row = {"variant": "tiny", "scale": 0.5, "objects": 2, "fps": 10.0, "step_ms": {"p50": 1.0, "p95": 2.0, "p99": 3.0}}
     row |= {"inference_ms": 0.5, "motion_ms": 0.1, "preprocess_ms": 0.2, "postprocess_ms": 0.2}
     row |= {"backend": "torch", "precision": "fp32", "weights": "random", "energy_mj": {"nvml": 7.0}}
     process = {**row, "to_first_mask_s": 1.5, "import_s": 0.5, "load_s": 0.5, "first_step_s": 0.5}

@@ -119,13 +119,7 @@ def test_options_reach_the_tracker(copy_tracker, frames, tmp_path):
     arguments, named = copy_tracker.built[0]
     assert arguments == ("small", "auto")
     assert named["model_path"].name == "folder"
-    expected = {
-        "scale": 0.7,
-        "threads": 2,
-        "memory_budget": 128,
-        "memory_policy": "fifo",
-        "deadline_ms": None,
-    }
+    expected = {"scale": 0.7, "threads": 2, "memory_budget": 128, "memory_policy": "fifo", "deadline_ms": None}
     assert {name: named[name] for name in expected} == expected
 
 
@@ -135,15 +129,9 @@ def test_options_reach_the_tracker(copy_tracker, frames, tmp_path):
         (["--point", "5,6"], {(6, 5): 1}),
         (["--box", "10,20,12,22"], {(20, 10): 1, (21, 11): 1, (22, 12): 0}),
         (["--object", "7", "--box=10,20,12,22"], {(20, 10): 7}),
-        (
-            ["--object", "3", "--point", "5,6", "--object", "4", "--box", "50,60,70,80"],
-            {(6, 5): 3, (60, 50): 4},
-        ),
+        (["--object", "3", "--point", "5,6", "--object", "4", "--box", "50,60,70,80"], {(6, 5): 3, (60, 50): 4}),
         # Options of different kinds keep the order in which they were typed.
-        (
-            ["--object", "3", "--box", "50,60,70,80", "--object", "4", "--point", "5,6"],
-            {(60, 50): 3, (6, 5): 4},
-        ),
+        (["--object", "3", "--box", "50,60,70,80", "--object", "4", "--point", "5,6"], {(60, 50): 3, (6, 5): 4}),
     ],
 )
 def test_prompts_as_typed(copy_tracker, frames, tmp_path, typed, expected):
@@ -176,10 +164,7 @@ def test_track_needs_overwrite_to_replace(copy_tracker, frames, tmp_path, capsys
         (["FRAMES", "--object", "2"], "object 2: give points, a box or a mask"),
         (["FRAMES", "--point", "5,6", "--frames", "0"], "limit 0"),
         (["FRAMES", "--mask", "MASK", "--box", "1,1,5,5"], "object 1: a mask needs no points and no box"),
-        (
-            ["FRAMES", "--point", "5,6", "--json", "no/where.json"],
-            "no/where.json: the folder no does not exist",
-        ),
+        (["FRAMES", "--point", "5,6", "--json", "no/where.json"], "no/where.json: the folder no does not exist"),
     ],
 )
 def test_mistakes_cost_one_line(copy_tracker, frames, tmp_path, capsys, monkeypatch, arguments, message):
@@ -285,12 +270,7 @@ def test_an_empty_mask_is_refused(tmp_path):
 def test_typed_order_is_restored():
     arguments = ["track", "src", "--box=1", "--out", "o", "--object", "2", "--point", "3", "--box", "4"]
     given = {"object": ["2"], "box": ["1", "4"], "point": ["3"], "mask": None}
-    assert list(in_typed_order(arguments, given)) == [
-        ("box", "1"),
-        ("object", "2"),
-        ("point", "3"),
-        ("box", "4"),
-    ]
+    assert list(in_typed_order(arguments, given)) == [("box", "1"), ("object", "2"), ("point", "3"), ("box", "4")]
 
 
 # --- eval

@@ -12,14 +12,7 @@ from hypothesis import strategies as st
 
 from sam2lite_core.bench import controller_real, controller_simulation
 from sam2lite_core.bench.controller_real import RealSettings, Step, cpu_load
-from sam2lite_core.bench.controller_simulation import (
-    Trace,
-    compare,
-    figures,
-    most_in_a_row,
-    settling_frames,
-    simulate,
-)
+from sam2lite_core.bench.controller_simulation import Trace, compare, figures, most_in_a_row, settling_frames, simulate
 from sam2lite_core.bench.simulated_devices import DEVICES, SCENARIOS, Device
 from sam2lite_core.cli import app
 from sam2lite_core.errors import ConfigurationError

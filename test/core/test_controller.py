@@ -9,14 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sam2lite_core.control.base import (
-    LONG,
-    ControllerConfig,
-    ControllerState,
-    DeviceLatency,
-    snap_down,
-    state_at,
-)
+from sam2lite_core.control.base import LONG, ControllerConfig, ControllerState, DeviceLatency, snap_down, state_at
 from sam2lite_core.control.latency_table import LatencyTable
 from sam2lite_core.control.learning import learn
 from sam2lite_core.control.plain import DeadlineController
@@ -215,9 +208,7 @@ def quadratic_table(full_ms, saving=0.0, spread=0.05):
 
 def predictive(full_ms=30.0, saving=0.0, spread=0.05, **changes):
     return make_controller(
-        "predictive",
-        ControllerConfig(deadline_ms=DEADLINE, **changes),
-        quadratic_table(full_ms, saving, spread),
+        "predictive", ControllerConfig(deadline_ms=DEADLINE, **changes), quadratic_table(full_ms, saving, spread)
     )
 
 
@@ -419,15 +410,7 @@ def test_where_a_load_drove_it_from_it_returns_although_it_would_not_have_gone_t
 
 @pytest.mark.parametrize(
     ("deadline_ms", "climb_after", "patience"),
-    [
-        (33.0, 30, 30),
-        (33.4, 30, 30),
-        (50.0, 30, 20),
-        (100.0, 30, 10),
-        (150.0, 30, 8),
-        (150.0, 5, 5),
-        (20.0, 90, 50),
-    ],
+    [(33.0, 30, 30), (33.4, 30, 30), (50.0, 30, 20), (100.0, 30, 10), (150.0, 30, 8), (150.0, 5, 5), (20.0, 90, 50)],
 )
 def test_patience_is_thirty_frames_but_no_more_than_a_second(deadline_ms, climb_after, patience):
     assert ControllerConfig(deadline_ms=deadline_ms, climb_after=climb_after).patience == patience

@@ -27,10 +27,7 @@ def test_packages_are_converted_saved_and_loaded_again(tmp_path, name) -> None:
     pytest.importorskip("coremltools", reason="needs coremltools: pip install 'sam2lite[coreml]'")
     student = Student(dataclasses.replace(get_variant(name), depth=1, decoder_layers=1)).eval()
     report = coreml.export_coreml(student, tmp_path / "model", scale=0.5, objects=2)
-    assert sorted(path.name for path in (tmp_path / "model").iterdir()) == [
-        "prompt.mlpackage",
-        "step.mlpackage",
-    ]
+    assert sorted(path.name for path in (tmp_path / "model").iterdir()) == ["prompt.mlpackage", "step.mlpackage"]
     step, prompt = (report["packages"][key] for key in (coreml.STEP_PACKAGE, coreml.PROMPT_PACKAGE))
     assert tuple(step["inputs"]) == graph_io.STEP_INPUTS and tuple(prompt["inputs"]) == graph_io.PROMPT_INPUTS
     assert step["inputs"]["image"] == [1, 240, 432, 3] and step["inputs"]["token_rows"] == [1, 15, 15]

@@ -181,12 +181,7 @@ def test_output_holds_masks_and_scores(still_and_moving, tmp_path):
         (None, "", 2016, ["moving", "still"]),
         ("2017", "still\n", 2017, ["still"]),
         ("2017", "still\n", 2016, ["moving", "still"]),
-        (
-            "480p",
-            "/JPEGImages/480p/still/00000.jpg /Annotations/480p/still/00000.png \n" * 2,
-            2016,
-            ["still"],
-        ),
+        ("480p", "/JPEGImages/480p/still/00000.jpg /Annotations/480p/still/00000.png \n" * 2, 2016, ["still"]),
     ],
 )
 def test_sequences_come_from_the_published_list(still_and_moving, listing, content, year, expected):

@@ -83,12 +83,7 @@ class CopyOptions:
         return self.tracker
 
     def describe(self):
-        return {
-            "kind": self.kind,
-            "policy": self.memory_policy,
-            "budget": self.memory_budget,
-            "threads": None,
-        }
+        return {"kind": self.kind, "policy": self.memory_policy, "budget": self.memory_budget, "threads": None}
 
 
 def scores(evaluation):
@@ -216,17 +211,7 @@ def test_an_error_in_a_worker_is_ours_and_names_the_file(data, tmp_path):
 
 def test_a_killed_command_goes_on_to_the_same_numbers(data, tmp_path, start):
     """The whole command, ended by a signal that cannot be caught once a sequence is finished."""
-    command = [
-        sys.executable,
-        "-m",
-        "sam2lite_core",
-        "eval",
-        "davis",
-        "--root",
-        data,
-        "--year",
-        "2017",
-    ]
+    command = [sys.executable, "-m", "sam2lite_core", "eval", "davis", "--root", data, "--year", "2017"]
     command += ["--scale", "0.5", "--threads", "1", "--out", tmp_path / "out"]
     process = start(command, stdout=subprocess.DEVNULL)
     await_a_piece([process], unfinished_folder(tmp_path / "out") / "sequences")
@@ -245,17 +230,7 @@ def test_ctrl_c_says_how_to_go_on(data, tmp_path, start, workers):
         (tmp_path / kind).mkdir()
         for index in range(12):
             (tmp_path / kind / f"{index:02d}").symlink_to(data / kind / NAMES[index % 3])
-    command = [
-        sys.executable,
-        "-m",
-        "sam2lite_core",
-        "eval",
-        "davis",
-        "--root",
-        tmp_path,
-        "--year",
-        "2017",
-    ]
+    command = [sys.executable, "-m", "sam2lite_core", "eval", "davis", "--root", tmp_path, "--year", "2017"]
     command += ["--scale", "0.5", "--threads", "1", "--workers", workers, "--out", tmp_path / "out"]
     left = unfinished_folder(tmp_path / "out")
     process = start(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -350,12 +325,7 @@ def test_one_run_at_a_time_works_in_a_folder(data, tmp_path, start, overwrite, p
     (left / "settings.json").unlink()  # as killed a moment earlier: nothing had begun, whatever the settings
     found = together(processes, work)
     assert scores(found[0]) == scores(evaluate(Davis(data, 2017), CopyOptions()))
-    assert sorted(path.name for path in out.iterdir()) == [
-        "davis.json",
-        "masks",
-        "sequences",
-        "settings.json",
-    ]
+    assert sorted(path.name for path in out.iterdir()) == ["davis.json", "masks", "sequences", "settings.json"]
     assert not left.exists()
 
 
@@ -555,8 +525,7 @@ def test_a_team_takes_up_what_one_process_left(data, tmp_path):
     stop_after_the_first(data, tmp_path / "out")
     trackers = [Copier(), Copier()]
     found = together(
-        2,
-        lambda team: evaluate(Davis(data, 2017), CopyOptions(trackers[team.number]), out=tmp_path / "out", team=team),
+        2, lambda team: evaluate(Davis(data, 2017), CopyOptions(trackers[team.number]), out=tmp_path / "out", team=team)
     )
     assert steps(trackers) == [5, 5]
     assert scores(found[1]) == scores(evaluate(Davis(data, 2017), CopyOptions()))
@@ -567,11 +536,7 @@ def test_a_team_takes_up_what_one_process_left(data, tmp_path):
     ("out", "kind", "message"),
     [
         ("elsewhere", "copy", r"elsewhere\.unfinished: .*choose a folder that all machines share"),
-        (
-            "out",
-            "other",
-            r"out\.unfinished: the main process runs with tracker\.kind 'copy' instead of 'other'",
-        ),
+        ("out", "other", r"out\.unfinished: the main process runs with tracker\.kind 'copy' instead of 'other'"),
     ],
 )
 def test_a_process_that_does_not_fit_ends_the_team(data, tmp_path, out, kind, message):
@@ -593,8 +558,7 @@ def test_what_stops_the_main_process_stops_all(data, tmp_path):
     (tmp_path / "out" / "letter.txt").write_text("dear")
     trackers = [Copier(), Copier()]
     found = together(
-        2,
-        lambda team: evaluate(Davis(data), CopyOptions(trackers[team.number]), out=tmp_path / "out", team=team),
+        2, lambda team: evaluate(Davis(data), CopyOptions(trackers[team.number]), out=tmp_path / "out", team=team)
     )
     for error in found:
         with pytest.raises(SourceError, match="out: not empty"):
@@ -704,15 +668,7 @@ def test_a_killed_pair_is_taken_up_by_accelerate_to_the_same_numbers(unlaunched,
     assert left
     assert not out.exists()
 
-    launch = [
-        "-m",
-        "accelerate.commands.launch",
-        "--multi_gpu",
-        "--num_processes",
-        "2",
-        "--num_machines",
-        "1",
-    ]
+    launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
     launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", free_port()]
     done = subprocess.run(
         [sys.executable, *launch, "-m", "sam2lite_core", *command],
@@ -816,11 +772,7 @@ def test_policies_and_budgets_that_do_not_exist_are_refused(data, tmp_path, poli
 
 @pytest.mark.parametrize(
     ("budgets", "message"),
-    [
-        ("64,x", "--budgets '64,x' is not a list"),
-        ("64.5", "--budgets 64.5 is not a whole"),
-        ("63", "63 is not"),
-    ],
+    [("64,x", "--budgets '64,x' is not a list"), ("64.5", "--budgets 64.5 is not a whole"), ("63", "63 is not")],
 )
 def test_budgets_are_refused_by_the_command(data, tmp_path, capsys, budgets, message):
     with pytest.raises(SystemExit) as end:
@@ -831,18 +783,7 @@ def test_budgets_are_refused_by_the_command(data, tmp_path, capsys, budgets, mes
 
 
 def test_the_command_prints_the_table_of_policies(data, tmp_path, capsys):
-    arguments = [
-        "--root",
-        data,
-        "--sequences",
-        "a",
-        "--policies",
-        "fifo",
-        "--budgets",
-        "64,256",
-        "--scale",
-        "0.5",
-    ]
+    arguments = ["--root", data, "--sequences", "a", "--policies", "fifo", "--budgets", "64,256", "--scale", "0.5"]
     arguments += ["--threads", "1", "--out", tmp_path / "out", "--json", tmp_path / "table.json"]
     with pytest.raises(SystemExit) as end:
         app.main(["eval", "policies", *map(str, arguments)])

@@ -18,12 +18,7 @@ from sam2lite_core.backends.model_files import PROMPT_FILE, STEP_FILE, WEIGHTS_F
 from sam2lite_core.backends.onnxruntime import OnnxRuntimeBackend
 from sam2lite_core.backends.torch import TorchBackend, load_shipped
 from sam2lite_core.cli import app
-from sam2lite_core.errors import (
-    ConfigurationError,
-    InvalidPromptError,
-    ParityError,
-    SourceError,
-)
+from sam2lite_core.errors import ConfigurationError, InvalidPromptError, ParityError, SourceError
 from sam2lite_core.evaluation.davis_protocol import score_sequence
 from sam2lite_core.export import convert, int8, package, parity
 from sam2lite_core.export.calibration import LEAST_TOKENS, record
@@ -60,11 +55,7 @@ def tiny_graph(weight: float = 0.5):
     ]
     value = helper.make_tensor_value_info
     graph = helper.make_graph(
-        nodes,
-        "g",
-        [value("x", TensorProto.FLOAT, [2, 4])],
-        [value("y", TensorProto.FLOAT, [2, 3])],
-        initializers,
+        nodes, "g", [value("x", TensorProto.FLOAT, [2, 4])], [value("y", TensorProto.FLOAT, [2, 3])], initializers
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
 
@@ -210,10 +201,7 @@ def test_parity_by_hand() -> None:
     shown[:5] = True
     truths = tuple(shown.astype(np.uint8) for _ in range(4))
     clip = Clip(
-        "hand",
-        tuple(np.zeros((10, 10, 3), np.uint8) for _ in range(4)),
-        (Prompt(object_id=1, mask=shown),),
-        truths,
+        "hand", tuple(np.zeros((10, 10, 3), np.uint8) for _ in range(4)), (Prompt(object_id=1, mask=shown),), truths
     )
     ours = [truth.copy() for truth in truths]
     theirs = [truth.copy() for truth in truths]
@@ -355,10 +343,7 @@ def run(*arguments: str) -> int:
         (["--format", "tflite"], "unknown format 'tflite'; choose one of onnx, tensorrt, coreml"),
         (["--precision", "int4"], "unknown precision 'int4'; choose one of fp32, fp16, int8"),
         (["--precision", "int8", "--frames", "3"], "give --calibration FOLDER and --calibration-mask PNG"),
-        (
-            ["--format", "coreml", "--precision", "int8"],
-            "Core ML packages have precision fp32 only, not 'int8'",
-        ),
+        (["--format", "coreml", "--precision", "int8"], "Core ML packages have precision fp32 only, not 'int8'"),
         (["--frames", "2"], "--frames is 2; give at least 3"),
         (["--clip", "nowhere"], "give at least --clip and --mask"),
         (["--calibration", "nowhere"], "1 calibration clips and 0 masks"),

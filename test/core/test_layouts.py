@@ -149,11 +149,7 @@ def bitmask(*entries):
     return data.tobytes()
 
 
-CAR, CROWD, IGNORED = (
-    (square(2, 1), 3, 0b0100, 513),
-    (square(14, 1), 1, 0b0010, 7),
-    (square(25, 1), 1, 0b0001, 8),
-)
+CAR, CROWD, IGNORED = ((square(2, 1), 3, 0b0100, 513), (square(14, 1), 1, 0b0010, 7), (square(25, 1), 1, 0b0001, 8))
 
 
 @pytest.fixture
@@ -366,10 +362,7 @@ def test_results_as_one_object(results):
             write("pred/clip/00015.png", encode_label_map(square(1, 9))),
             r"pred/clip/00015\.png: id 9 does not exist in the truth, which has 1, 2",
         ),
-        (
-            lambda root: (root / "pred/clip").rename(root / "pred/x"),
-            "pred/clip: no such folder; the truth has",
-        ),
+        (lambda root: (root / "pred/clip").rename(root / "pred/x"), "pred/clip: no such folder; the truth has"),
         (lambda root: (root / "gt/empty").mkdir(), "pred/empty: no such folder"),
         (lambda root: (root / "gt").rename(root / "x"), "gt: no such folder"),
         (

@@ -91,9 +91,7 @@ def test_anchors_survive_whatever_the_policy_thinks(seed: int, policy: str) -> N
 
 @settings(max_examples=60, deadline=None)
 @given(
-    seed=st.integers(0, 10_000),
-    prompted=st.sets(st.integers(0, OBJECTS - 1), min_size=1),
-    budget=st.integers(8, 60),
+    seed=st.integers(0, 10_000), prompted=st.sets(st.integers(0, OBJECTS - 1), min_size=1), budget=st.integers(8, 60)
 )
 def test_anchors_take_a_quarter_of_the_budget_each_and_half_together_at_most(
     seed: int, prompted: set[int], budget: int

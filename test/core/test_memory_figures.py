@@ -86,12 +86,7 @@ def test_attention_is_summed_by_frame_largest_first() -> None:
 @pytest.fixture(scope="module")
 def recorded(exported, small_clip) -> tuple[Tracker, MemoryRecord, list[Prompt]]:
     tracker = Tracker(
-        backend="torch",
-        model_path=exported.folder,
-        scale=0.5,
-        base_short_side=192,
-        threads=1,
-        presence_threshold=0.2,
+        backend="torch", model_path=exported.folder, scale=0.5, base_short_side=192, threads=1, presence_threshold=0.2
     )
     prompts = [Prompt(object_id=i, mask=small_clip.label_maps[0] == i) for i in (1, 2)]
     return tracker, record_memory(tracker, small_clip.frames, prompts), prompts
@@ -194,11 +189,7 @@ def test_picture_is_xml_and_says_the_variant_s_numbers(name) -> None:
     variant = VARIANTS[name]
     root = ElementTree.fromstring(architecture.draw_architecture(variant))
     text = " ".join(element.text or "" for element in root.iter("{http://www.w3.org/2000/svg}text"))
-    for expected in (
-        f"B = {variant.memory_budget} tokens",
-        f"of width {variant.width}",
-        f"{variant.queries} queries",
-    ):
+    for expected in (f"B = {variant.memory_budget} tokens", f"of width {variant.width}", f"{variant.queries} queries"):
         assert expected in text
 
 

@@ -124,14 +124,7 @@ def test_operations_of_a_frame_are_twice_the_products_by_hand(variant, case) -> 
 
 def test_exported_model_says_what_it_costs(exported) -> None:
     document = model_info.describe_model("tiny", exported.folder)
-    rows_columns = {
-        "0.5": (15, 27),
-        "0.6": (18, 33),
-        "0.7": (21, 38),
-        "0.8": (24, 43),
-        "0.9": (27, 49),
-        "1": (30, 54),
-    }
+    rows_columns = {"0.5": (15, 27), "0.6": (18, 33), "0.7": (21, 38), "0.8": (24, 43), "0.9": (27, 49), "1": (30, 54)}
     expected = {
         rung: 2 * products_by_hand(VARIANTS["tiny"], *size, 15, 27, 256, 1) for rung, size in rows_columns.items()
     }

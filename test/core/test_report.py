@@ -205,22 +205,7 @@ def test_every_section_is_filled(full):
         "compare": ["<still>", "moving", "+0.0"],
         "policies": ["B = 64", "B = 256"],
         "stress": ["long occlusion", "50.0", "25.0"],
-        "bags": [
-            "left",
-            "/left",
-            "2×",
-            "100",
-            "90",
-            "8",
-            "25.0",
-            "3",
-            "31.0",
-            "75.0",
-            "-4.0",
-            "-1.0",
-            "70.0",
-            "68.0",
-        ],
+        "bags": ["left", "/left", "2×", "100", "90", "8", "25.0", "3", "31.0", "75.0", "-4.0", "-1.0", "70.0", "68.0"],
         "latency": ["a processor", "yes", "no", "A deadline of 33 ms"],
         "tradeoff": ["DAVIS 2016, against time", "Energy: not measured; sam2lite bench"],
         "worst": ["moving, frame 00004, object 1: J&F 0.0"],
@@ -353,10 +338,7 @@ def test_energy_is_shown_where_it_was_measured_and_time_for_all(results, tmp_pat
     ("benches", "why"),
     [
         ([], "not measured; sam2lite bench"),
-        (
-            [{**BENCH, "energy": "not measurable here: no RAPL counter"}],
-            "not measurable here: no RAPL counter",
-        ),
+        ([{**BENCH, "energy": "not measurable here: no RAPL counter"}], "not measurable here: no RAPL counter"),
         ([bench_of(cpu="another")], "no run has the processor"),
     ],
 )
@@ -482,10 +464,7 @@ def unfinished(folder):
 
 def another_file(folder):
     (folder / "peers.json").write_text('{"machine": {}, "settings": {}, "rows": []}')
-    return (
-        folder / "peers.json",
-        "no evaluation, table of policies, bag or measurement of speed that a report shows",
-    )
+    return (folder / "peers.json", "no evaluation, table of policies, bag or measurement of speed that a report shows")
 
 
 @pytest.mark.parametrize("make", [unfinished, another_file])
@@ -514,13 +493,7 @@ def test_bad_arguments_are_refused(results, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "dataset",
-    [
-        Davis(Path("/data"), 2017),
-        YouTubeVos(Path("/data")),
-        Mose(Path("/data")),
-        Stress(("exit_return",), 2),
-    ],
+    "dataset", [Davis(Path("/data"), 2017), YouTubeVos(Path("/data")), Mose(Path("/data")), Stress(("exit_return",), 2)]
 )
 def test_datasets_are_found_again_from_what_results_say(dataset):
     assert find_dataset(json.loads(json.dumps(dataset.describe()))) == dataset

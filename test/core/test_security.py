@@ -14,18 +14,7 @@ from sam2lite_core.tracker import Tracker
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = Path(sam2lite_core.__file__).parent / "weights" / "tiny"
-UNWANTED = {
-    "asyncio",
-    "dill",
-    "ftplib",
-    "http",
-    "marshal",
-    "pickle",
-    "requests",
-    "shelve",
-    "socket",
-    "urllib",
-}
+UNWANTED = {"asyncio", "dill", "ftplib", "http", "marshal", "pickle", "requests", "shelve", "socket", "urllib"}
 
 
 class Trap:

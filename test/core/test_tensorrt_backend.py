@@ -22,14 +22,7 @@ from sam2lite_core.backends.tensorrt import backend as tensorrt
 from sam2lite_core.backends.tensorrt import cuda
 from sam2lite_core.backends.tensorrt.build import RANGES
 from sam2lite_core.backends.tensorrt.cuda import Gpu
-from sam2lite_core.backends.tensorrt.engines import (
-    EngineKey,
-    engine_folder,
-    engine_key,
-    load_or_build,
-    pack,
-    unpack,
-)
+from sam2lite_core.backends.tensorrt.engines import EngineKey, engine_folder, engine_key, load_or_build, pack, unpack
 from sam2lite_core.bench.parts import shown, step_inputs
 from sam2lite_core.errors import BackendError
 from sam2lite_core.variants import get_variant
@@ -122,10 +115,7 @@ class MockContext:
         assert stream == 7
         if self.engine.fails:
             return False
-        shapes, addresses = (
-            dict(self.shapes),
-            dict(self.addresses),
-        )  # a recording holds the addresses of its time
+        shapes, addresses = (dict(self.shapes), dict(self.addresses))  # a recording holds the addresses of its time
         self.engine.cuda.put(lambda: self.engine.compute(shapes, addresses))
         return True
 
@@ -290,10 +280,7 @@ def test_engines_are_built_once_and_again_when_the_model_changes(mocked) -> None
     ("change", "reason"),
     [
         ({"version": "10.4.0"}, "version was 10.3.0, is 10.4.0"),
-        (
-            {"gpu": "RTX 4090", "capability": "SM89"},
-            "capability was SM87, is SM89; gpu was Orin, is RTX 4090",
-        ),
+        ({"gpu": "RTX 4090", "capability": "SM89"}, "capability was SM87, is SM89; gpu was Orin, is RTX 4090"),
         ({"graph": "other"}, "graph was g, is other"),
         ({"weights": "other"}, "weights was w, is other"),
         ({"slots": 512}, "slots was 256, is 512"),
@@ -380,8 +367,7 @@ def test_a_key_says_what_is_here() -> None:
 
 
 @pytest.mark.parametrize(
-    ("device", "index"),
-    [("auto", 0), ("cuda", 0), ("cuda:0", 0), ("cuda:3", 3), ("cpu", None), ("cuda:x", None)],
+    ("device", "index"), [("auto", 0), ("cuda", 0), ("cuda:0", 0), ("cuda:3", 3), ("cpu", None), ("cuda:x", None)]
 )
 def test_device_names(device, index) -> None:
     if index is None:

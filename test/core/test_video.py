@@ -82,8 +82,7 @@ def test_folder_gives_its_images_in_natural_order(tmp_path, random_clip):
 
 
 @pytest.mark.parametrize(
-    "names",
-    [["2", "10"], ["a2b", "a10b"], ["img_9_2", "img_10_1"], ["00009", "00010"], ["1", "a"], ["a", "a1"]],
+    "names", [["2", "10"], ["a2b", "a10b"], ["img_9_2", "img_10_1"], ["00009", "00010"], ["1", "a"], ["a", "a1"]]
 )
 def test_natural_key_orders(names):
     shuffled = [names[1], names[0]]
@@ -231,10 +230,7 @@ def test_truncated_video_is_refused_after_its_last_whole_frame(tmp_path, rng):
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2])
     frames = []
-    with (
-        open_source(path) as source,
-        pytest.raises(SourceError, match=r"cut\.avi: ends after \d+ of 40 frames"),
-    ):
+    with open_source(path) as source, pytest.raises(SourceError, match=r"cut\.avi: ends after \d+ of 40 frames"):
         for frame in source:
             frames.append(frame)
     assert 10 < len(frames) < 30
@@ -249,9 +245,7 @@ def test_read_image_names_a_missing_file(tmp_path):
 
 label_maps = st.sampled_from([(np.uint8, 254), (np.uint16, 65535)]).flatmap(
     lambda kind: npst.arrays(
-        kind[0],
-        npst.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=9),
-        elements=st.integers(0, kind[1]),
+        kind[0], npst.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=9), elements=st.integers(0, kind[1])
     )
 )
 
@@ -299,9 +293,7 @@ TRANSPARENCY += zlib.crc32(TRANSPARENCY[4:]).to_bytes(4, "big")
         pytest.param(tiny_png(2, 3, [bytes([0b00011011])], PALETTE), [[0, 1, 2, 3]], id="2-bit palette"),
         pytest.param(tiny_png(1, 3, [bytes([0b01010011])], PALETTE), [[0, 1, 0, 1, 0, 0, 1, 1]], id="1-bit palette"),
         pytest.param(
-            tiny_png(8, 3, [bytes([0, 1, 3])], PALETTE + TRANSPARENCY),
-            [[0, 1, 3]],
-            id="palette with transparency",
+            tiny_png(8, 3, [bytes([0, 1, 3])], PALETTE + TRANSPARENCY), [[0, 1, 3]], id="palette with transparency"
         ),
         pytest.param(tiny_png(1, 0, [bytes([0b10000001])]), [[1, 0, 0, 0, 0, 0, 0, 1]], id="1-bit grey"),
         pytest.param(tiny_png(8, 0, [bytes([0, 255, 255])]), [[0, 1, 1]], id="DAVIS 2016: one object in white"),
@@ -379,8 +371,7 @@ def test_a_video_that_fails_leaves_nothing(tmp_path, random_clip, frames):
 
 
 @pytest.mark.parametrize(
-    ("name", "message"),
-    [("x.gif", "written as .mp4"), ("nowhere/x.mp4", "does not exist"), ("x.mp4", "no frame")],
+    ("name", "message"), [("x.gif", "written as .mp4"), ("nowhere/x.mp4", "does not exist"), ("x.mp4", "no frame")]
 )
 def test_videos_that_cannot_be_written(tmp_path, name, message):
     with pytest.raises(SourceError, match=message), VideoWriter(tmp_path / name):

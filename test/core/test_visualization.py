@@ -102,11 +102,7 @@ def test_large_ids_are_drawn():
 
 @pytest.mark.parametrize(
     ("image", "label_map"),
-    [
-        (grey(), labels(60, 160)[:60]),
-        (grey()[..., 0], labels()),
-        (grey().astype(np.float32), labels()),
-    ],
+    [(grey(), labels(60, 160)[:60]), (grey()[..., 0], labels()), (grey().astype(np.float32), labels())],
 )
 def test_what_does_not_fit_is_refused(image, label_map):
     with pytest.raises(InvalidFrameError):
@@ -145,8 +141,7 @@ def test_impossible_sheets_are_refused(count, columns, captions):
 
 
 @pytest.mark.parametrize(
-    ("size", "inside"),
-    [((10, 40), np.s_[30:50, :]), ((40, 10), np.s_[:, 30:50]), ((160, 160), np.s_[:, :])],
+    ("size", "inside"), [((10, 40), np.s_[30:50, :]), ((40, 10), np.s_[:, 30:50]), ((160, 160), np.s_[:, :])]
 )
 def test_fit_image_keeps_proportions(size, inside):
     fitted = fit_image(grey(*size), 80, 80)

@@ -95,10 +95,7 @@ def test_row_padding_is_left_out_whatever_it_holds(size, padding, encoding, data
 
 
 @settings(max_examples=50, deadline=None)
-@given(
-    arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9), st.just(3))),
-    st.sampled_from(["rgb8", "bgr8"]),
-)
+@given(arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9), st.just(3))), st.sampled_from(["rgb8", "bgr8"]))
 def test_publishing_and_receiving_gives_the_same_image(image, encoding):
     assert np.array_equal(image_to_rgb(rgb_to_image(image, encoding)), image)
 

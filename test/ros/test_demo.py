@@ -27,14 +27,7 @@ PARTS = {"receive", "queue", "preprocess", "inference", "publish", "age"}
 
 def run_demo(folder, *arguments):
     return subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "sam2lite_ros.sessions.demo",
-            *map(str, arguments),
-            "--out",
-            str(folder / "out"),
-        ],
+        [sys.executable, "-m", "sam2lite_ros.sessions.demo", *map(str, arguments), "--out", str(folder / "out")],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -164,12 +157,7 @@ def test_bad_input_ends_with_code_2_and_leaves_nothing(clip_folder, tmp_path, ca
     frames, truth = clip_folder
     write_label_map(tmp_path / "small.png", np.ones((4, 4), np.uint8))
     write_label_map(tmp_path / "empty.png", np.zeros((96, 128), np.uint8))
-    places = {
-        "frames": frames,
-        "truth": truth,
-        "small": tmp_path / "small.png",
-        "empty": tmp_path / "empty.png",
-    }
+    places = {"frames": frames, "truth": truth, "small": tmp_path / "small.png", "empty": tmp_path / "empty.png"}
     before = sorted(tmp_path.iterdir())
     code = main([argument.format(**places) for argument in arguments] + ["--out", str(tmp_path / "out")])
     assert code == 2

@@ -15,11 +15,7 @@ from sam2lite_ros.tracker.diagnostics import Health, diagnose
         ({}, DiagnosticStatus.OK, "waiting for a prompt"),
         ({"silent_s": 3.2}, DiagnosticStatus.WARN, "no image on /image for 3.2 s: nobody publishes it"),
         ({"silent_s": 3.2, "publishers": 1}, DiagnosticStatus.WARN, "QoS"),
-        (
-            {"counts": Counts(failed=1), "last_error": "bad step"},
-            DiagnosticStatus.ERROR,
-            "frames fail: bad step",
-        ),
+        ({"counts": Counts(failed=1), "last_error": "bad step"}, DiagnosticStatus.ERROR, "frames fail: bad step"),
         (
             {"counts": Counts(failed=1), "last_error": "bad step", "stalled_s": 7.04},
             DiagnosticStatus.ERROR,

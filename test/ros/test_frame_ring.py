@@ -8,12 +8,7 @@ from sensor_msgs.msg import Image
 
 from sam2lite_core.errors import InvalidFrameError, InvalidPromptError
 from sam2lite_ros.conversions import rgb_to_image, rgb_to_jpeg
-from sam2lite_ros.tracker.frame_ring import (
-    FrameRing,
-    HeldFrame,
-    seconds,
-    shrink,
-)
+from sam2lite_ros.tracker.frame_ring import FrameRing, HeldFrame, seconds, shrink
 
 MS = 1_000_000
 

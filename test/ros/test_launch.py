@@ -234,12 +234,7 @@ def test_the_recorder_starts_first_and_keeps_the_bag_s_time(replay_launch, bag, 
     assert recorder.cmd[5] == "--regex"
     assert recorder.cmd[7:] == ["--use-sim-time"]
     wanted = {"/tracker/mask", "/left/tracker/status", "/tracker/objects"}
-    others = {
-        "/tracker/mask/compressed",
-        "/camera/image_raw",
-        "/tracker/status_of_others",
-        "/mytracker_/mask",
-    }
+    others = {"/tracker/mask/compressed", "/camera/image_raw", "/tracker/status_of_others", "/mytracker_/mask"}
     assert {name for name in wanted | others if re.search(recorder.cmd[6], name)} == wanted
 
 
@@ -255,14 +250,8 @@ def test_without_simulated_time_nobody_waits_for_a_clock(replay_launch, bag, tmp
     ("given", "expected"),
     [
         ({}, {}),
-        (
-            {"point": "5,6"},
-            {"initial_prompt.points": [5.0, 6.0], "initial_prompt.object_id": 1},
-        ),
-        (
-            {"box": "1,2,3,4"},
-            {"initial_prompt.box": [1.0, 2.0, 3.0, 4.0], "initial_prompt.object_id": 1},
-        ),
+        ({"point": "5,6"}, {"initial_prompt.points": [5.0, 6.0], "initial_prompt.object_id": 1}),
+        ({"box": "1,2,3,4"}, {"initial_prompt.box": [1.0, 2.0, 3.0, 4.0], "initial_prompt.object_id": 1}),
     ],
 )
 def test_a_prompt_becomes_parameters(replay_launch, given, expected):
@@ -293,8 +282,7 @@ def test_what_cannot_be_replayed_is_said_before_anything_starts(replay_launch, b
 
 
 @pytest.mark.parametrize(
-    ("mine", "expected"),
-    [(None, ["FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE"]), ("own", [])],
+    ("mine", "expected"), [(None, ["FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE"]), ("own", [])]
 )
 def test_the_profile_is_set_unless_the_user_has_one(replay_launch, monkeypatch, mine, expected):
     for name in replay_launch["PROFILE_VARIABLES"]:

@@ -47,17 +47,11 @@ def refused(match):
         ({"kp": float("nan")}, refused("kp is nan")),
         ({"initial_prompt__points": [1.0, 2.0, 3.0]}, refused("has 3 numbers")),
         ({"initial_prompt__points": ["left"]}, refused("give numbers")),
-        (
-            {"initial_prompt__points": [1, 2], "initial_prompt__point_labels": [1, 0]},
-            refused("2 entries for 1 points"),
-        ),
+        ({"initial_prompt__points": [1, 2], "initial_prompt__point_labels": [1, 0]}, refused("2 entries for 1 points")),
         ({"initial_prompt__points": [1, 2], "initial_prompt__point_labels": [2]}, refused("1 or 0")),
         ({"initial_prompt__box": [5.0, 5.0, 5.0, 9.0]}, refused("x0 < x1")),
         ({"initial_prompt__box": [5.0, 5.0]}, refused("x0, y0, x1, y1")),
-        (
-            {"initial_prompt__box": [1.0, 1.0, 5.0, 5.0], "initial_prompt__object_id": 0},
-            refused("object_id is 0"),
-        ),
+        ({"initial_prompt__box": [1.0, 1.0, 5.0, 5.0], "initial_prompt__object_id": 0}, refused("object_id is 0")),
     ],
 )
 def test_values_are_checked_alone_and_together(changes, expectation):
@@ -89,13 +83,7 @@ def test_an_initial_prompt_is_put_together():
 @pytest.mark.parametrize("name", SPECIFICATIONS)
 def test_while_active_only_live_parameters_change(name):
     specification = SPECIFICATIONS[name]
-    other = {
-        str: "other",
-        bool: True,
-        int: 3,
-        float: 0.6,
-        list: [1.0, 2.0, 3.0, 4.0],
-    }[type(specification.default)]
+    other = {str: "other", bool: True, int: 3, float: 0.6, list: [1.0, 2.0, 3.0, 4.0]}[type(specification.default)]
     if specification.choices is not None:
         other = next(choice for choice in specification.choices if choice != specification.default)
     reason = refusal(defaults(), {name: other}, active=True)

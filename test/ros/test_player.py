@@ -48,12 +48,7 @@ def listener(isolated_ros, make_operator):
 @pytest.mark.parametrize("reliability", ["reliable", "best_effort"])
 def test_every_frame_arrives_in_order_with_its_pixels(listener, folder, tmp_path, small_clip, reliability):
     operator = listener(ReliabilityPolicy[reliability.upper()])
-    parameters = {
-        "source": str(folder),
-        "rate": 50.0,
-        "reliability": reliability,
-        "record_dir": str(tmp_path),
-    }
+    parameters = {"source": str(folder), "rate": 50.0, "reliability": reliability, "record_dir": str(tmp_path)}
     with process("player", parameters, tmp_path) as player:
         operator.until(lambda: player.exit_code is not None, "the player to end")
         assert player.exit_code == 0, player.log_tail()

@@ -173,11 +173,7 @@ def test_ros_reads_the_messages_of_the_bag_that_is_left(tmp_path, small_clip, tr
     plan = check_request(Request(write_bag(tmp_path / "bag", small_clip), truth, tracker=TrackerOptions(threads=1)))
     made = [
         TrackerStatus(
-            age_ms=10.0 + index,
-            deadline_missed=index == 2,
-            scale=0.75,
-            memory_tokens=300,
-            frames_dropped=2**40,
+            age_ms=10.0 + index, deadline_missed=index == 2, scale=0.75, memory_tokens=300, frames_dropped=2**40
         )
         for index in range(6)
     ]

@@ -143,8 +143,7 @@ def test_a_prompt_on_an_old_frame_catches_up_and_too_old_is_refused(operator, fr
     assert (answer.success, answer.object_id) == (True, 1), answer.message
     # Catching up ended on the newest frame, whose mask is published again with the object in the list.
     operator.until(
-        lambda: any(m.header.stamp == stamps[4] and m.objects for m in operator.seen.objects),
-        "the object now",
+        lambda: any(m.header.stamp == stamps[4] and m.objects for m in operator.seen.objects), "the object now"
     )
     operator.track(images[5], step_ms=2000)
     answer = operator.call("add_object", mask_prompt(truth[1] == 1, stamp=stamps[1]))

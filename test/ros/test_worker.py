@@ -402,10 +402,7 @@ def test_an_operators_object_gets_another_id_than_a_first_prompt_that_waits(benc
     one = bench([box(1), box(3)])
     assert waiting_prompt(one, request(label="cup")).result(PATIENCE_S) == 2
     one.run(2)
-    assert [[prompt.object_id for prompt in prompts] for _, _, prompts in one.tracker.calls] == [
-        [1, 3, 2],
-        [],
-    ]
+    assert [[prompt.object_id for prompt in prompts] for _, _, prompts in one.tracker.calls] == [[1, 3, 2], []]
     assert one.worker.first_prompts_pending == ()
 
 

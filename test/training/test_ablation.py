@@ -38,10 +38,7 @@ def test_every_row_is_laid_over_the_given_run_and_nothing_else_changes(tmp_path:
     assert (weights.attention, weights.readout, weights.mask) == (0.0, 0.0, full.unroll.weights.mask)
     fifo = by_name["fifo-0"]
     assert (fifo.unroll.selection, fifo.evaluation.policy) == ("fifo", "fifo")
-    assert (by_name["budget_128-0"].unroll.budgets, by_name["budget_128-0"].evaluation.budget) == (
-        (128,),
-        128,
-    )
+    assert (by_name["budget_128-0"].unroll.budgets, by_name["budget_128-0"].evaluation.budget) == ((128,), 128)
     assert {config.data for config in by_name.values()} == {full.data}
 
 
@@ -54,12 +51,7 @@ def test_every_row_is_laid_over_the_given_run_and_nothing_else_changes(tmp_path:
         ({}, ["full"], (1, 1), "each of them once"),
         ({"init": None}, ["full"], (0,), "init is None: ablations fork from a checkpoint"),
         ({"init": "nowhere.pt"}, ["full"], (0,), "init is nowhere.pt"),
-        (
-            {"stages": {"memory": {"steps": None, "minutes": 2}}},
-            ["full"],
-            (0,),
-            "minutes is 2: rows of equal cost",
-        ),
+        ({"stages": {"memory": {"steps": None, "minutes": 2}}}, ["full"], (0,), "minutes is 2: rows of equal cost"),
         ({"stages": {"memory": None}}, ["full"], (0,), "stages.memory is missing"),
         ({"evaluation": {"root": None}}, ["full"], (0,), "evaluation.root is missing"),
     ],

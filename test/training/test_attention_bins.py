@@ -9,8 +9,7 @@ from training.teachers import attention_bins as bins
 
 
 @pytest.mark.parametrize(
-    ("x", "y", "cell"),
-    [(0.0, 0.0, 0), (0.13, 0.0, 1), (0.99, 0.0, 7), (0.0, 0.13, 8), (1.0, 1.0, 63), (0.5, 0.5, 36)],
+    ("x", "y", "cell"), [(0.0, 0.0, 0), (0.13, 0.0, 1), (0.99, 0.0, 7), (0.0, 0.13, 8), (1.0, 1.0, 63), (0.5, 0.5, 36)]
 )
 def test_cell_of_a_place(x, y, cell):
     assert int(bins.cell_of(torch.tensor(x), torch.tensor(y))) == cell

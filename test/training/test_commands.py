@@ -172,12 +172,7 @@ def test_the_smoke_run_learns_in_all_three_stages(tmp_path: Path) -> None:
     folder = tmp_path / "smoke"
     command = [sys.executable, "-m", "training", "run", "--config", "smoke", "--set", f"folder={folder}"]
     done = subprocess.run(
-        command,
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
+        command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
     rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]

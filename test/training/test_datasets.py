@@ -387,10 +387,7 @@ def test_batch_numbers_go_on_where_they_are_told() -> None:
 
 def test_sources_are_drawn_by_weight(tmp_path: Path) -> None:
     mose(tmp_path)
-    sources = [
-        {"kind": "rendered", "count": 2, "weight": 1},
-        {"kind": "mose", "root": str(tmp_path), "weight": 3},
-    ]
+    sources = [{"kind": "rendered", "count": 2, "weight": 1}, {"kind": "mose", "root": str(tmp_path), "weight": 3}]
     mixture = Mixture(data(sources=sources), seed=0)
     shape = SynthesisConfig(height=32, width=32, frames=2)
     drawn = [mixture.draw(np.random.default_rng([i]), shape)[0].places[0, 0, 0, 0] for i in range(80)]

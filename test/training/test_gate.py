@@ -104,18 +104,7 @@ def test_the_command(tmp_path, stills_folder):
     student = Student(get_variant("tiny"))
     start, out = tmp_path / "start.pt", tmp_path / "gated.pt"
     checkpoint.save(start, {"variant": "tiny", "average": student.state_dict()})
-    command = [
-        sys.executable,
-        "-m",
-        "training",
-        "gate",
-        "--stills",
-        stills_folder,
-        "--checkpoint",
-        start,
-        "--out",
-        out,
-    ]
+    command = [sys.executable, "-m", "training", "gate", "--stills", stills_folder, "--checkpoint", start, "--out", out]
     command += ["--minutes", "0.001", "--clips", "4", "--frames", "2", "--steps", "20", "--threads", "1"]
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=True)
     last = json.loads(done.stdout.splitlines()[-1])

@@ -261,10 +261,7 @@ def test_supervision_by_hand():
         remembered.watch(logits)
         fresh = memory.Bank(*(tensor[:, :2] for tensor in tokens(generator, t)))
         remembered.write(fresh, fresh.identity, torch.zeros(BATCH, 1))
-    wanted, useless = (
-        -math.log(torch.sigmoid(torch.tensor(1.0))),
-        -math.log(torch.sigmoid(torch.tensor(-1.0))),
-    )
+    wanted, useless = (-math.log(torch.sigmoid(torch.tensor(1.0))), -math.log(torch.sigmoid(torch.tensor(-1.0))))
     # Wanted and useless tokens weigh one half each, at both decisions that a reading followed.
     assert float(remembered.supervision_loss().detach()) == pytest.approx((wanted + useless) / 2, rel=1e-5)
 

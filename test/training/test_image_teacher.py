@@ -13,14 +13,7 @@ from training.config.run import RunConfig
 from training.loop.trainer import Stop, Trainer
 from training.objective import losses
 from training.teachers.base import TeacherError
-from training.teachers.image_features import (
-    RIDGE,
-    ImageTeacher,
-    fit,
-    image_projection,
-    load,
-    packaged_weights,
-)
+from training.teachers.image_features import RIDGE, ImageTeacher, fit, image_projection, load, packaged_weights
 
 
 @pytest.fixture(scope="module")

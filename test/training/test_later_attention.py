@@ -24,13 +24,7 @@ def bank(keys, places, births, shares):
         ([[1, 0], [0, 1]], [0.1, 0.1], [0, 1], [1, 1], [0, 1]),  # another picture
         ([[1, 0], [1, 0]], [0.1, 0.9], [0, 1], [1, 1], [0, 1]),  # another place
         ([[1, 0], [1, 0]], [0.1, 0.1], [0, 1], [1, 0], [0, 1]),  # another object
-        (
-            [[1, 0], [1, 0]],
-            [0.1, 0.1],
-            [1, 0],
-            [1, 1],
-            [0, 1],
-        ),  # an older one that was written later is no original
+        ([[1, 0], [1, 0]], [0.1, 0.1], [1, 0], [1, 1], [0, 1]),  # an older one that was written later is no original
     ],
 )
 def test_oldest_duplicate(keys, places, births, shares, expected):

@@ -9,15 +9,7 @@ import pytest
 from sam2lite_core.errors import ConfigurationError
 from sam2lite_core.tracker import Tracker
 from training.config import loading
-from training.labelling.moving_objects import (
-    MOVES,
-    Candidate,
-    Search,
-    choose,
-    find_objects,
-    own_motion,
-    suggest,
-)
+from training.labelling.moving_objects import MOVES, Candidate, Search, choose, find_objects, own_motion, suggest
 
 from .films import HEIGHT, WIDTH, disk, film
 
@@ -70,10 +62,7 @@ LEFT, RIGHT = rectangle(0, 0, 30, 30), rectangle(60, 0, 90, 30)
         ([candidate(LEFT, 0.01), candidate(RIGHT, 0.02)], [RIGHT, LEFT]),  # who moves more comes first
         ([candidate(LEFT, again=0.79), candidate(RIGHT)], [RIGHT]),  # its box says something else
         ([candidate(LEFT, MOVES / 3), candidate(RIGHT)], [RIGHT]),  # moves like all else
-        (
-            [candidate(LEFT | RIGHT), candidate(LEFT), candidate(RIGHT)],
-            [LEFT, RIGHT],
-        ),  # both at once: two pieces
+        ([candidate(LEFT | RIGHT), candidate(LEFT), candidate(RIGHT)], [LEFT, RIGHT]),  # both at once: two pieces
         ([candidate(LEFT), candidate(rectangle(0, 0, 25, 25))], [LEFT]),  # a part of what is there already
         # A fifth of the smaller is shared: it keeps the rest.
         ([candidate(LEFT), candidate(rectangle(25, 0, 50, 30))], [LEFT, rectangle(30, 0, 50, 30)]),

@@ -97,13 +97,7 @@ def test_convolutions_and_linear_layers_are_simulated_and_the_rest_is_not():
     student = small()
     prepared = quantization.prepare(student)
     layers = quantization.simulated_layers(prepared)
-    assert {
-        "encoder.trunk.stem.0",
-        "encoder.blocks.0.attention.query",
-        "head.conv4",
-        "value",
-        "pixel",
-    } <= set(layers)
+    assert {"encoder.trunk.stem.0", "encoder.blocks.0.attention.query", "head.conv4", "value", "pixel"} <= set(layers)
     left = [n for n, m in prepared.named_modules() if isinstance(m, nn.Linear | nn.Conv2d) and n not in layers]
     assert sorted(left) == sorted(
         [

@@ -205,10 +205,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_its_batch_saved(small_run)
 
 def test_only_the_newest_checkpoints_and_the_best_one_stay(small_run) -> None:
     config = small_run(
-        {
-            "checkpoints": {"every_steps": 1, "keep": 2, "validation_batches": 1},
-            "stages": {"memory": {"steps": 3}},
-        }
+        {"checkpoints": {"every_steps": 1, "keep": 2, "validation_batches": 1}, "stages": {"memory": {"steps": 3}}}
     )
     assert run(config) == 0
     folder = config.folder / CHECKPOINTS
@@ -316,15 +313,7 @@ def losses_of(config: Any, tmp_path: Path, processes: int) -> list[float]:
     path = tmp_path / f"{config.folder.name}.yaml"
     path.write_text(loading.dump(config))
     launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    command = [
-        sys.executable,
-        *(launch if processes > 1 else []),
-        "-m",
-        "training",
-        "run",
-        "--config",
-        str(path),
-    ]
+    command = [sys.executable, *(launch if processes > 1 else []), "-m", "training", "run", "--config", str(path)]
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=240)
     assert done.returncode == 0, done.stderr[-3000:]

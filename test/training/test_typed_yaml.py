@@ -25,8 +25,7 @@ def load(tmp_path: Path, text: str, *changes: str) -> RunConfig:
 
 def test_values_reach_nested_dataclasses_and_the_rest_keeps_its_defaults(tmp_path: Path) -> None:
     config = load(
-        tmp_path,
-        STAGE + "unroll: {budgets: [7, 9], weights: {edge: 0.5}}\noptimizer: {betas: [0.8, 0.9]}\nfolder: a/b",
+        tmp_path, STAGE + "unroll: {budgets: [7, 9], weights: {edge: 0.5}}\noptimizer: {betas: [0.8, 0.9]}\nfolder: a/b"
     )
     assert config.unroll.budgets == (7, 9)
     assert config.unroll.weights == LossWeights(edge=0.5)
@@ -42,13 +41,7 @@ def test_an_overlay_changes_what_it_names_and_nothing_else(tmp_path: Path) -> No
     assert config.unroll.weights == LossWeights(edge=0.1, iou=2.0)
 
 
-@pytest.mark.parametrize(
-    ("change", "expected"),
-    [
-        ("seed=7", 7),
-        ("seed= 8", 8),
-    ],
-)
+@pytest.mark.parametrize(("change", "expected"), [("seed=7", 7), ("seed= 8", 8)])
 def test_set_changes_a_value(tmp_path: Path, change: str, expected: int) -> None:
     assert load(tmp_path, STAGE, change).seed == expected
 
@@ -76,10 +69,7 @@ def test_set_reads_yaml_and_the_last_one_wins(tmp_path: Path) -> None:
         (STAGE + "seed: x", "seed is 'x', expected a valid integer"),
         (STAGE + "seed: 1.5", "seed is 1.5, expected a valid integer"),
         (STAGE + "seed: true", "seed is True, expected a valid integer"),
-        (
-            STAGE + "optimizer: {weight_decay: much}",
-            "optimizer.weight_decay is 'much', expected a valid number",
-        ),
+        (STAGE + "optimizer: {weight_decay: much}", "optimizer.weight_decay is 'much', expected a valid number"),
         (STAGE + "optimizer: {betas: [1]}", "optimizer.betas[1] is missing"),
         (STAGE + "optimizer: {betas: 1}", "optimizer.betas is 1, expected a valid array"),
         (STAGE + "data: {skip_bad: 1}", "data.skip_bad is 1, expected a valid boolean"),
@@ -92,10 +82,7 @@ def test_set_reads_yaml_and_the_last_one_wins(tmp_path: Path) -> None:
             "stages.memory: a stage's length is given by epochs, steps or minutes",
         ),
         ("stages: {memory: {steps: 1, epochs: 2}}", "epochs and steps found"),
-        (
-            "stages: {memory: {steps: 1, phases: [{height: 50}]}}",
-            "phases[0].height is 50, expected a multiple of 16",
-        ),
+        ("stages: {memory: {steps: 1, phases: [{height: 50}]}}", "phases[0].height is 50, expected a multiple of 16"),
         ("stages: {memory: {steps: 1, phases: [{until: .5}]}}", "phases end at [0.5]"),
         ("stages: {}", "stages is empty"),
         (STAGE + "teacher: {name: sam2}", "teacher: path is missing"),

@@ -124,11 +124,7 @@ def _forked(config: RunConfig) -> RunConfig:
 
 
 def run_forks(
-    forks: Sequence[Fork],
-    clips: int,
-    *,
-    threads: int | None = None,
-    tell: Callable[[str], None] = lambda _: None,
+    forks: Sequence[Fork], clips: int, *, threads: int | None = None, tell: Callable[[str], None] = lambda _: None
 ) -> bool:
     """Train and score every fork that is not scored yet.
 
@@ -197,13 +193,7 @@ def score(fork: Fork, weights: Path, clips: int, threads: int | None) -> dict[st
         model = Path(folder) / fork.config.variant
         export_checkpoint(weights, model, note=fork.name)
         options = TrackerOptions(
-            fork.config.variant,
-            "onnxruntime",
-            wanted.scale,
-            wanted.budget,
-            wanted.policy,
-            threads,
-            str(model),
+            fork.config.variant, "onnxruntime", wanted.scale, wanted.budget, wanted.policy, threads, str(model)
         )
         found = {name: _by_sequence(evaluate(dataset, options, "mask")) for name, dataset in sets.items()}
     return {

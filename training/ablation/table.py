@@ -141,12 +141,7 @@ def markdown(content: dict[str, Any]) -> str:
     ]
     for row, entry in rows.items():
         paper = "" if entry["paper"] is None else f"{entry['paper']:+.1f}"
-        cells = [
-            f"`{row}`",
-            str(len(entry["seeds"])),
-            "/".join(str(n) for n in sorted(set(entry["steps"]))),
-            paper,
-        ]
+        cells = [f"`{row}`", str(len(entry["seeds"])), "/".join(str(n) for n in sorted(set(entry["steps"]))), paper]
         for name in sets:
             figures = entry["sets"][name]
             cells.append(f"{figures['jf']:.1f}")
@@ -154,10 +149,6 @@ def markdown(content: dict[str, Any]) -> str:
                 cells += ["", "", ""]
                 continue
             low, high = figures["interval"]
-            cells += [
-                f"{figures['difference']:+.1f}",
-                f"{low:+.1f} to {high:+.1f}",
-                figures["verdict"],
-            ]
+            cells += [f"{figures['difference']:+.1f}", f"{low:+.1f} to {high:+.1f}", figures["verdict"]]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"

@@ -214,11 +214,7 @@ class TensorRtBackend:
             context.set_tensor_address(NEW + name, self._banks[1 - self._current][name])
 
     def _queue(
-        self,
-        context: Any,
-        program: _Program,
-        shapes: dict[str, tuple[int, ...]],
-        found: dict[str, tuple[int, ...]],
+        self, context: Any, program: _Program, shapes: dict[str, tuple[int, ...]], found: dict[str, tuple[int, ...]]
     ) -> None:
         """Queue one frame's work on the stream."""
         for name, shape in shapes.items():

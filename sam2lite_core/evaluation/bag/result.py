@@ -197,13 +197,7 @@ def _score(scored: Scored) -> dict[str, Any]:
     if scores is None:
         return {"frames": 0, "jf": None, "j": None, "f": None, "objects": []}
     objects = [{"object_id": one.object_id, "jf": one.jf, "j": one.j.mean, "f": one.f.mean} for one in scores.objects]
-    return {
-        "frames": scored.frames,
-        "jf": scores.jf,
-        "j": asdict(scores.j),
-        "f": asdict(scores.f),
-        "objects": objects,
-    }
+    return {"frames": scored.frames, "jf": scores.jf, "j": asdict(scores.j), "f": asdict(scores.f), "objects": objects}
 
 
 def _score_text(score: dict[str, Any]) -> str:

@@ -84,11 +84,7 @@ def _score(settings: ReplaySettings, masks: Iterable[LabelMap | None]) -> Scored
 
 
 def run_offline(
-    settings: ReplaySettings,
-    recording: Recording,
-    *,
-    as_played: bool,
-    on_frame: Callable[[], None] | None = None,
+    settings: ReplaySettings, recording: Recording, *, as_played: bool, on_frame: Callable[[], None] | None = None
 ) -> OfflineRun:
     """Track the frames that the node processed, without node and deadline.
 

@@ -86,12 +86,7 @@ def is_part(path: Path) -> bool:
 
 @contextlib.contextmanager
 def resumable_folder(
-    path: str | Path,
-    *,
-    marker: str,
-    settings: Mapping[str, Any],
-    overwrite: bool = False,
-    team: Team = ALONE,
+    path: str | Path, *, marker: str, settings: Mapping[str, Any], overwrite: bool = False, team: Team = ALONE
 ) -> Iterator[Unfinished]:
     """Fill a folder that takes its place when the block ends; finished pieces of an interrupted run are kept.
 
@@ -218,8 +213,7 @@ def _locked(folder: Path) -> Iterator[None]:
             if error.errno not in NO_LOCKS:
                 raise
             warnings.warn(
-                f"{folder}: no lock on this file system ({error.strerror}); let no second run write there",
-                stacklevel=2,
+                f"{folder}: no lock on this file system ({error.strerror}); let no second run write there", stacklevel=2
             )
         # The run before may have moved its folder away between opening and locking.
         if not path.exists() or not os.path.samestat(path.stat(), os.fstat(stream.fileno())):

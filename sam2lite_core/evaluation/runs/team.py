@@ -16,12 +16,7 @@ from sam2lite_core.errors import BackendError, ConfigurationError, Sam2LiteError
 
 # Accelerate and torchrun count processes under the first name, an MPI that Accelerate runs under one of the others.
 COUNTS = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
-COUNTS_HERE = (
-    "LOCAL_WORLD_SIZE",
-    "MPI_LOCALNRANKS",
-    "OMPI_COMM_WORLD_LOCAL_SIZE",
-    "MV2_COMM_WORLD_LOCAL_SIZE",
-)
+COUNTS_HERE = ("LOCAL_WORLD_SIZE", "MPI_LOCALNRANKS", "OMPI_COMM_WORLD_LOCAL_SIZE", "MV2_COMM_WORLD_LOCAL_SIZE")
 
 LONGEST_MEETING_S = 600.0
 """A process whose others never start gives up after this time."""

@@ -195,7 +195,5 @@ def jpeg_message(image: NDArray[np.uint8], stamp_ns: int) -> Any:
     bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     _, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     return message_types().types[COMPRESSED_TYPE](
-        header=header(stamp_ns),
-        format="bgr8; jpeg compressed bgr8",
-        data=np.asarray(data, np.uint8).reshape(-1),
+        header=header(stamp_ns), format="bgr8; jpeg compressed bgr8", data=np.asarray(data, np.uint8).reshape(-1)
     )

@@ -158,11 +158,7 @@ def _cell(value: float | None) -> str:
 
 def _table(rows: Sequence[dict[str, Any]], settles: bool) -> list[str]:
     """Write a scenario's rows as a table."""
-    heads = {
-        "missed_percent": "missed %",
-        "mean_scale": "mean ρ",
-        "switches_a_minute": "changes of ρ a minute",
-    }
+    heads = {"missed_percent": "missed %", "mean_scale": "mean ρ", "switches_a_minute": "changes of ρ a minute"}
     if settles:
         heads |= {
             "settling_frames": "settling, frames",

@@ -64,10 +64,7 @@ def token_kinds(bank: BankSnapshot) -> NDArray[np.int64]:
 
 
 def record_memory(
-    tracker: Tracker,
-    frames: Sequence[Image],
-    prompts: Sequence[Prompt],
-    progress: Callable[[], object] = lambda: None,
+    tracker: Tracker, frames: Sequence[Image], prompts: Sequence[Prompt], progress: Callable[[], object] = lambda: None
 ) -> MemoryRecord:
     """Track a clip from its first frame on and keep every bank. The tracker is reset first.
 

@@ -71,10 +71,7 @@ def _hide(rng: np.random.Generator, layers: list[_Layer], followed: set[int], co
 
 
 def compose_scene(
-    rng: np.random.Generator,
-    stills: Stills,
-    config: SynthesisConfig,
-    filmed: NDArray[np.uint8] | None = None,
+    rng: np.random.Generator, stills: Stills, config: SynthesisConfig, filmed: NDArray[np.uint8] | None = None
 ) -> Scene:
     """Draw a scene whose frame 0 shows at least one followed object of at least `SMALLEST_SHARE` of the frame."""
     while True:
@@ -88,10 +85,7 @@ def compose_scene(
 
 
 def render_clip(
-    rng: np.random.Generator,
-    stills: Stills,
-    config: SynthesisConfig,
-    filmed: NDArray[np.uint8] | None = None,
+    rng: np.random.Generator, stills: Stills, config: SynthesisConfig, filmed: NDArray[np.uint8] | None = None
 ) -> Clip:
     """Render one clip; see `compose_scene`.
 
