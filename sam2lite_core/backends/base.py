@@ -1,4 +1,4 @@
-"""What every backend does: run one frame, keep the memory bank on its device, hand masks back."""
+"""The protocol of a backend: run one frame, keep the memory bank on its device, hand masks back."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,11 +11,11 @@ from sam2lite_core.graph_io import BankSnapshot, StepInputs, StepOutputs
 
 @dataclass(frozen=True)
 class BackendSettings:
-    """How to open a model.
+    """Settings to open a model with.
 
     Attributes:
         folder: holds the model's files.
-        slots: bank slots S to allocate, the budget B at most.
+        capacity: rows S of the memory bank, the budget B at most.
         precision: auto, fp32 or fp16.
         threads: CPU threads of the runtime; None leaves the choice to it.
         device: auto, or as the backend names its devices: cpu, cuda, cuda:1.
@@ -23,7 +23,7 @@ class BackendSettings:
     """
 
     folder: Path
-    slots: int
+    capacity: int
     precision: str = "auto"
     threads: int | None = None
     device: str = "auto"

@@ -19,12 +19,18 @@ from sam2lite_core.backends.model_files import (
     read_weights_info,
 )
 from sam2lite_core.errors import BackendError, ModelFileError
-from sam2lite_core.graph_io import META, BankSnapshot, StepInputs, StepOutputs, graph_arrays
+from sam2lite_core.graph_io import (
+    BANK_NAMES,
+    HOST_OUTPUTS,
+    NEW_BANK_NAMES,
+    BankSnapshot,
+    StepInputs,
+    StepOutputs,
+    bank_shapes,
+    graph_arrays,
+)
 
 KEY_WIDTH = 256
-HOST_OUTPUTS = ("logits", "presence", "uncertainty", "tokens_used")
-BANK = ("bank_key", "bank_value", "bank_identity", "bank_known", "bank_meta")
-
 
 CPU = "CPUExecutionProvider"
 PROVIDERS = {
@@ -75,11 +81,11 @@ SPIN_SINCE = (1, 27)
 
 
 def spinning(version: str) -> dict[str, str]:
-    """How workers are to wait for the next node of a graph, as session options of an ONNX Runtime.
+    """Choose how workers wait for the next node of a graph, as session options of an ONNX Runtime.
 
-    A graph of a thousand nodes has the next one soon: sleeping costs 3 of 28 ms at scale .5. But who spins while
-    another process has the other core uses up the share of time in which the scheduler would have let it go first:
-    with CPU load on one of two cores a step's 90th percentile is 63 to 82 ms with a spinning worker, 40 to 49 with one
+    A graph of a thousand nodes has the next one soon: sleeping costs 3 of 28 ms at scale .5. But a worker that spins
+    uses up its share of CPU time, and the scheduler then prefers other processes: under CPU load on one of two cores a
+    step's 90th percentile is 63 to 82 ms with a spinning worker, 40 to 49 with one
     that spins for 20 microseconds or not at all (docs/benchmarks/speed.md).
     """
     release = tuple(int(part) for part in version.split(".")[:2])
@@ -89,7 +95,7 @@ def spinning(version: str) -> dict[str, str]:
 
 
 def choose_device(name: str, available: Sequence[str]) -> Device:
-    """The device of a name.
+    """Choose the device of a name.
 
     Args:
         name: auto, cpu, cuda, cuda:N, tensorrt, tensorrt:N or coreml. Auto takes CUDA where this ONNX Runtime has it,
@@ -184,20 +190,17 @@ class OnnxRuntimeBackend:
         self._prompt = open_session(prompt_path, settings.threads, None, self._device)
         prompt_info = parse_info(self._prompt.get_modelmeta().custom_metadata_map.get(INFO_KEY), prompt_path)
         check_weights(settings.folder, weights, prompt_info, PROMPT_FILE)
-        self._slots = settings.slots
+        self._capacity = settings.capacity
         self._profiled = settings.profile is not None
         self._bank: dict[str, ort.OrtValue] = {}
         self.reset()
 
     def reset(self) -> None:
         """Empty the memory bank."""
-        objects = self.info.max_objects
-        widths = (KEY_WIDTH, KEY_WIDTH, objects, objects, len(META))
+        shapes = bank_shapes(self._capacity, KEY_WIDTH, self.info.max_objects)
         self._bank = {
-            name: ort.OrtValue.ortvalue_from_numpy(
-                np.zeros((1, self._slots, width), np.float32), self._device.memory, self._device.index
-            )
-            for name, width in zip(BANK, widths, strict=True)
+            name: ort.OrtValue.ortvalue_from_numpy(np.zeros(shape, np.float32), self._device.memory, self._device.index)
+            for name, shape in shapes.items()
         }
 
     def step(self, inputs: StepInputs) -> StepOutputs:
@@ -212,20 +215,18 @@ class OnnxRuntimeBackend:
             binding.bind_cpu_input(name, np.ascontiguousarray(array))
         for name, value in self._bank.items():
             binding.bind_ortvalue_input(name, value)
-        names = (*HOST_OUTPUTS, *(f"new_{name}" for name in BANK))
-        for name in names:
-            if name in HOST_OUTPUTS:
-                binding.bind_output(name, "cpu")
-            else:
-                binding.bind_output(name, self._device.memory, self._device.index)
+        for name in HOST_OUTPUTS:
+            binding.bind_output(name, "cpu")
+        for name in NEW_BANK_NAMES:
+            binding.bind_output(name, self._device.memory, self._device.index)
         try:
             session.run_with_iobinding(binding)
         except Exception as error:  # onnxruntime raises several unrelated types of its own
             raise BackendError(f"ONNX Runtime failed on a frame of {inputs.image.shape[:2]}: {error}") from error
-        outputs = dict(zip(names, binding.get_outputs(), strict=True))
-        self._bank = {name: outputs[f"new_{name}"] for name in BANK}
-        logits, presence, uncertainty, used = (outputs[name].numpy() for name in HOST_OUTPUTS)
-        return StepOutputs(logits[0], presence[0], uncertainty[0, 0], int(used[0]))
+        outputs = binding.get_outputs()
+        self._bank = dict(zip(BANK_NAMES, outputs[len(HOST_OUTPUTS) :], strict=True))
+        logits, presence, used = (value.numpy() for value in outputs[: len(HOST_OUTPUTS)])
+        return StepOutputs(logits[0], presence[0], int(used[0]))
 
     def end_profiling(self) -> Path:
         """Stop timing the step graph's nodes.
@@ -251,4 +252,4 @@ class OnnxRuntimeBackend:
 
     def bank(self) -> BankSnapshot:
         """Copy the memory bank to the host."""
-        return BankSnapshot(*(self._bank[name].numpy()[0].copy() for name in BANK))
+        return BankSnapshot(*(self._bank[name].numpy()[0].copy() for name in BANK_NAMES))

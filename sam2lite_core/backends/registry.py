@@ -2,29 +2,61 @@
 
 import importlib
 import importlib.util
+from dataclasses import dataclass
+from typing import Any
 
 from sam2lite_core.backends.base import Backend, BackendSettings
 from sam2lite_core.backends.foreign import FrameBackend
 from sam2lite_core.errors import BackendError
 
-BACKENDS = {
-    "tensorrt": ("sam2lite_core.backends.tensorrt.backend", "TensorRtBackend", "tensorrt or tensorrt_rtx_bindings"),
-    "onnxruntime": ("sam2lite_core.backends.onnxruntime", "OnnxRuntimeBackend", "onnxruntime"),
-    "torch": ("sam2lite_core.backends.torch", "TorchBackend", "torch"),
-}
-"""Name -> (module, class, package that it needs, or packages of which one will do), in the order in which `auto`
-prefers them. Modules are imported only when chosen, so that no runtime is loaded that nobody uses."""
 
-FRAME_BACKENDS = {
-    "transformers": ("sam2lite_core.backends.transformers.backend", "TransformersBackend", ("torch", "transformers"))
+@dataclass(frozen=True)
+class BackendEntry:
+    """A backend that can be chosen. Its module is imported only then, so that no unused runtime is loaded.
+
+    Attributes:
+        module, class_name: of the backend.
+        packages: that it needs; of names joined by " or " one will do.
+        foreign: it runs a foreign model (`backends.foreign`); `auto` never takes it.
+        experimental: no hardware has run it yet.
+    """
+
+    module: str
+    class_name: str
+    packages: tuple[str, ...]
+    foreign: bool = False
+    experimental: bool = False
+
+    def missing(self) -> list[str]:
+        """List the packages that are not installed."""
+        return [package for package in self.packages if not _installed(package)]
+
+
+REGISTRY = {
+    "tensorrt": BackendEntry(
+        "sam2lite_core.backends.tensorrt.backend",
+        "TensorRtBackend",
+        ("tensorrt or tensorrt_rtx_bindings",),
+        experimental=True,
+    ),
+    "onnxruntime": BackendEntry("sam2lite_core.backends.onnxruntime", "OnnxRuntimeBackend", ("onnxruntime",)),
+    "torch": BackendEntry("sam2lite_core.backends.torch", "TorchBackend", ("torch",)),
+    "transformers": BackendEntry(
+        "sam2lite_core.backends.transformers.backend", "TransformersBackend", ("torch", "transformers"), foreign=True
+    ),
 }
-"""Name -> (module, class, packages) of those that run a foreign model (`backends.frames`); `auto` never takes them. The
-extra that installs the packages has the backend's name."""
+"""Backends by name, in the order in which `auto` prefers them."""
+
+BACKENDS = tuple(name for name, entry in REGISTRY.items() if not entry.foreign)
+"""Names of the backends that run the student."""
+
+FRAME_BACKENDS = tuple(name for name, entry in REGISTRY.items() if entry.foreign)
+"""Names of the backends that run a foreign model. The extra that installs the packages has the backend's name."""
 
 
 def installed_backends() -> tuple[str, ...]:
-    """Names of `BACKENDS` that can run here, in the order in which `auto` prefers them."""
-    return tuple(name for name, (_, _, package) in BACKENDS.items() if _installed(package) and _usable(name))
+    """List the names of `BACKENDS` that can run here, in the order in which `auto` prefers them."""
+    return tuple(name for name in BACKENDS if not REGISTRY[name].missing() and _usable(name))
 
 
 def open_backend(name: str, settings: BackendSettings) -> Backend:
@@ -41,15 +73,13 @@ def open_backend(name: str, settings: BackendSettings) -> Backend:
     if name == "auto":
         name = next(iter(installed_backends()), "")
         if not name:
-            raise BackendError(
-                f"no backend is installed; install one of {', '.join(p for _, _, p in BACKENDS.values())}"
-            )
+            packages = ", ".join(REGISTRY[known].packages[0] for known in BACKENDS)
+            raise BackendError(f"no backend is installed; install one of {packages}")
     if name not in BACKENDS:
-        raise BackendError(f"unknown backend {name!r}; choose one of auto, {', '.join((*BACKENDS, *FRAME_BACKENDS))}")
-    module, class_name, package = BACKENDS[name]
-    if not _installed(package):
-        raise BackendError(f"backend {name} needs the package {package}, which is not installed")
-    backend: Backend = getattr(importlib.import_module(module), class_name)(settings)
+        raise BackendError(f"unknown backend {name!r}; choose one of auto, {', '.join(REGISTRY)}")
+    if missing := REGISTRY[name].missing():
+        raise BackendError(f"backend {name} needs the package {missing[0]}, which is not installed")
+    backend: Backend = _load(name)(settings)
     return backend
 
 
@@ -58,31 +88,33 @@ def open_frame_backend(name: str, settings: BackendSettings) -> FrameBackend:
 
     Args:
         name: one of `FRAME_BACKENDS`.
-        settings: what to open and how; `slots` and `profile` have no meaning here.
+        settings: what to open and how; `capacity` and `profile` have no meaning here.
 
     Raises:
         BackendError: a backend whose packages are not installed.
         ModelFileError: the model cannot be loaded.
     """
     check_frame_backend(name)
-    module, class_name, _ = FRAME_BACKENDS[name]
-    backend: FrameBackend = getattr(importlib.import_module(module), class_name)(settings)
+    backend: FrameBackend = _load(name)(settings)
     return backend
 
 
 def check_frame_backend(name: str) -> None:
-    """Make sure that a foreign model's packages are installed.
+    """Check that a foreign model's packages are installed.
 
     Raises:
         BackendError: they are not.
     """
-    missing = [package for package in FRAME_BACKENDS[name][2] if not _installed(package)]
-    if missing:
+    if missing := REGISTRY[name].missing():
         raise BackendError(f"backend {name} needs {' and '.join(missing)}: python -m pip install 'sam2lite[{name}]'")
 
 
+def _load(name: str) -> Any:
+    return getattr(importlib.import_module(REGISTRY[name].module), REGISTRY[name].class_name)
+
+
 def _usable(name: str) -> bool:
-    """Whether an installed backend finds what it cannot do without."""
+    """Check that an installed backend finds what it cannot do without."""
     if name != "tensorrt":
         return True
     from sam2lite_core.backends.tensorrt.cuda import count_gpus

@@ -14,11 +14,18 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from sam2lite_core import graph_io
 from sam2lite_core.backends.base import BackendSettings
 from sam2lite_core.backends.model_files import TRANSPOSED, WEIGHTS_FILE, ModelInfo, read_weights_info
 from sam2lite_core.errors import BackendError, ModelFileError
-from sam2lite_core.graph_io import BankSnapshot, FloatArray, StepInputs, StepOutputs, graph_arrays
+from sam2lite_core.graph_io import (
+    BankSnapshot,
+    FloatArray,
+    PromptTensors,
+    StepInputs,
+    StepOutputs,
+    StepTensors,
+    graph_arrays,
+)
 from sam2lite_core.model import bank as memory
 from sam2lite_core.model import graphs
 from sam2lite_core.model.bank import Bank
@@ -55,7 +62,7 @@ def load_shipped(path: Path) -> tuple[Student, ModelInfo]:
 
 
 def choose_device(name: str, backend: str = "torch") -> torch.device:
-    """The torch device of a name; auto takes CUDA where there is one.
+    """Choose the torch device of a name; auto takes CUDA where there is one.
 
     Args:
         name: auto, cpu, cuda or cuda:N.
@@ -100,14 +107,14 @@ class TorchBackend:
             torch.set_num_threads(settings.threads)  # of the whole process: torch has no other
         self._step = graphs.StepGraph(self.student).eval()
         self._prompt = graphs.PromptGraph(self.student).eval()
-        self._slots = settings.slots
+        self._capacity = settings.capacity
         self.reset()
 
     def reset(self) -> None:
         """Empty the memory bank."""
         self._pool: tuple[Tensor, Tensor] | None = None
         self._bank = memory.empty_bank(
-            1, self._slots, self.student.variant.key_width, self.info.max_objects, self._device
+            1, self._capacity, self.student.variant.key_width, self.info.max_objects, self._device
         )
 
     def step(self, inputs: StepInputs) -> StepOutputs:
@@ -116,20 +123,24 @@ class TorchBackend:
         Raises:
             BackendError: torch failed; the bank is as before the step.
         """
-        prompted = inputs.prompt is not None
-        names = graph_io.PROMPT_INPUTS if prompted else graph_io.STEP_INPUTS
-        tensors = self._tensors(inputs) | dict(zip(graph_io.BANK_NAMES, self._bank, strict=True))
+        tensors = self._tensors(inputs)
+        step = StepTensors(*(tensors[name] for name in StepTensors._fields))
         # cuDNN would round to TF32 by itself, and fp32 was asked for. Never run on CUDA so far.
         exact = torch.backends.cudnn.flags(allow_tf32=False)
         try:
             with torch.inference_mode(), exact:
-                outputs = (self._prompt if prompted else self._step)(*(tensors[name] for name in names))
-                logits, presence, uncertainty, used = (tensor.cpu().numpy() for tensor in outputs[:4])
+                if inputs.prompt is None:
+                    outputs = self._step(step, self._bank)
+                else:
+                    prompt = PromptTensors(*(tensors[name] for name in PromptTensors._fields))
+                    outputs = self._prompt(step, self._bank, prompt)
+                logits, presence, _, used = outputs[:4]
+                answer = StepOutputs(logits[0].cpu().numpy(), presence[0].cpu().numpy(), int(used))
         except RuntimeError as error:
             raise BackendError(f"torch failed on a frame of {inputs.image.shape[:2]}: {error}") from error
         self._bank = Bank(*outputs[4:])
-        self._pool = tensors["token_rows"], tensors["token_columns"]
-        return StepOutputs(logits[0], presence[0], uncertainty[0, 0], int(used[0]))
+        self._pool = step.token_rows, step.token_columns
+        return answer
 
     def keep(self) -> Callable[[], None]:
         """Remember the memory bank as it is; calling the result brings it back."""
@@ -145,14 +156,14 @@ class TorchBackend:
         return BankSnapshot(*(tensor[0].cpu().numpy().copy() for tensor in self._bank))
 
     def attention(self, image: NDArray[np.uint8], window: int) -> FloatArray:
-        """What a frame would read from the bank if it came next; changes nothing.
+        """Compute what a frame would read from the bank if it came next; changes nothing.
 
         Args:
             image: (H, W, 3) uint8 RGB at the network's size.
             window: W in frames.
 
         Returns:
-            (H/16, W/16, S) float32, the attention of each patch over the slots of `bank()`; its last axis sums to 1.
+            (H/16, W/16, S) float32, the attention of each patch over the rows of `bank()`; its last axis sums to 1.
 
         Raises:
             BackendError: no frame was stepped yet.

@@ -1,7 +1,7 @@
 """Record the inputs of the graphs on calibration clips, which INT8 ranges are measured on."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +10,15 @@ from sam2lite_core.backends.base import Backend
 from sam2lite_core.errors import ConfigurationError
 from sam2lite_core.export.clips import Clip
 from sam2lite_core.frame.prompt_rasters import prompt_inputs
-from sam2lite_core.graph_io import BankSnapshot, PromptInputs, StepInputs, StepOutputs, graph_arrays
+from sam2lite_core.graph_io import (
+    BANK_FIELDS,
+    BANK_NAMES,
+    BankSnapshot,
+    PromptInputs,
+    StepInputs,
+    StepOutputs,
+    graph_arrays,
+)
 from sam2lite_core.tracker import Tracker
 from sam2lite_core.types import Prompt, TrackResult
 
@@ -66,7 +74,8 @@ class Recorder:
         """Return the last step's inputs by the graphs' names, bank included, with this prompt."""
         assert self.last is not None and self.last_bank is not None
         arrays = graph_arrays(replace(self.last, prompt=prompt), self.info.max_objects)
-        bank = {f"bank_{f.name}": getattr(self.last_bank, f.name)[None] for f in fields(self.last_bank)}
+        values = (getattr(self.last_bank, name)[None] for name in BANK_FIELDS)
+        bank = dict(zip(BANK_NAMES, values, strict=True))
         return {name: np.ascontiguousarray(array) for name, array in (arrays | bank).items()}
 
 

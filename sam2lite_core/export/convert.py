@@ -135,11 +135,11 @@ def export_checked(
 
 def measure(student: Student, folder: Path, settings: ExportSettings) -> parity.Parity:
     """Track the settings's clip with the student in PyTorch and with an exported folder on ONNX Runtime."""
-    slots = student.variant.memory_budget
+    capacity = student.variant.memory_budget
     with tempfile.TemporaryDirectory() as work:
         write_reference(student, Path(work), settings.max_objects)
-        reference = TorchBackend(BackendSettings(Path(work), slots, device="cpu", threads=settings.threads))
-    backend = OnnxRuntimeBackend(BackendSettings(folder, slots, threads=settings.threads))
+        reference = TorchBackend(BackendSettings(Path(work), capacity, device="cpu", threads=settings.threads))
+    backend = OnnxRuntimeBackend(BackendSettings(folder, capacity, threads=settings.threads))
     ours, theirs = (parity.track(either, settings.check, settings.scale) for either in (reference, backend))
     return parity.compare(settings.check, ours, theirs, settings.scale)
 

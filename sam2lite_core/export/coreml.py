@@ -4,6 +4,7 @@ One package serves one frame size and one number of objects. Everything is fp32:
 arithmetic, and the converter has no names to keep it out by.
 """
 
+import itertools
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,12 +13,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from sam2lite_core import graph_io
 from sam2lite_core.errors import ConfigurationError, ModelFileError
 from sam2lite_core.files import output_folder
 from sam2lite_core.frame.resolution import BASE_SHORT_SIDE, REFERENCE_SOURCE, network_size, token_pool
+from sam2lite_core.graph_io import PromptTensors, StepTensors
 from sam2lite_core.model import graphs
+from sam2lite_core.model.bank import Bank
 from sam2lite_core.model.deploy import fold_batch_norms
 from sam2lite_core.model.student import Student
 from sam2lite_core.variants import PATCH
@@ -59,8 +63,26 @@ def export_coreml(
         "network_size": [height, width],
         "packages": found,
         "parity": None,
-        "parity_reason": "Core ML runs on Apple's devices only: nobody has run these packages",
+        "parity_reason": "experimental: Core ML runs on Apple's devices only, and nobody has run these packages",
     }
+
+
+class FlatGraph(nn.Module):
+    """A graph that takes its inputs one by one, as TorchScript's tracer and the converter want them."""
+
+    def __init__(self, graph: nn.Module) -> None:
+        super().__init__()
+        self.graph = graph
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """Run the graph; tensors in the order of `graph_io.graph_inputs`."""
+        parts, start = [], 0
+        for kind in (StepTensors, Bank, PromptTensors)[: 2 + (len(tensors) > len(graph_io.STEP_INPUTS))]:
+            end = start + len(kind._fields)
+            parts.append(kind(*tensors[start:end]))
+            start = end
+        outputs: tuple[Tensor, ...] = self.graph(*parts)
+        return outputs
 
 
 def convert_graph(student: Student, path: Path, size: tuple[int, int], objects: int, prompt: bool) -> None:
@@ -70,20 +92,24 @@ def convert_graph(student: Student, path: Path, size: tuple[int, int], objects: 
         ConfigurationError: coremltools is not installed.
     """
     tools = load_tools()
-    graph = (graphs.PromptGraph if prompt else graphs.StepGraph)(student).eval()
-    names = graph_io.PROMPT_INPUTS if prompt else graph_io.STEP_INPUTS
-    slots = student.variant.memory_budget
-    example = graphs.example_inputs(student, objects, slots, size[0] // PATCH, size[1] // PATCH, prompt)
-    pool = token_pool(*REFERENCE_SOURCE, size, BASE_SHORT_SIDE)
-    for name, weights in zip(("token_rows", "token_columns"), pool, strict=True):
-        example[name] = torch.from_numpy(weights).unsqueeze(0)
+    graph = graphs.build_graph(student, prompt).eval()
+    capacity = student.variant.memory_budget
+    inputs, *rest = graphs.example_inputs(student, objects, capacity, size[0] // PATCH, size[1] // PATCH, prompt)
+    rows, columns = (
+        torch.from_numpy(weights).unsqueeze(0) for weights in token_pool(*REFERENCE_SOURCE, size, BASE_SHORT_SIDE)
+    )
+    example = (inputs._replace(token_rows=rows, token_columns=columns), *rest)
+    tensors = dict(zip(graph_io.graph_inputs(prompt), itertools.chain(*example), strict=True))
     with torch.no_grad(), warnings.catch_warnings(), patched_operators():
         warnings.simplefilter("ignore")  # tracing says of every shape that it is a constant: it is meant to be
-        traced = torch.jit.trace(graph, tuple(example[name] for name in names), check_trace=False)
+        traced = torch.jit.trace(FlatGraph(graph), tuple(tensors.values()), check_trace=False)
         model = tools.convert(
             traced,
             convert_to="mlprogram",
-            inputs=[tools.TensorType(name=name, shape=tuple(example[name].shape), dtype=np.float32) for name in names],
+            inputs=[
+                tools.TensorType(name=name, shape=tuple(tensor.shape), dtype=np.float32)
+                for name, tensor in tensors.items()
+            ],
             outputs=[tools.TensorType(name=name, dtype=np.float32) for name in graph_io.OUTPUTS],
             minimum_deployment_target=tools.target.iOS17,
             compute_precision=tools.precision.FLOAT32,
@@ -103,7 +129,7 @@ def check_package(path: Path, prompt: bool) -> dict[str, dict[str, list[int]]]:
         ModelFileError: an input or output is missing, or there is one too many.
     """
     spec = load_tools().models.MLModel(str(path), skip_model_load=True).get_spec()
-    wanted = {"inputs": graph_io.PROMPT_INPUTS if prompt else graph_io.STEP_INPUTS, "outputs": graph_io.OUTPUTS}
+    wanted = {"inputs": graph_io.graph_inputs(prompt), "outputs": graph_io.OUTPUTS}
     found = {}
     for kind, values in (("inputs", spec.description.input), ("outputs", spec.description.output)):
         shapes = {value.name: [int(n) for n in value.type.multiArrayType.shape] for value in values}

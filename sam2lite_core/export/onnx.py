@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -24,7 +25,7 @@ from sam2lite_core.errors import ConfigurationError
 from sam2lite_core.export.package import check_folder, describe, replace_files, stamp
 from sam2lite_core.model import graphs
 from sam2lite_core.model.deploy import SHARED_BYTES, fold_batch_norms, round_to_half, split_last_convolution
-from sam2lite_core.model.graphs import example_inputs
+from sam2lite_core.model.graphs import GraphInputs, example_inputs
 from sam2lite_core.model.student import Student
 from sam2lite_core.variants import PATCH
 
@@ -42,13 +43,16 @@ HALF = "_fp16"
 """Ends the name of an initializer that is kept as fp16."""
 
 
-def dynamic_shapes(names: tuple[str, ...]) -> dict[str, dict[int, object]]:
-    """Name the sides that may vary: rows and columns of patches and of tokens, objects K, bank rows S."""
+def dynamic_shapes(arguments: GraphInputs) -> tuple[Any, ...]:
+    """Name the sides that may vary, in the shape of a graph's arguments.
+
+    They are rows and columns of patches and of tokens, objects K, and the bank's capacity S.
+    """
     dims = torch.export.Dim
     rows, columns = dims("rows", min=2, max=255), dims("columns", min=2, max=255)
-    objects, slots = dims("objects", min=1, max=1024), dims("bank_slots", min=2, max=4096)
+    objects, capacity = dims("objects", min=1, max=1024), dims("bank_slots", min=2, max=4096)
     token_rows, token_columns = (dims("token_row_count", min=2, max=255), dims("token_column_count", min=2, max=255))
-    table: dict[str, dict[int, object]] = {
+    table: dict[str, Any] = {
         "image": {1: PATCH * rows, 2: PATCH * columns},
         "motion": {2: rows, 3: columns},
         "warped": {1: objects, 2: 4 * rows, 3: 4 * columns},
@@ -59,24 +63,23 @@ def dynamic_shapes(names: tuple[str, ...]) -> dict[str, dict[int, object]]:
         "masks": {1: objects, 2: 4 * rows, 3: 4 * columns},
         "mask_given": {1: objects},
         "prompted": {1: objects},
-        **{name: {1: slots} for name in graph_io.BANK_NAMES},
+        **{name: {1: capacity} for name in graph_io.BANK_FIELDS},
     }
-    return {name: table.get(name, {}) for name in names}
+    return tuple(type(part)(*(table.get(name, {}) for name in part._fields)) for part in arguments)
 
 
-def trace(graph: graphs.StepGraph, prompt: bool) -> onnx.ModelProto:
+def trace(graph: graphs.StepGraph | graphs.PromptGraph, prompt: bool) -> onnx.ModelProto:
     """Export one graph with dynamic frame size, object count and bank size."""
-    names = graph_io.PROMPT_INPUTS if prompt else graph_io.STEP_INPUTS
-    example = example_inputs(graph.student, objects=3, slots=64, prompt=prompt)
+    example = example_inputs(graph.student, objects=3, capacity=64, prompt=prompt)
     with torch.no_grad(), quiet():
         program = torch.onnx.export(
             graph.eval(),
-            tuple(example[name] for name in names),
+            example,
             dynamo=True,
             opset_version=OPSET,
-            input_names=list(names),
+            input_names=list(graph_io.graph_inputs(prompt)),
             output_names=list(graph_io.OUTPUTS),
-            dynamic_shapes=tuple(dynamic_shapes(names).values()),
+            dynamic_shapes=dynamic_shapes(example),
             verbose=False,
         )
     assert program is not None  # dynamo=True always returns a program
@@ -188,12 +191,12 @@ def stored_state(student: Student, wanted: set[str]) -> dict[str, NDArray[np.gen
 
 
 def digest(array: NDArray[np.generic]) -> str:
-    """Names an array by its contents."""
+    """Name an array by its contents."""
     return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
 
 
 def spans(content: bytes, names: Iterable[str]) -> list[tuple[int, int]]:
-    """Offset and length in bytes of named tensors in a safetensors file."""
+    """Find the offset and length in bytes of named tensors in a safetensors file."""
     length = int.from_bytes(content[:8], "little")
     header = json.loads(content[8 : 8 + length])
     pairs = (header[name]["data_offsets"] for name in names)
@@ -244,8 +247,8 @@ def export_student(student: Student, folder: Path, note: str = "", max_objects: 
     ready.variant = replace(student.variant, max_objects=max_objects or student.variant.max_objects)
     traced = split_last_convolution(ready)
     models = {
-        STEP_FILE: trace(graphs.StepGraph(traced), prompt=False),
-        PROMPT_FILE: trace(graphs.PromptGraph(traced), prompt=True),
+        name: trace(graphs.build_graph(traced, prompt), prompt)
+        for name, prompt in ((STEP_FILE, False), (PROMPT_FILE, True))
     }
     info = describe(student, note, ready.variant.max_objects)
     weights = move_weights(models, ready, {INFO_KEY: json.dumps(info)})

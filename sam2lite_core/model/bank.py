@@ -1,4 +1,4 @@
-"""The bounded memory bank: what a token is, which tokens may be read, and which survive an update (design section 4).
+"""The bounded memory bank: its tokens, their ageing, and which may be read (design section 4).
 
 Everything is batched over N clips so that training and the exported graphs run the same code; a robot has N = 1.
 """
@@ -9,19 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sam2lite_core.graph_io import META
 from sam2lite_core.variants import MAX_WINDOW
 
 REJECTED = -1e4  # not -inf: an empty bank would give NaN, and fp16 engines overflow
-POLICIES = ("learned", "fifo", "random", "uniform")
-META = ("x", "y", "age", "motion", "uncertainty", "valid", "owner", "birth", "affinity", "draw")
-"""Columns of `Bank.meta`: centre in [0, 1] of the frame; frames since written; relative flow magnitude in patch
-widths per frame; mask entropy 0..1; 1 = slot in use; anchors hold 1 + the slot of the object whose prompt wrote them,
-others 0; index of the frame that wrote the token; how well an anchor represents its object, 0 for other tokens; the
-token's draw in (0, 1), see `draw`."""
 
 
 class Bank(NamedTuple):
-    """S memory slots of N clips.
+    """S memory tokens of N clips, some of which may be free rows.
 
     Attributes:
         key: (N, S, 256) float, unit length.
@@ -38,11 +33,11 @@ class Bank(NamedTuple):
     meta: Tensor
 
     def column(self, name: str) -> Tensor:
-        """One column of `meta`, (N, S)."""
+        """Return one column of `meta`, (N, S)."""
         return self.meta[..., META.index(name)]
 
     def gather(self, index: Tensor) -> "Bank":
-        """Pick slots. index: (N, S') int64."""
+        """Pick rows. index: (N, S') int64."""
         batch, count = self.key.shape[:2]
         # Rows of one long table: runtimes copy whole rows, where a gather along an axis goes number by number.
         start = torch.arange(batch, device=index.device).unsqueeze(1) * count
@@ -55,14 +50,14 @@ class Bank(NamedTuple):
         return Bank(*(pick(tensor) for tensor in self))
 
     def with_columns(self, **columns: Tensor) -> "Bank":
-        """A copy with some of the meta columns replaced by (N, S) tensors."""
+        """Copy with some of the meta columns replaced by (N, S) tensors."""
         parts = [columns.get(name, self.meta[..., i]) for i, name in enumerate(META)]
         return self._replace(meta=torch.stack(parts, dim=-1))
 
 
-def empty_bank(batch: int, slots: int, width: int, objects: int, device: torch.device | str = "cpu") -> Bank:
-    """A bank of S = slots free slots."""
-    shape = (batch, slots)
+def empty_bank(batch: int, capacity: int, width: int, objects: int, device: torch.device | str = "cpu") -> Bank:
+    """Make a bank of S = capacity free rows."""
+    shape = (batch, capacity)
     return Bank(
         torch.zeros(*shape, width, device=device),
         torch.zeros(*shape, width, device=device),
@@ -73,7 +68,7 @@ def empty_bank(batch: int, slots: int, width: int, objects: int, device: torch.d
 
 
 def concat(first: Bank, second: Bank) -> Bank:
-    """Both banks' slots in one, (N, S1 + S2, ...)."""
+    """Join the rows of both banks, (N, S1 + S2, ...)."""
     return Bank(*(torch.cat(pair, dim=1) for pair in zip(first, second, strict=True)))
 
 
@@ -98,13 +93,13 @@ def begin_frame(bank: Bank, active: Tensor) -> Bank:
 
 
 def readable(bank: Bank, window: Tensor) -> Tensor:
-    """Which tokens this frame may read.
+    """Find the tokens that this frame may read.
 
     Tokens younger than W are the recent context; those past 8 frames were promoted by the gate and stay readable, as
     anchors do. So W trims recent context only.
 
     Args:
-        bank: S slots.
+        bank: S tokens.
         window: (N,) float, W in frames.
 
     Returns:

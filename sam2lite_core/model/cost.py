@@ -1,13 +1,14 @@
-"""What a student costs: its parameters by part, and the arithmetic of a frame, counted without running it."""
+"""Count a student's parameters by part and the arithmetic of a frame, without running it."""
 
 import copy
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from sam2lite_core import graph_io
 from sam2lite_core.frame.resolution import BASE_SHORT_SIDE, REFERENCE_SOURCE, RUNGS, network_size, token_grid
+from sam2lite_core.graph_io import StepTensors
 from sam2lite_core.model import graphs
+from sam2lite_core.model.bank import Bank
 from sam2lite_core.model.student import Student
 from sam2lite_core.variants import PATCH, Variant
 
@@ -20,7 +21,7 @@ def parameters_by_part(student: Student) -> dict[str, int]:
 
 
 def flops_per_frame(
-    student: Student, size: tuple[int, int], tokens: tuple[int, int], slots: int, objects: int = 1
+    student: Student, size: tuple[int, int], tokens: tuple[int, int], capacity: int, objects: int = 1
 ) -> int:
     """Floating point operations of a frame without prompts: two for each multiply-add of a convolution or product.
 
@@ -30,17 +31,19 @@ def flops_per_frame(
         student: any variant.
         size: (H, W) of the network's input in px, multiples of 16.
         tokens: rows and columns of the tokens that the frame writes.
-        slots: tokens in a full memory bank.
+        capacity: tokens in a full memory bank.
         objects: how many objects are decoded.
     """
     # Tensors of the meta device have shapes but no contents, so that even the base variant counts in no time.
     graph = graphs.StepGraph(copy.deepcopy(student).eval().to("meta"))
     rows, columns = size[0] // PATCH, size[1] // PATCH
-    example = graphs.example_inputs(student, objects, slots, rows, columns)
-    example |= {"token_rows": torch.zeros(1, tokens[0], rows), "token_columns": torch.zeros(1, tokens[1], columns)}
+    inputs, bank = graphs.example_inputs(student, objects, capacity, rows, columns)[:2]
+    inputs = inputs._replace(
+        token_rows=torch.zeros(1, tokens[0], rows), token_columns=torch.zeros(1, tokens[1], columns)
+    )
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:
-        graph(*(example[name].to("meta") for name in graph_io.STEP_INPUTS))
+        graph(StepTensors(*(t.to("meta") for t in inputs)), Bank(*(t.to("meta") for t in bank)))
     return counter.get_total_flops()
 
 

@@ -1,4 +1,4 @@
-"""Find tokens that repeat others, and scenes that stand still."""
+"""Find tokens that repeat others, and static scenes."""
 
 import torch
 from torch import Tensor
@@ -10,9 +10,9 @@ SAME_KEY, SAME_PLACE, SAME_SHARE = 0.4, 0.08, 0.2
 as a share of the frame, difference of the objects' shares."""
 
 
-UNCHANGED, STILL = 0.6, 0.8
+UNCHANGED, STATIC = 0.6, 0.8
 """A token is found unchanged where the squares of its distances in key and place, each over its limit, sum to less than
-the former; a scene is still where this share of all tokens, and of the anchors, is. Of the tokens kept from films in
+the former; a scene is static where this share of all tokens, and of the anchors, is. Of the tokens kept from films in
 which something moves 4 to 69 in 100 were found unchanged, 76 at most; of those kept from a picture that repeats with
 noise of 4 grey levels 90 and more, but for one of fog and asphalt (74)."""
 
@@ -23,15 +23,15 @@ latter cosine with one of its own."""
 
 
 def distances(bank: Bank, key: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """Half the squared distance in key and place, each over its limit, of a frame's cells to the bank's tokens.
+    """Compute half the squared distance in key and place, each over its limit, of a frame's cells to the bank's tokens.
 
     Args:
-        bank: S slots.
+        bank: S tokens.
         key: (N, S', 256) unit keys of the cells.
         x, y: (S',) their centres.
 
     Returns:
-        (N, S', S); free slots are far away.
+        (N, S', S); free rows are far away.
     """
     old = torch.cat([bank.key / SAME_KEY, bank.meta[..., :2] / SAME_PLACE], dim=-1)
     place = torch.stack([x, y], dim=-1).unsqueeze(0).expand(key.shape[0], -1, -1)
@@ -43,19 +43,19 @@ def distances(bank: Bank, key: Tensor, x: Tensor, y: Tensor) -> Tensor:
 
 
 def repeats(bank: Bank, fresh: Bank, apart: Tensor) -> Tensor:
-    """Which fresh tokens say nothing that the bank does not hold already.
+    """Find fresh tokens that repeat what the bank holds already.
 
-    The gate judges each token by itself and cannot know that; without it a still scene would fill the bank with copies
+    The gate judges each token by itself and cannot know that; without it a static scene would fill the bank with copies
     of one frame (ours; the paper has none).
 
     Args:
-        bank: S kept slots.
+        bank: S kept tokens.
         fresh: S' tokens of this frame.
         apart: (N, S', S), from `distances`.
 
     Returns:
-        (N, S') float, 1 where some valid slot has nearly the same key, place and shares: their distances, each over its
-        limit, have squares that sum to less than 1.
+        (N, S') float, 1 where some valid token has nearly the same key, place and shares: the squares of their
+        distances, each over its limit, sum to less than 1.
     """
     old, new = (some.identity * some.known / SAME_SHARE for some in (bank, fresh))
     half_old, half_new = (0.5 * (shares * shares).sum(dim=-1) for shares in (old, new))
@@ -63,13 +63,13 @@ def repeats(bank: Bank, fresh: Bank, apart: Tensor) -> Tensor:
     return ((apart + shares_apart).amin(dim=2) < 0.5).to(fresh.key.dtype)
 
 
-def is_still(bank: Bank, apart: Tensor) -> Tensor:
-    """Whether all that the bank holds is where it was, each object's anchors by themselves too.
+def is_static(bank: Bank, apart: Tensor) -> Tensor:
+    """Find scenes in which all that the bank holds is where it was, each object's anchors by themselves too.
 
-    One object may move, or be gone, while all others and all around them stand still.
+    One object may move, or be gone, while all others and all around them rest.
 
     Args:
-        bank: S slots.
+        bank: S tokens.
         apart: (N, S', S), from `distances`.
 
     Returns:
@@ -78,25 +78,24 @@ def is_still(bank: Bank, apart: Tensor) -> Tensor:
     valid = bank.column("valid")
     unchanged = (apart.amin(dim=1) < 0.5 * UNCHANGED).to(valid.dtype) * valid
     count = valid.sum(dim=1)
-    tokens = (count > 0.5) & (unchanged.sum(dim=1) >= STILL * count)
+    tokens = (count > 0.5) & (unchanged.sum(dim=1) >= STATIC * count)
     owner = (bank.column("owner") * valid).unsqueeze(2)
     slots = torch.cumsum(torch.ones_like(bank.identity[:, :1]), dim=2)
     owned = ((owner - slots).abs() < 0.5).to(valid.dtype)
-    moved = (unchanged.unsqueeze(2) * owned).sum(dim=1) < STILL * owned.sum(dim=1)
+    moved = (unchanged.unsqueeze(2) * owned).sum(dim=1) < STATIC * owned.sum(dim=1)
     return (tokens & (moved.to(valid.dtype).amax(dim=1) < 0.5)).to(valid.dtype)
 
 
-def knows(bank: Bank, key: Tensor, still: Tensor, budget: Tensor) -> Tensor:
-    """Of which cells of a frame the bank can tell which object's they are.
+def knows(bank: Bank, key: Tensor, static: Tensor, budget: Tensor) -> Tensor:
+    """Find the cells of a frame of which the bank can tell which object's they are.
 
-    Attention always sums to 1: what is like nothing in memory is told about by what is least unlike it. A full bank
-    holds a token like every cell; few tokens, or those of a scene that stands still and needs no more, have a say only
-    on what is like them, wherever it is. The warped mask tells the rest.
+    Attention always sums to 1, even for a cell that resembles no token. A full bank holds a token like every cell. Few
+    tokens, or those of a static scene, speak only for cells that resemble them; the warped mask tells the rest.
 
     Args:
-        bank: S slots.
+        bank: S tokens.
         key: (N, S', 256) unit keys of the cells.
-        still: (N,) from `is_still`.
+        static: (N,) from `is_static`.
         budget: (N,) float, B.
 
     Returns:
@@ -108,4 +107,4 @@ def knows(bank: Bank, key: Tensor, still: Tensor, budget: Tensor) -> Tensor:
     few = valid.sum(dim=1) < SPARSE * torch.minimum(budget, cells)
     cosine = key @ bank.key.transpose(1, 2) + (valid.unsqueeze(1) - 1.0) * 2.0
     like = cosine.amax(dim=2) > LIKE
-    return (like | ~((still > 0.5) | few).unsqueeze(1)).to(key.dtype)
+    return (like | ~((static > 0.5) | few).unsqueeze(1)).to(key.dtype)

@@ -12,8 +12,8 @@ ANCHORS_OF_ONE, ANCHORS_OF_ALL = 0.25, 0.5
 """Largest shares of the budget that one object's anchors, and all anchors, may take."""
 
 
-STILL_SHARE = 0.3
-"""Share of the budget that a still scene may fill, unless anchors alone take more."""
+STATIC_SHARE = 0.3
+"""Share of the budget that a static scene may fill, unless anchors alone take more."""
 
 
 RAREST = 1e-6
@@ -31,11 +31,11 @@ TIE_BREAK = 1e-4  # torch and ONNX Runtime choose differently among equal scores
 def anchor_quota(bank: Bank, affinity: Tensor, budget: Tensor, prompted: Tensor) -> Bank:
     """Make anchors of the best tokens of a prompt frame.
 
-    An object gets B / 4 of them at most, so that a still scene with one object leaves most of the bank free, and all
+    An object gets B / 4 of them at most, so that a static scene with one object leaves most of the bank free, and all
     objects together B / 2, shared evenly.
 
     Args:
-        bank: old slots followed by this frame's tokens; the latter have age 0.
+        bank: old tokens followed by this frame's tokens; the latter have age 0.
         affinity: (N, S, M) how well a token represents an object of this prompt frame.
         budget: (N,) float, B.
         prompted: (N, M) float, 1 for the objects prompted on this frame.
@@ -69,7 +69,7 @@ def anchor_quota(bank: Bank, affinity: Tensor, budget: Tensor, prompted: Tensor)
 
 
 def draw(rows: Tensor, columns: Tensor, frame: Tensor) -> Tensor:
-    """Low-discrepancy numbers, one a token, by which tokens that are equally worth keeping are told apart.
+    """Draw low-discrepancy numbers, one a token, to tell tokens apart that are equally worth keeping.
 
     Keeping the largest of them keeps cells that cover the frame evenly, and others on every frame. Chosen by noise of
     its own, each token would leave gaps beside clusters; by its score alone, whole regions would be gone.
@@ -90,31 +90,31 @@ def draw(rows: Tensor, columns: Tensor, frame: Tensor) -> Tensor:
 
 
 def fraction(value: Tensor) -> Tensor:
-    """What is left of each number without its whole part, [0, 1)."""
+    """Take the whole part off each number, [0, 1)."""
     return value - torch.floor(value)
 
 
 def inside(drawn: Tensor) -> Tensor:
-    """Draws, far enough from 0 and 1 to have a logarithm of their odds."""
+    """Clamp draws away from 0 and 1, so that their odds have a logarithm."""
     return drawn.clamp(RAREST, 1.0 - RAREST)
 
 
 def hash_noise(bank: Bank, frame: Tensor) -> Tensor:
-    """Reproducible noise in [0, 1) from a token's place and birth and the current frame, (N, S)."""
+    """Compute reproducible noise in [0, 1) from a token's place and birth and the current frame, (N, S)."""
     seed = bank.column("x") * 12.9898 + bank.column("y") * 78.233 + bank.column("birth") * 3.7719
     seed = seed + frame.unsqueeze(1) * 1.6180
     wave = torch.sin(seed) * 437.585
     return wave - torch.floor(wave)
 
 
-def token_limit(bank: Bank, still: Tensor, budget: Tensor, learned: Tensor) -> Tensor:
-    """How many tokens may be kept: the budget, and under the learned policy less of it while the scene is still.
+def token_limit(bank: Bank, static: Tensor, budget: Tensor, learned: Tensor) -> Tensor:
+    """Compute how many tokens may be kept: the budget, or a share of it under the learned policy in a static scene.
 
-    A scene that stands still is told by few tokens; when something moves, the next frame is written whole again.
+    Few tokens describe a static scene; when something moves, the next frame is written whole again.
 
     Args:
-        bank: S slots before this frame's tokens.
-        still: (N,) from `is_still`.
+        bank: S tokens before this frame's tokens.
+        static: (N,) from `redundancy.is_static`.
         budget: (N,) float, B.
         learned: (N,) float, 1 where the policy is the learned one.
 
@@ -122,8 +122,8 @@ def token_limit(bank: Bank, still: Tensor, budget: Tensor, learned: Tensor) -> T
         (N,) float, at most B; never less than the anchors are.
     """
     anchors = ((bank.column("owner") > 0.5) & (bank.column("valid") > 0.5)).to(budget.dtype).sum(dim=1)
-    few = torch.minimum(torch.maximum(torch.floor(STILL_SHARE * budget), anchors), budget)
-    return torch.where((still > 0.5) & (learned > 0.5), few, budget)
+    few = torch.minimum(torch.maximum(torch.floor(STATIC_SHARE * budget), anchors), budget)
+    return torch.where((static > 0.5) & (learned > 0.5), few, budget)
 
 
 def policy_scores(bank: Bank, gate_score: Tensor, frame: Tensor, policy: Tensor, repeated: Tensor) -> Tensor:
@@ -134,7 +134,7 @@ def policy_scores(bank: Bank, gate_score: Tensor, frame: Tensor, policy: Tensor,
         gate_score: (N, S) from the gate, in [-20, 20].
         frame: (N,) float, index of the current frame.
         policy: (N, 4) one-hot over `POLICIES`.
-        repeated: (N, S) float, from `repeats`; 0 for old slots.
+        repeated: (N, S) float, from `repeats`; 0 for old tokens.
 
     Returns:
         (N, S) scores; the learned policy rejects tokens whose keep probability p = sigmoid(s) is below their draw, so
@@ -147,25 +147,25 @@ def policy_scores(bank: Bank, gate_score: Tensor, frame: Tensor, policy: Tensor,
     wanted = (spread > 0.0) & (repeated < 0.5)
     learned = torch.where(wanted, spread, torch.full_like(gate_score, REJECTED))
     # Within a frame, fifo and uniform have no preference of their own: a spread that does not change with time.
-    still = hash_noise(bank, torch.zeros_like(frame))
-    fifo = -age / (age + 1.0) * 8.0 + 1e-3 * still / (age + 1.0) ** 2
+    lasting = hash_noise(bank, torch.zeros_like(frame))
+    fifo = -age / (age + 1.0) * 8.0 + 1e-3 * lasting / (age + 1.0) ** 2
     # Keeping the smallest of a number that each token draws once is a uniform sample of everything ever written.
-    uniform = -8.0 * still
+    uniform = -8.0 * lasting
     stacked = torch.stack([learned, fifo, noise * 8.0, uniform], dim=-1)
     return (stacked * policy.unsqueeze(1)).sum(dim=-1)
 
 
-def select(bank: Bank, score: Tensor, slots: int, budget: Tensor) -> Bank:
+def select(bank: Bank, score: Tensor, capacity: int, budget: Tensor) -> Bank:
     """Keep the best tokens: score, top-B, gather (methodology section 2.3).
 
     Args:
-        bank: candidates, old slots first.
+        bank: candidates, old tokens first.
         score: (N, S) policy scores.
-        slots: size S' of the new bank.
-        budget: (N,) float B <= S'; slots past it stay free.
+        capacity: rows S' of the new bank.
+        budget: (N,) float B <= S'; rows past it stay free.
 
     Returns:
-        A bank of S' slots of which at most B are valid.
+        A bank of S' rows of which at most B are valid.
     """
     count = score.shape[1]
     order = torch.arange(count, device=score.device, dtype=score.dtype)
@@ -175,10 +175,10 @@ def select(bank: Bank, score: Tensor, slots: int, budget: Tensor) -> Bank:
     ties = order / count * (TIE_BREAK * (1.0 - anchor) + anchor)
     score = score.clamp(min=REJECTED) * (1.0 - anchor) + anchor * ANCHOR_BONUS - ties
     score = torch.where(valid > 0.5, score, torch.full_like(score, 2.0 * REJECTED))
-    best, index = torch.topk(score, slots, dim=1, largest=True, sorted=True)
+    best, index = torch.topk(score, capacity, dim=1, largest=True, sorted=True)
     kept = bank.gather(index)
-    rank = torch.arange(slots, device=score.device, dtype=score.dtype)
+    rank = torch.arange(capacity, device=score.device, dtype=score.dtype)
     alive = (best > 0.5 * REJECTED) & (rank.unsqueeze(0) < budget.unsqueeze(1))
     flag = alive.to(score.dtype).unsqueeze(-1)
-    # Freed slots are zeroed: what was forgotten must not linger in memory that a client can read.
+    # Freed rows are zeroed: what was forgotten must not linger in memory that a client can read.
     return Bank(*(tensor * flag for tensor in kept))

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sam2lite_core.graph_io import META
 from sam2lite_core.model import bank as memory
 from sam2lite_core.model import retention
 from sam2lite_core.model.aggregation import aggregate_probability, entropy, soft_aggregate
@@ -22,7 +23,7 @@ EPSILON = 1e-4
 
 
 class Readout(NamedTuple):
-    """What one frame reads from memory.
+    """One frame's reading of the memory.
 
     Attributes:
         attention: (N, P, S) alpha over tokens, rows sum to 1 (equation 2); P = h * w queries.
@@ -39,20 +40,8 @@ class Readout(NamedTuple):
     agreement: Tensor
 
 
-class Shown(NamedTuple):
-    """Boxes and points of a frame.
-
-    Attributes:
-        rasters: (N, K, 3, H/4, W/4) box, positive points, negative points; zeros for objects without any.
-        key: (N, 256, h, w) the frame's keys.
-    """
-
-    rasters: Tensor
-    key: Tensor
-
-
-class Prediction(NamedTuple):
-    """Decoded frame.
+class DecodedMasks(NamedTuple):
+    """Masks and presence of a frame's objects, as decoded.
 
     Attributes:
         logits: (N, K, H/4, W/4) after soft aggregation: object against background, 0 where they tie.
@@ -77,7 +66,7 @@ def to_token_grid(grid: Tensor, pool: tuple[Tensor, Tensor]) -> Tensor:
 
 
 def token_density(pool: tuple[Tensor, Tensor]) -> Tensor:
-    """Tokens a patch, r * c / (h * w), a scalar; pool as in `to_token_grid`, one for all frames.
+    """Compute the tokens a patch, r * c / (h * w), a scalar; pool as in `to_token_grid`, one for all frames.
 
     Read off the weights: rows sum to 1, so that all of them sum to r and their mean is 1 / h.
     """
@@ -86,7 +75,7 @@ def token_density(pool: tuple[Tensor, Tensor]) -> Tensor:
 
 
 class Student(nn.Module):
-    """The whole model of one variant; `graphs.StepGraph` runs frames without prompts, `graphs.PromptGraph` others."""
+    """The whole model of one variant; `step.step` runs it on a frame."""
 
     def __init__(self, variant: Variant) -> None:
         super().__init__()
@@ -120,13 +109,13 @@ class Student(nn.Module):
         return features, key.transpose(1, 2).reshape(key.shape[0], -1, *features.stride16.shape[-2:])
 
     def positions(self, height: int, width: int, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Centres (x, y) in [0, 1] of an h x w grid, each (h, w)."""
+        """Compute the centres (x, y) in [0, 1] of an h x w grid, each (h, w)."""
         x = (torch.arange(width, device=like.device, dtype=like.dtype) + 0.5) / width
         y = (torch.arange(height, device=like.device, dtype=like.dtype) + 0.5) / height
         return x.unsqueeze(0).expand(height, width), y.unsqueeze(1).expand(height, width)
 
     def attention_logits(self, key: Tensor, bank: Bank, window: Tensor, pool: tuple[Tensor, Tensor]) -> Tensor:
-        """Scaled similarity of every pixel to every token, unreadable ones masked; (N, P, S).
+        """Compute the scaled similarity of every pixel to every token, unreadable ones masked; (N, P, S).
 
         A learned penalty on distance tells look-alikes apart by place; it fades with a token's age, since cameras and
         objects move (ours; the paper has none). Anchors have a bonus: what the student wrote itself repeats its
@@ -181,7 +170,7 @@ class Student(nn.Module):
         return Readout(attention, read[..., :width_], mass / (evidence + EPSILON), evidence, agreement.clamp(-1.0, 1.0))
 
     def projected(self, bank: Bank) -> Bank:
-        """The bank with its values as the decoder wants them, for `decode(..., projected=True)`.
+        """Project the bank's values as the decoder wants them, for `decode(..., projected=True)`.
 
         The weights of attention sum to 1, so projecting S values gives what projecting P readouts gives, and pixels are
         up to six times as many as tokens.
@@ -191,19 +180,21 @@ class Student(nn.Module):
     def decode(
         self,
         features: Features,
+        key: Tensor,
         readout: Readout,
         warped: Tensor,
-        shown: Shown | None = None,
+        rasters: Tensor | None = None,
         *,
         projected: bool = False,
-    ) -> Prediction:
-        """Masks and presence of K objects.
+    ) -> DecodedMasks:
+        """Decode masks and presence of K objects.
 
         Args:
-            features: encoder output.
+            features, key: from `encode`.
             readout: memory's answer.
             warped: (N, K, H/4, W/4) previous mask carried along the flow, -1..1, 0 = unknown.
-            shown: the boxes and points of this frame, if any: objects that have some are read off these.
+            rasters: (N, K, 3, H/4, W/4) box, positive points, negative points; objects that have some are read off
+                these, zeros leave an object tracked.
             projected: whether the memory was read from a bank that `projected` made.
         """
         batch, count = readout.share.shape[:2]
@@ -221,17 +212,17 @@ class Student(nn.Module):
         agreement = readout.agreement.expand(-1, count, -1, -1)
         maps = torch.stack([share, readout.evidence, rivals, coarse, rivals_warped, agreement, response], dim=2)
         raw = self.head(pixels, features, queries, maps, warped)
-        if shown is not None:
-            answered = shown.rasters.flatten(2).amax(dim=-1) > 0.0
-            answer = self.prompt(features, shown.key, shown.rasters, warped)
+        if rasters is not None:
+            answered = rasters.flatten(2).amax(dim=-1) > 0.0
+            answer = self.prompt(features, key, rasters, warped)
             raw = torch.where(answered.unsqueeze(-1).unsqueeze(-1), answer, raw)
         relative = soft_aggregate(raw.float())
         probability = aggregate_probability(relative)
         present = self._presence(queries, probability, share)
-        return Prediction(relative, probability, raw, present)
+        return DecodedMasks(relative, probability, raw, present)
 
     def _response(self, pixels: Tensor, queries: Tensor, background: Tensor) -> Tensor:
-        """How strongly each object's query claims a patch against the background queries, (N, K, h, w), -1..1."""
+        """Measure each object's claim on a patch against the background queries, (N, K, h, w), -1..1."""
         batch, channels, height, width = pixels.shape
         flat = pixels.flatten(2)
         scale = channels**-0.5
@@ -240,7 +231,7 @@ class Student(nn.Module):
         return torch.tanh((claim - rest) * 0.25).reshape(batch, -1, height, width)
 
     def _presence(self, queries: Tensor, probability: Tensor, share: Tensor) -> Tensor:
-        """Presence logits (N, K) from the query and from what mask and memory claim."""
+        """Compute presence logits (N, K) from the query and from what mask and memory claim."""
         peak = probability.flatten(2).amax(dim=-1)
         area = probability.flatten(2).mean(dim=-1)
         claims = torch.stack([peak, area.sqrt(), share.flatten(2).amax(dim=-1), share.flatten(2).mean(-1)], dim=-1)
@@ -259,7 +250,7 @@ class Student(nn.Module):
         frame: Tensor,
         pool: tuple[Tensor, Tensor],
     ) -> Bank:
-        """This frame's memory tokens, one per cell of the token grid.
+        """Write this frame's memory tokens, one per cell of the token grid.
 
         Args:
             features, key: from `encode`.
@@ -297,11 +288,11 @@ class Student(nn.Module):
             "draw": drawn.flatten(1) * one,
         }
         columns_ |= {"motion": moved.squeeze(-1), "uncertainty": unsure.squeeze(-1), "valid": one}
-        meta = torch.stack([columns_.get(name, zero) for name in memory.META], dim=-1)
+        meta = torch.stack([columns_.get(name, zero) for name in META], dim=-1)
         return Bank(F.normalize(new_key, dim=-1), value, identity, known * 1.0, meta)
 
     def cells(self, key: Tensor, pool: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """The frame as memory would keep it: keys (N, r * c, 256) of the tokens' cells; their centres x, y (r * c,).
+        """Average the frame as memory would keep it: keys (N, r * c, 256) of its cells; their centres x, y (r * c,).
 
         Args:
             key: (N, 256, h, w) of the frame.
@@ -312,7 +303,7 @@ class Student(nn.Module):
         return F.normalize(grid.flatten(2).transpose(1, 2), dim=-1), x.reshape(-1), y.reshape(-1)
 
     def to_patches(self, cells: Tensor, key: Tensor, pool: tuple[Tensor, Tensor]) -> Tensor:
-        """What holds of a token's cell holds of its patches: (N, r * c) to (N, 1, h, w).
+        """Upsample per-token values (N, r * c) to patches (N, 1, h, w).
 
         Args:
             cells: of the frame's tokens.
@@ -325,11 +316,11 @@ class Student(nn.Module):
         return weights / (rows.transpose(-2, -1) @ torch.ones_like(grid) @ columns)
 
     def gate_scores(self, bank: Bank) -> Tensor:
-        """Gate scores s (equation 8) of every slot, (N, S)."""
+        """Compute the gate scores s (equation 8) of every token, (N, S)."""
         return self.gate(bank.key, bank.value, bank.column("age"), bank.column("motion"), bank.column("uncertainty"))
 
     def affinity(self, probability: Tensor, slots: Tensor, pool: tuple[Tensor, Tensor]) -> Tensor:
-        """How well each of this frame's tokens represents each object, (N, r * c, M).
+        """Rate how well each of this frame's tokens represents each object, (N, r * c, M).
 
         The object's own patches come first, then its surroundings (a wide blur of the mask), which tell it from what
         lies next to it.

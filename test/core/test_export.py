@@ -231,8 +231,8 @@ def test_a_model_for_another_number_of_objects_has_the_same_weights(exported, tm
     traced = {name: load(exported.folder, name) for name in (STEP_FILE, PROMPT_FILE)}
     monkeypatch.setattr(export, "trace", lambda graph, prompt: traced[PROMPT_FILE if prompt else STEP_FILE])
     monkeypatch.setattr(export, "add_casts", lambda model: None)
-    example = graphs.example_inputs(narrowed(exported.student, 2), objects=3, slots=8)
-    assert example["bank_identity"].shape == (1, 8, 2) and example["slots"].shape == (1, 3, 2)
+    example, bank = graphs.example_inputs(narrowed(exported.student, 2), objects=3, capacity=8)
+    assert bank.identity.shape == (1, 8, 2) and example.slots.shape == (1, 3, 2)
     export.export_student(exported.student, tmp_path / "two", max_objects=2)
     first, second = (read_weights_info(f / WEIGHTS_FILE) for f in (exported.folder, tmp_path / "two"))
     assert (first.max_objects, second.max_objects) == (16, 2)

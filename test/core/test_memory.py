@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sam2lite_core.graph_io import POLICIES
 from sam2lite_core.model import bank as memory
 from sam2lite_core.model import redundancy, retention
 from sam2lite_core.model.bank import META, Bank
@@ -51,15 +52,12 @@ def random_bank(seed: int, slots: int, fill: float = 0.8, batch: int = 1) -> Ban
 
 
 def one_hot(policy: str) -> torch.Tensor:
-    return torch.eye(len(memory.POLICIES))[[memory.POLICIES.index(policy)]]
+    return torch.eye(len(POLICIES))[[POLICIES.index(policy)]]
 
 
 @settings(max_examples=60, deadline=None)
 @given(
-    seed=st.integers(0, 10_000),
-    slots=st.integers(8, 64),
-    share=st.floats(0.1, 1.0),
-    policy=st.sampled_from(memory.POLICIES),
+    seed=st.integers(0, 10_000), slots=st.integers(8, 64), share=st.floats(0.1, 1.0), policy=st.sampled_from(POLICIES)
 )
 def test_select_never_exceeds_the_budget_and_leaves_free_slots_empty(
     seed: int, slots: int, share: float, policy: str
@@ -77,7 +75,7 @@ def test_select_never_exceeds_the_budget_and_leaves_free_slots_empty(
 
 
 @settings(max_examples=60, deadline=None)
-@given(seed=st.integers(0, 10_000), policy=st.sampled_from(memory.POLICIES))
+@given(seed=st.integers(0, 10_000), policy=st.sampled_from(POLICIES))
 def test_anchors_survive_whatever_the_policy_thinks(seed: int, policy: str) -> None:
     bank = random_bank(seed, 120)
     anchors = int((bank.column("owner") > 0.5).sum())
@@ -341,7 +339,7 @@ def scene(unchanged: list[int], owner: list[int], valid: list[int]) -> tuple[mem
 )
 def test_a_still_scene_has_less_room(unchanged, owner, valid, still, expected) -> None:
     bank, distance = scene(unchanged, owner, valid)
-    found, budget = redundancy.is_still(bank, distance), torch.tensor([10.0])
+    found, budget = redundancy.is_static(bank, distance), torch.tensor([10.0])
     assert found.item() == still
     assert retention.token_limit(bank, found, budget, torch.tensor([1.0])).item() == expected
     assert retention.token_limit(bank, found, budget, torch.tensor([0.0])).item() == 10

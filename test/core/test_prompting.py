@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from sam2lite_core.model import bank as memory
 from sam2lite_core.model.prompt_decoder import PROMPT_CHANNELS, PromptDecoder
-from sam2lite_core.model.student import Prediction, Shown, Student
+from sam2lite_core.model.student import DecodedMasks, Student
 from sam2lite_core.variants import VARIANTS
 
 ROWS, COLUMNS, OBJECTS = 4, 6, 3
@@ -28,7 +28,7 @@ def rasters() -> torch.Tensor:
     return out
 
 
-def decoded(student: Student, prompts: torch.Tensor | None) -> Prediction:
+def decoded(student: Student, prompts: torch.Tensor | None) -> DecodedMasks:
     generator = torch.Generator().manual_seed(1)
     image = torch.rand(1, 3, 16 * ROWS, 16 * COLUMNS, generator=generator) * 255
     with torch.no_grad():
@@ -37,9 +37,8 @@ def decoded(student: Student, prompts: torch.Tensor | None) -> Prediction:
         pool = torch.eye(ROWS), torch.eye(COLUMNS)
         logits = student.attention_logits(key, bank, torch.full((1,), 8.0), pool)
         readout = student.read(key, bank, torch.eye(OBJECTS).unsqueeze(0), logits)
-        shown = None if prompts is None else Shown(prompts, key)
         warped = torch.rand(1, OBJECTS, 4 * ROWS, 4 * COLUMNS, generator=generator) * 2 - 1
-        return student.decode(features, readout, warped, shown)
+        return student.decode(features, key, readout, warped, prompts)
 
 
 def test_only_objects_with_a_box_or_point_are_read_off_it(student: Student) -> None:

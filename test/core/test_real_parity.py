@@ -13,7 +13,7 @@ from sam2lite_core.types import Prompt
 
 torch = pytest.importorskip("torch", reason="needs torch: pip install 'sam2lite[torch]'")
 
-from sam2lite_core.backends.onnxruntime import BANK
+from sam2lite_core.graph_io import BANK_NAMES
 from sam2lite_core.model import bank as memory
 
 FRAMES = 20
@@ -44,7 +44,7 @@ def kept(tracker, student) -> dict[tuple[float, ...], float]:
 def same_memory(source, target) -> None:
     """Go on from one backend's bank on both, so that a tie which they broke differently does not live on."""
     snapshot = dataclasses.astuple(source.backend.bank())
-    for name, array in zip(BANK, snapshot, strict=True):
+    for name, array in zip(BANK_NAMES, snapshot, strict=True):
         target.backend._bank[name] = ort.OrtValue.ortvalue_from_numpy(array[None].copy())
 
 

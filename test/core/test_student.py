@@ -1,5 +1,7 @@
 """The student's building blocks against hand-computed values and brute force."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -8,9 +10,9 @@ from sam2lite_core import graph_io
 from sam2lite_core.frame.resolution import averaging_matrix
 from sam2lite_core.model import graphs
 from sam2lite_core.model.aggregation import aggregate_probability, entropy, soft_aggregate
+from sam2lite_core.model.bank import Bank
 from sam2lite_core.model.cost import parameters_by_part
 from sam2lite_core.model.deploy import ToOneMap, fold_batch_norms, split_last_convolution
-from sam2lite_core.model.graphs import example_inputs
 from sam2lite_core.model.layers import attend, pool2
 from sam2lite_core.model.student import Student, to_token_grid, token_density
 from sam2lite_core.variants import VARIANTS
@@ -124,15 +126,25 @@ def test_parameters_are_within_three_percent_of_the_paper_s(name: str) -> None:
 
 
 def run(student: Student, inputs: dict[str, torch.Tensor], prompt: bool) -> dict[str, torch.Tensor]:
-    graph = (graphs.PromptGraph if prompt else graphs.StepGraph)(student)
-    names = graph_io.PROMPT_INPUTS if prompt else graph_io.STEP_INPUTS
+    parts = [
+        graph_io.StepTensors(*(inputs[name] for name in graph_io.StepTensors._fields)),
+        Bank(*(inputs[name] for name in graph_io.BANK_NAMES)),
+    ]
+    if prompt:
+        parts.append(graph_io.PromptTensors(*(inputs[name] for name in graph_io.PromptTensors._fields)))
     with torch.no_grad():
-        return dict(zip(graph_io.OUTPUTS, graph(*(inputs[name] for name in names)), strict=True))
+        return dict(zip(graph_io.OUTPUTS, graphs.build_graph(student, prompt)(*parts), strict=True))
+
+
+def example_inputs(student: Student, prompt: bool = False, **sizes: int) -> dict[str, torch.Tensor]:
+    """A graph's example inputs by name."""
+    parts = graphs.example_inputs(student, prompt=prompt, **sizes)
+    return dict(zip(graph_io.graph_inputs(prompt), itertools.chain(*parts), strict=True))
 
 
 def prompted_inputs(student: Student, seed: int = 0) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    inputs = example_inputs(student, objects=3, slots=64, rows=6, columns=9, prompt=True)
+    inputs = example_inputs(student, objects=3, capacity=64, rows=6, columns=9, prompt=True)
     inputs["image"] = torch.randint(0, 256, inputs["image"].shape, generator=generator, dtype=torch.uint8)
     for k in range(3):
         inputs["masks"][0, k, 4 * k : 4 * k + 8, 5 * k : 5 * k + 9] = 1.0 / (1 + k)
@@ -142,14 +154,14 @@ def prompted_inputs(student: Student, seed: int = 0) -> dict[str, torch.Tensor]:
 
 
 def test_empty_bank_gives_finite_output(student: Student) -> None:
-    outputs = run(student, example_inputs(student, objects=2, slots=64, rows=3, columns=5), prompt=False)
+    outputs = run(student, example_inputs(student, objects=2, capacity=64, rows=3, columns=5), prompt=False)
     assert all(torch.isfinite(value).all() for value in outputs.values())
 
 
 def test_permuting_objects_permutes_the_result(student: Student) -> None:
     first = run(student, prompted_inputs(student), prompt=True)
     bank = {name: first[f"new_{name}"] for name in graph_io.BANK_NAMES}
-    step = example_inputs(student, objects=3, slots=64, rows=6, columns=9) | bank
+    step = example_inputs(student, objects=3, capacity=64, rows=6, columns=9) | bank
     step["image"] = torch.randint(
         0, 256, step["image"].shape, generator=torch.Generator().manual_seed(9), dtype=torch.uint8
     )
@@ -169,13 +181,13 @@ def test_prompt_graph_returns_given_masks_and_writes_anchors(student: Student) -
     assert torch.equal(outputs["presence"], torch.ones(1, 3))
     inside = inputs["masks"][:, 0] > 0.9
     assert (outputs["logits"][:, 0][inside] > 5).all()
-    owners = outputs["new_bank_meta"][0, :, graphs.memory.META.index("owner")]
+    owners = outputs["new_bank_meta"][0, :, graph_io.META.index("owner")]
     assert int((owners > 0).sum()) <= 32
     assert {1.0, 2.0, 3.0} <= set(owners.tolist())
 
 
 def test_objects_shown_one_after_another_keep_anchors_on_themselves(student: Student) -> None:
-    inputs = example_inputs(student, objects=4, slots=64, rows=12, columns=12, prompt=True)
+    inputs = example_inputs(student, objects=4, capacity=64, rows=12, columns=12, prompt=True)
     inputs["image"] = torch.randint(
         0, 256, inputs["image"].shape, generator=torch.Generator().manual_seed(2), dtype=torch.uint8
     )
@@ -186,7 +198,7 @@ def test_objects_shown_one_after_another_keep_anchors_on_themselves(student: Stu
         only = torch.eye(4)[[k]]
         outputs = run(student, inputs | {"mask_given": only, "prompted": only}, prompt=True)
         inputs |= {name: outputs[f"new_{name}"] for name in graph_io.BANK_NAMES}
-    owner = inputs["bank_meta"][0, :, graphs.memory.META.index("owner")]
+    owner = inputs["bank_meta"][0, :, graph_io.META.index("owner")]
     for k in range(4):
         held = inputs["bank_identity"][0, owner == k + 1, k]
         # A quota of 64 / 2 / 4 tokens, and nearly all of the 2.25 tokens' area that the object covers.
@@ -194,7 +206,7 @@ def test_objects_shown_one_after_another_keep_anchors_on_themselves(student: Stu
 
 
 def test_click_that_finds_nothing_is_lost_and_unknown(student: Student) -> None:
-    inputs = example_inputs(student, objects=1, slots=64, rows=6, columns=6, prompt=True)
+    inputs = example_inputs(student, objects=1, capacity=64, rows=6, columns=6, prompt=True)
     inputs["policy"] = torch.tensor([[0.0, 1.0, 0.0, 0.0]])
     inputs["prompted"][:] = 1.0
     with torch.no_grad():
@@ -209,7 +221,7 @@ def test_click_that_finds_nothing_is_lost_and_unknown(student: Student) -> None:
 def test_lost_object_is_unknown_in_new_tokens_not_absent(student: Student) -> None:
     first = run(student, prompted_inputs(student), prompt=True)
     bank = {name: first[f"new_{name}"] for name in graph_io.BANK_NAMES}
-    inputs = example_inputs(student, objects=3, slots=64, rows=6, columns=9) | bank
+    inputs = example_inputs(student, objects=3, capacity=64, rows=6, columns=9) | bank
     inputs["presence_threshold"] = torch.ones(1) * 1.1  # nobody can be present
     inputs["policy"] = torch.tensor([[0.0, 1.0, 0.0, 0.0]])
     outputs = run(student, inputs, prompt=False)

@@ -395,7 +395,7 @@ def test_auto_takes_tensorrt_only_with_a_gpu(monkeypatch, installed, gpus, chose
 
     def load(module: str):
         opened.append(module)
-        return SimpleNamespace(**{name: lambda settings: module for _, name, _ in registry.BACKENDS.values()})
+        return SimpleNamespace(**{entry.class_name: lambda settings: module for entry in registry.REGISTRY.values()})
 
     monkeypatch.setattr(registry.importlib, "import_module", load)
     settings = BackendSettings(Path("nowhere"), 64)
@@ -404,7 +404,7 @@ def test_auto_takes_tensorrt_only_with_a_gpu(monkeypatch, installed, gpus, chose
             registry.open_backend("auto", settings)
     else:
         registry.open_backend("auto", settings)
-        assert opened == [registry.BACKENDS[chosen][0]]
+        assert opened == [registry.REGISTRY[chosen].module]
 
 
 def test_without_a_gpu_it_says_so(monkeypatch) -> None:

@@ -31,7 +31,7 @@ GENERATIONS = ("SM86", "SM89", "SM120")
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [STEP_FILE, PROMPT_FILE])
 def test_graph_builds_for_three_generations_of_gpus(exported, name) -> None:
-    engine = build_engine(exported.folder / name, slots=256, capabilities=GENERATIONS)
+    engine = build_engine(exported.folder / name, capacity=256, capabilities=GENERATIONS)
     # The weights are inside, as fp32 or smaller.
     assert len(engine) > 2 * sum(p.numel() for p in exported.student.parameters())
 
@@ -43,7 +43,7 @@ def test_the_operators_of_the_larger_variants_build(tmp_path, variant, prompt) -
     """In their true widths, with one block and one decoder layer of each kind: the others only repeat them."""
     definition = dataclasses.replace(get_variant(variant), depth=1, decoder_layers=1)
     student = fold_batch_norms(Student(definition))
-    graph = (graphs.PromptGraph if prompt else graphs.StepGraph)(student)
+    graph = graphs.build_graph(student, prompt)
     path = tmp_path / STEP_FILE
     path.write_bytes(trace(graph, prompt).SerializeToString())
     engine = build_engine(path, definition.memory_budget, GENERATIONS)

@@ -105,7 +105,7 @@ def test_memory_is_bounded_over_500_frames(folders, name) -> None:
         image = noise.integers(0, 256, (*SIZE, 3), dtype=np.uint8)
         shown = [Prompt(object_id=1, mask=square(30))] if t == 0 else []
         answer = model.step_frame(ask(image, (1,), shown, frame=t))
-        assert np.isfinite(answer.logits).all() and np.isfinite(answer.uncertainty).all()
+        assert np.isfinite(answer.logits).all()
         sizes.append(model.memory_bytes())
         tokens.append(answer.tokens_used)
     # Full once the pointers of 8 earlier frames are there; then not a byte more.

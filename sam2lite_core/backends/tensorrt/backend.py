@@ -1,10 +1,10 @@
-"""TensorRT backend, for TensorRT and TensorRT for RTX alike. State never leaves the GPU.
+"""TensorRT backend (experimental), for TensorRT and TensorRT for RTX alike. State never leaves the GPU.
 
 The bank lives twice: a step reads one and writes the other, then they change places. What is queued for a frame (inputs
 up, graph, answers down) is recorded once for each frame size and replayed as a CUDA graph; frames with prompts are
 rare and are queued call by call.
 
-The order of calls is tested against a device that is simulated on the CPU; no GPU has run this code.
+The order of calls is tested against a device that is simulated on the CPU; no GPU has run this code yet.
 """
 
 import importlib
@@ -24,9 +24,8 @@ from sam2lite_core.backends.tensorrt.build import MODULES, RANGES, build
 from sam2lite_core.backends.tensorrt.cuda import Cuda, count_gpus
 from sam2lite_core.backends.tensorrt.engines import engine_folder, engine_key, load_or_build
 from sam2lite_core.errors import BackendError
-from sam2lite_core.graph_io import BankSnapshot, StepInputs, StepOutputs, graph_arrays
+from sam2lite_core.graph_io import HOST_OUTPUTS, BankSnapshot, StepInputs, StepOutputs, graph_arrays
 
-HOST_OUTPUTS = ("logits", "presence", "uncertainty", "tokens_used")
 BANK = "bank_"
 NEW = "new_"
 MOST_RECORDED = 16
@@ -65,7 +64,7 @@ class _Program:
 
 
 class TensorRtBackend:
-    """Runs both graphs as TensorRT engines on one GPU."""
+    """Runs both graphs as TensorRT engines on one GPU; experimental, since no hardware has run it."""
 
     name = "tensorrt"
 
@@ -93,12 +92,12 @@ class TensorRtBackend:
         index = device_index(settings.device)
         self._trt = trt or importlib.import_module(str(module))
         self._cuda = cuda or Cuda(index)
-        self._slots = settings.slots
+        self._capacity = settings.capacity
         self._runtime = self._trt.Runtime(self._trt.Logger(self._trt.Logger.ERROR))
         step, prompt = (self._load(settings.folder / name) for name in (STEP_FILE, PROMPT_FILE))
         names = [name for name in _names(self._trt, step, "INPUT") if name.startswith(BANK)]
         shapes = {name: tuple(step.get_tensor_shape(name)) for name in names}
-        self._shapes = {name: (1, self._slots, shape[2]) for name, shape in shapes.items()}
+        self._shapes = {name: (1, self._capacity, shape[2]) for name, shape in shapes.items()}
         self._sizes = {name: int(np.prod(shape)) * 4 for name, shape in self._shapes.items()}
         self._banks = [{name: self._cuda.allocate(size) for name, size in self._sizes.items()} for _ in range(2)]
         self._current = 0
@@ -108,10 +107,10 @@ class TensorRtBackend:
     def _load(self, graph: Path) -> Any:
         """Load or build a graph's engine."""
         weights = self.info.weights_sha256
-        key = engine_key(graph, weights, self._slots, RANGES, self._trt, self._cuda.gpu)
+        key = engine_key(graph, weights, self._capacity, RANGES, self._trt, self._cuda.gpu)
 
         def fresh(path: Path, timings: bytes) -> tuple[bytes, bytes]:
-            return build(self._trt, path, self._slots, timings=timings)
+            return build(self._trt, path, self._capacity, timings=timings)
 
         data = load_or_build(graph, key, engine_folder(graph.parent, weights), fresh)
         engine = self._runtime.deserialize_cuda_engine(data)
@@ -131,11 +130,11 @@ class TensorRtBackend:
             largest = tuple(engine.get_tensor_profile_shape(name, 0)[2])
             context.set_input_shape(name, largest)
             if not name.startswith(BANK):
-                inputs[name] = self._tensor(engine, name, largest, host=True)
+                inputs[name] = self._tensor(engine, name, largest, True)
         context.infer_shapes()
         for name in _names(self._trt, engine, "OUTPUT"):
             if not name.startswith(NEW):
-                outputs[name] = self._tensor(engine, name, tuple(context.get_tensor_shape(name)), host=True)
+                outputs[name] = self._tensor(engine, name, tuple(context.get_tensor_shape(name)), name in HOST_OUTPUTS)
         return _Program(engine, inputs, outputs, context=context)
 
     def _tensor(self, engine: Any, name: str, shape: tuple[int, ...], host: bool) -> _Tensor:
@@ -172,10 +171,8 @@ class TensorRtBackend:
         found = self._run(program, shapes, record=inputs.prompt is None)
         self._cuda.wait()
         self._current = 1 - self._current
-        logits, presence, uncertainty, used = (
-            _view(program.outputs[name], found[name]).copy() for name in HOST_OUTPUTS
-        )
-        return StepOutputs(logits[0], presence[0], uncertainty[0, 0], int(used[0]))
+        logits, presence, used = (_view(program.outputs[name], found[name]).copy() for name in HOST_OUTPUTS)
+        return StepOutputs(logits[0], presence[0], int(used[0]))
 
     def _run(self, program: _Program, shapes: dict[str, tuple[int, ...]], record: bool) -> dict[str, tuple[int, ...]]:
         """Queue a frame; the second one of a kind is recorded, later ones are replayed. Returns the outputs' shapes."""
@@ -222,9 +219,9 @@ class TensorRtBackend:
             self._cuda.upload(tensor.address, _bytes(tensor, shape))
         if not context.execute_async_v3(self._cuda.stream):
             raise BackendError("TensorRT could not run the graph; its log says why")
-        for name, shape in found.items():
+        for name in HOST_OUTPUTS:
             tensor = program.outputs[name]
-            self._cuda.download(_bytes(tensor, shape), tensor.address)
+            self._cuda.download(_bytes(tensor, found[name]), tensor.address)
 
     def keep(self) -> Callable[[], None]:
         """Remember the memory bank as it is; calling the result brings it back."""

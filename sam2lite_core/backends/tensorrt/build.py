@@ -1,4 +1,4 @@
-"""The exported graphs as TensorRT for RTX engines. Building needs the package, but no GPU.
+"""Build TensorRT for RTX engines from the exported graphs (experimental). Building needs the package, but no GPU.
 
 pip install tensorrt_rtx_cu13_bindings tensorrt_rtx_cu13_libs
 """
@@ -42,12 +42,12 @@ MODULES = ("tensorrt", "tensorrt_rtx_bindings")
 """TensorRT, and TensorRT for RTX with the same API, in the order in which they are taken."""
 
 
-def build_engine(path: Path, slots: int, capabilities: Sequence[str]) -> bytes:
+def build_engine(path: Path, capacity: int, capabilities: Sequence[str]) -> bytes:
     """Build an engine with TensorRT for RTX, for GPUs that need not be here.
 
     Args:
         path: the ONNX file; its weights file lies beside it.
-        slots: bank slots S.
+        capacity: rows S of the memory bank.
         capabilities: among `CAPABILITIES`; the engine runs on GPUs of these generations.
 
     Returns:
@@ -66,11 +66,11 @@ def build_engine(path: Path, slots: int, capabilities: Sequence[str]) -> bytes:
     unknown = [name for name in capabilities if name not in CAPABILITIES]
     if unknown or not capabilities:
         raise BackendError(f"no GPU generation {', '.join(unknown) or 'given'}; choose among {', '.join(CAPABILITIES)}")
-    return build(trt, path, slots, capabilities)[0]
+    return build(trt, path, capacity, capabilities)[0]
 
 
 def build(
-    trt: Any, path: Path, slots: int, capabilities: Sequence[str] = (), timings: bytes = b""
+    trt: Any, path: Path, capacity: int, capabilities: Sequence[str] = (), timings: bytes = b""
 ) -> tuple[bytes, bytes]:
     """Build an engine from step.onnx or prompt.onnx.
 
@@ -81,7 +81,7 @@ def build(
     Args:
         trt: one of `MODULES`, imported.
         path: the ONNX file; its weights file lies beside it.
-        slots: bank slots S.
+        capacity: rows S of the memory bank.
         capabilities: GPU generations, for TensorRT for RTX only; none for the GPU that is here.
         timings: an earlier build's timing cache, which makes this one faster.
 
@@ -100,7 +100,7 @@ def build(
         raise ModelFileError(f"{path} cannot be parsed by {trt.__name__} {trt.__version__}: {errors}")
     config = builder.create_builder_config()
     config.clear_flag(trt.BuilderFlag.TF32)  # fp32 was asked for; who wants speed takes fp16
-    config.add_optimization_profile(_profile(builder.create_optimization_profile(), network, slots))
+    config.add_optimization_profile(_profile(builder.create_optimization_profile(), network, capacity))
     cache = config.create_timing_cache(timings)
     config.set_timing_cache(cache, False)
     if capabilities:
@@ -113,13 +113,13 @@ def build(
     return bytes(engine), bytes(cache.serialize())
 
 
-def _profile(profile: Any, network: Any, slots: int) -> Any:
+def _profile(profile: Any, network: Any, capacity: int) -> Any:
     """Give every dynamic input its range of shapes; the bank's inputs get their one shape in the network itself."""
     for index in range(network.num_inputs):
         tensor = network.get_input(index)
         shape = tuple(tensor.shape)
         if tensor.name.startswith("bank_"):
-            tensor.shape = (shape[0], slots, shape[2])
+            tensor.shape = (shape[0], capacity, shape[2])
         elif tensor.name in AXES:
             profile.set_shape(tensor.name, *(_shape(AXES[tensor.name], shape, size) for size in range(3)))
     return profile

@@ -30,7 +30,7 @@ class EngineKey:
 
     Attributes:
         graph, weights: SHA-256 of the files that it was built from.
-        slots: bank slots S.
+        slots: rows S of the memory bank.
         ranges: of frame sizes and objects.
         module, version: the TensorRT that built it, and must load it.
         gpu, capability: the GPU's model and generation.

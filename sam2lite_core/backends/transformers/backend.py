@@ -19,7 +19,7 @@ from sam2lite_core.backends.model_files import ModelInfo
 from sam2lite_core.backends.torch import choose_device
 from sam2lite_core.backends.transformers import session as transformers_session
 from sam2lite_core.errors import BackendError
-from sam2lite_core.graph_io import FloatArray, StepOutputs
+from sam2lite_core.graph_io import StepOutputs
 from sam2lite_core.types import Prompt
 
 MAX_OBJECTS = 64
@@ -121,7 +121,7 @@ class TransformersBackend:
         presence = torch.sigmoid(torch.stack(scores)).cpu().numpy()
         masks = torch.stack(logits).cpu().numpy()
         masks[presence < inputs.presence_threshold] = NOWHERE
-        return StepOutputs(masks, presence, _entropy(masks), self._tokens())
+        return StepOutputs(masks, presence, self._tokens())
 
     def _session(self, number: int, held: Entries | None = None) -> Any:
         """A session for one object, with what an earlier one kept."""
@@ -160,13 +160,3 @@ def _entries(session: Any) -> Entries:
 def _copied(entries: Entries) -> Entries:
     """The same tensors in dictionaries of their own: the models replace tensors and never write into them."""
     return {kind: {frame: dict(entry) for frame, entry in frames.items()} for kind, frames in entries.items()}
-
-
-def _entropy(logits: FloatArray) -> FloatArray:
-    """Entropy in bits of object against background, (K, h, w) to the mean over 4x4 pixels, (h/4, w/4)."""
-    chance = 1.0 / (1.0 + np.exp(-np.clip(logits.max(axis=0), -30.0, 30.0)))
-    inside = np.clip(chance, 1e-7, 1.0 - 1e-7)
-    bits = -(inside * np.log2(inside) + (1.0 - inside) * np.log2(1.0 - inside))
-    rows, columns = bits.shape[0] // 4, bits.shape[1] // 4
-    pooled = bits[: 4 * rows, : 4 * columns].reshape(rows, 4, columns, 4).mean(axis=(1, 3))
-    return np.asarray(pooled, dtype=np.float32)
