@@ -19,7 +19,7 @@ from training.data.synthesis.drawn_stills import rendered_stills
 from training.gate_search import command as gate
 from training.gate_search.imitate import imitate
 from training.gate_search.rule import Rule
-from training.gate_search.search import SearchConfig, Watched, search, there_and_back
+from training.gate_search.search import EncodedBatches, SearchConfig, search, there_and_back
 
 
 def bank_of(*rows, width=256):
@@ -64,7 +64,7 @@ def watched():
     torch.manual_seed(0)
     student = Student(get_variant("tiny")).eval()
     clips = rendered_batches(rendered_stills(6, 0), SynthesisConfig(64, 96, 3), 2, 5)
-    return Watched(student, clips, 1, passes=2)
+    return EncodedBatches(student, clips, 1, passes=2)
 
 
 def test_clips_give_the_same_answer_twice_and_budgets_are_kept(watched):

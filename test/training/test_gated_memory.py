@@ -7,14 +7,16 @@ import torch
 import torch.nn.functional as F
 
 from sam2lite_core.errors import ConfigurationError
+from sam2lite_core.graph_io import META, POLICIES
 from sam2lite_core.model import bank as memory
 from sam2lite_core.model import retention
+from sam2lite_core.model.step import Candidates, Memory, UnboundedMemory
 from sam2lite_core.model.student import Student
 from sam2lite_core.variants import get_variant
 from training.config.objective import KeepConfig
 from training.objective import losses
 from training.objective.gated_bank import GatedMemory
-from training.objective.selection import LEARNED
+from training.objective.selection import LEARNED, Chance, ChanceMemory
 
 TOKENS, WIDTH, BATCH = 24, 256, 2
 
@@ -26,54 +28,84 @@ def tokens(generator, frame=0, useful=None):
     if useful is not None:
         value[..., 0] = useful * 4.0 - 2.0
     share = torch.rand(BATCH, TOKENS, 1, generator=generator)
-    bank = memory.Bank(key, value, share, torch.ones_like(share), torch.zeros(BATCH, TOKENS, len(memory.META)))
+    bank = memory.Bank(key, value, share, torch.ones_like(share), torch.zeros(BATCH, TOKENS, len(META)))
     birth = torch.full((BATCH, TOKENS), float(frame))
     x = ((torch.arange(TOKENS) + 0.5) / TOKENS).expand(BATCH, -1)
     draw = torch.rand(BATCH, TOKENS, generator=generator)
     return bank.with_columns(x=x, y=x, valid=torch.ones(BATCH, TOKENS), birth=birth, draw=draw)
 
 
-def written(learned, budget=16, frames=3, prompted=True, seed=0, rule="straight_through"):
+class Bench:
+    """Feeds tokens to a memory as `model.step.step` does, without images."""
+
+    def __init__(self, remembered: Memory, student=None, budget=16, policy="learned"):
+        self.memory, self.student, self.budget = remembered, student, budget
+        capacity = 1 if remembered.grows else budget
+        self.bank = memory.empty_bank(BATCH, capacity, WIDTH, 1)
+        self.policy = F.one_hot(torch.tensor([POLICIES.index(policy)] * BATCH), len(POLICIES)).float()
+
+    def begin_frame(self):
+        self.bank = memory.begin_frame(self.bank, torch.ones(BATCH, 1))
+        return self.bank
+
+    def write(self, fresh, affinity, prompted):
+        old = self.bank.key.shape[1]
+        both = memory.concat(self.bank, fresh)
+        budget = torch.full((BATCH,), float(self.budget))
+        if prompted.any():
+            both = retention.anchor_quota(both, F.pad(affinity, (0, 0, old, 0)), budget, prompted)
+        nothing = torch.zeros(both.key.shape[:2])
+        frame = fresh.column("birth")[:, 0]
+        given = Candidates(both, old, nothing, frame, self.policy, budget)
+        self.bank = self.memory.select(self.student, given)
+
+
+def written(rule="straight_through", budget=16, frames=3, prompted=True, seed=0):
+    """A memory after some frames: the gate's, a robot's with a fixed policy, or one that forgets nothing."""
     torch.manual_seed(seed)
-    student = Student(get_variant("tiny")) if learned else None
+    student = Student(get_variant("tiny"))
     generator = torch.Generator().manual_seed(seed)
-    remembered = GatedMemory(student, budget, 0.5, generator, rule)
+    remembered, policy = Memory(), rule
+    if rule in LEARNED:
+        remembered, policy = GatedMemory(budget, 0.5, generator, rule), "learned"
+    elif rule == "unbounded":
+        remembered, policy = UnboundedMemory(), "fifo"
+    elif rule == "chance":
+        remembered, policy = ChanceMemory(Chance.drawn(BATCH, generator)), "random"
+    bench = Bench(remembered, student, budget, policy)
     for t in range(frames):
-        remembered.begin_frame(torch.ones(BATCH, 1), WIDTH)
+        bench.begin_frame()
         fresh = tokens(generator, t)
-        shown = torch.full((BATCH, 1), float(prompted and t == 0))
-        remembered.write(fresh, fresh.identity, shown)
-    return student, remembered
+        bench.write(fresh, fresh.identity, torch.full((BATCH, 1), float(prompted and t == 0)))
+    return bench
 
 
-@pytest.mark.parametrize(
-    ("learned", "rule"),
-    [(False, "straight_through"), *((True, rule) for rule in LEARNED), (True, "fifo"), (True, "random")],
-)
-def test_never_more_than_the_budget_is_kept(learned, rule):
-    _, remembered = written(learned, rule=rule)
-    kept = remembered.kept()
+@pytest.mark.parametrize("rule", ["chance", *LEARNED, "fifo", "random"])
+def test_never_more_than_the_budget_is_kept(rule):
+    bench = written(rule)
+    kept = bench.memory.held(bench.bank).column("valid") > 0.5
     assert kept.sum(1).max() <= 16
     # What the gate dropped stays in sight of the gradient; what a rule dropped is gone, as on a robot.
-    assert kept.shape == (BATCH, 1 + 3 * TOKENS if learned and rule in LEARNED else 16)
+    assert kept.shape == (BATCH, 1 + 3 * TOKENS if rule in LEARNED else 16)
 
 
 def test_what_was_dropped_stays_dropped():
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(0)
-    remembered = GatedMemory(Student(get_variant("tiny")), 16, 0.5, generator)
+    remembered = GatedMemory(16, 0.5, generator)
+    bench = Bench(remembered, Student(get_variant("tiny")))
     dropped = torch.zeros(BATCH, 0, dtype=torch.bool)
     for t in range(4):
-        remembered.begin_frame(torch.ones(BATCH, 1), WIDTH)
-        remembered.write(tokens(generator, t), torch.rand(BATCH, TOKENS, 1), torch.zeros(BATCH, 1))
+        bench.begin_frame()
+        bench.write(tokens(generator, t), torch.rand(BATCH, TOKENS, 1), torch.zeros(BATCH, 1))
         now = remembered.log_kept().exp() < 0.5
         assert not (dropped & ~now[:, : dropped.shape[1]]).any()
         dropped = now
 
 
 def test_anchors_of_one_object_are_kept_and_take_a_quarter_of_the_budget():
-    _, remembered = written(learned=True)
-    bank = remembered.begin_frame(torch.ones(BATCH, 1), WIDTH)
+    bench = written()
+    bank, remembered = bench.begin_frame(), bench.memory
     anchors = bank.column("owner") > 0.5
     assert (anchors.sum(1) == 4).all()
     assert (remembered.log_kept().exp()[anchors] > 0.5).all()
@@ -81,7 +113,8 @@ def test_anchors_of_one_object_are_kept_and_take_a_quarter_of_the_budget():
 
 @pytest.mark.parametrize("rule", LEARNED)
 def test_a_dropped_token_weighs_nothing_forward_but_teaches_backward(rule):
-    student, remembered = written(learned=True, rule=rule)
+    bench = written(rule)
+    student, remembered = bench.student, bench.memory
     logits = remembered.log_kept()
     weights = torch.softmax(logits, dim=1)
     dropped = ~remembered.kept()
@@ -93,8 +126,8 @@ def test_a_dropped_token_weighs_nothing_forward_but_teaches_backward(rule):
 
 
 def test_an_empty_memory_is_read_like_any_other():
-    remembered = GatedMemory(None, 8, 1.0, torch.Generator().manual_seed(0))
-    bank = remembered.begin_frame(torch.ones(BATCH, 1), WIDTH)
+    remembered = GatedMemory(8, 1.0, torch.Generator().manual_seed(0))
+    bank = Bench(remembered, None, 8).begin_frame()
     assert bank.key.shape == (BATCH, 1, WIDTH)
     assert not memory.readable(bank, torch.full((BATCH,), 8.0)).any()
     assert float(remembered.budget_loss()) == 0.0
@@ -103,9 +136,9 @@ def test_an_empty_memory_is_read_like_any_other():
 def test_what_each_fixed_rule_keeps():
     births = {}
     for rule in ("fifo", "random", "unbounded"):
-        _, remembered = written(True, prompted=False, rule=rule)
-        bank = remembered.begin_frame(torch.ones(BATCH, 1), WIDTH)
-        births[rule] = [row[mask] for row, mask in zip(bank.column("birth"), remembered.kept(), strict=True)]
+        bank = written(rule, prompted=False).begin_frame()
+        kept = bank.column("valid") > 0.5
+        births[rule] = [row[mask] for row, mask in zip(bank.column("birth"), kept, strict=True)]
     assert all(torch.equal(row, torch.full((16,), 2.0)) for row in births["fifo"])
     assert all(len(row) == 16 and len(row.unique()) > 1 for row in births["random"])
     every = torch.arange(3.0).repeat_interleave(TOKENS)
@@ -115,41 +148,40 @@ def test_what_each_fixed_rule_keeps():
 def test_a_rules_bank_is_the_robots_bank():
     """Frame by frame the same tokens, gathered, as `retention.select` keeps of the same scores."""
     generator = torch.Generator().manual_seed(5)
-    remembered = GatedMemory(None, 16, 1.0, torch.Generator(), "fifo")
+    bench = Bench(Memory(), Student(get_variant("tiny")), 16, "fifo")
     bank = memory.empty_bank(BATCH, 16, WIDTH, 1)
-    policy = torch.nn.functional.one_hot(torch.tensor([memory.POLICIES.index("fifo")] * BATCH), 4).float()
     for t in range(4):
         active, shown = torch.ones(BATCH, 1), torch.full((BATCH, 1), float(t == 1))
-        remembered.begin_frame(active, WIDTH)
+        bench.begin_frame()
         fresh = tokens(generator, t)
-        remembered.write(fresh, fresh.identity, shown)
+        bench.write(fresh, fresh.identity, shown)
         both = memory.concat(memory.begin_frame(bank, active), fresh)
         budget = torch.full((BATCH,), 16.0)
         if t == 1:
             both = retention.anchor_quota(both, F.pad(fresh.identity, (0, 0, 16, 0)), budget, shown)
         nothing = torch.zeros(both.key.shape[:2])
         frame = fresh.column("birth")[:, 0]
-        score = retention.policy_scores(both, nothing, frame, policy, nothing)
+        score = retention.policy_scores(both, nothing, frame, bench.policy, nothing)
         bank = retention.select(both, score, 16, budget)
-    ours = remembered.begin_frame(torch.ones(BATCH, 1), WIDTH)
     theirs = memory.begin_frame(bank, torch.ones(BATCH, 1))
-    for mine, robots in zip(ours.meta, theirs.meta, strict=True):
+    for mine, robots in zip(bench.begin_frame().meta, theirs.meta, strict=True):
         assert {tuple(row) for row in mine.tolist()} == {tuple(row) for row in robots.tolist()}
 
 
 def test_an_unknown_rule_is_refused():
     with pytest.raises(ConfigurationError, match="straight_through, log_probability, softmax"):
-        GatedMemory(None, 8, 1.0, torch.Generator(), "gumbel")
+        GatedMemory(8, 1.0, torch.Generator(), "gumbel")
 
 
 def test_log_probability_weighs_kept_tokens_by_their_probability():
     """The noise can be drawn again: p = sigmoid((s + noise) / tau), and log p is what the logits get."""
     torch.manual_seed(0)
     student = Student(get_variant("tiny"))
-    remembered = GatedMemory(student, 64, 0.5, torch.Generator().manual_seed(3), "log_probability")
-    remembered.begin_frame(torch.ones(BATCH, 1), WIDTH)
+    remembered = GatedMemory(64, 0.5, torch.Generator().manual_seed(3), "log_probability")
+    bench = Bench(remembered, student, 64)
+    bench.begin_frame()
     fresh = tokens(torch.Generator().manual_seed(1))
-    remembered.write(fresh, fresh.identity, torch.zeros(BATCH, 1))
+    bench.write(fresh, fresh.identity, torch.zeros(BATCH, 1))
     generator = torch.Generator().manual_seed(3)
     torch.rand(2, generator=generator)  # the rule of chance
     shifted = fresh.column("draw") + torch.rand(BATCH, 1, generator=generator)
@@ -161,7 +193,8 @@ def test_log_probability_weighs_kept_tokens_by_their_probability():
 
 
 def test_the_papers_softmax_fills_its_budget_and_is_never_told_of_it():
-    student, remembered = written(True, prompted=False, rule="softmax")
+    bench = written("softmax", prompted=False)
+    student, remembered = bench.student, bench.memory
     assert remembered.kept().sum(1).tolist() == [16, 16]
     loss = remembered.budget_loss()
     # No frame exceeds B: what is left of equation 10 is .01 times the sum of the scores.
@@ -185,20 +218,27 @@ def test_the_gate_learns_to_keep_what_matters(rule):
         useful = (torch.rand(BATCH, 2 * TOKENS, generator=generator) < 0.125).float()
         supervised = name == "supervised"
         keep = KeepConfig() if supervised else None
-        remembered = GatedMemory(student, 6, 0.5, generator, "straight_through" if supervised else name, keep)
+        remembered, policy = Memory(), name
+        if name != "fifo":
+            learned = "straight_through" if supervised else name
+            remembered, policy = GatedMemory(6, 0.5, generator, learned, keep), "learned"
+        bench = Bench(remembered, student, 6, policy)
         for t in range(2):
-            remembered.begin_frame(torch.ones(BATCH, 1), WIDTH)
+            bench.begin_frame()
             marks = useful[:, t * TOKENS : (t + 1) * TOKENS]
             fresh = tokens(generator, t, marks)
-            remembered.write(fresh, fresh.identity * 0.0, torch.zeros(BATCH, 1))
-            wanted = torch.nn.functional.pad(useful[:, : (t + 1) * TOKENS], (1, 0))
-            remembered.watch((wanted * 20.0 - 10.0).unsqueeze(1))
-        bank = remembered.begin_frame(torch.ones(BATCH, 1), WIDTH)
-        weights = torch.softmax(remembered.log_kept(), dim=1)
+            bench.write(fresh, fresh.identity * 0.0, torch.zeros(BATCH, 1))
+            if supervised:
+                wanted = F.pad(useful[:, : (t + 1) * TOKENS], (1, 0))
+                remembered.watch((wanted * 20.0 - 10.0).unsqueeze(1))
+        bank = bench.begin_frame()
+        weights = bank.column("valid") / bank.column("valid").sum(1, keepdim=True)
+        if name != "fifo":
+            weights = torch.softmax(remembered.log_kept(), dim=1)
         found = (weights * (bank.value[..., 0] > 0.0)).sum(1).mean()
         if supervised:
             return found.detach(), remembered.supervision_loss()
-        return found, remembered.budget_loss() * 0.1 - found
+        return found, 0.0 if name == "fifo" else remembered.budget_loss() * 0.1 - found
 
     newest = torch.stack([share_kept("fifo")[0] for _ in range(40)]).mean()
     for _ in range(150):
@@ -220,17 +260,18 @@ def test_a_static_clip_is_worth_few_tokens():
 
     def run(static):
         """Four frames; each is read by its successor, which in a static clip asks for the same again."""
-        remembered = GatedMemory(student, 4 * TOKENS, 0.2, generator, supervision=KeepConfig())
+        remembered = GatedMemory(4 * TOKENS, 0.2, generator, supervision=KeepConfig())
+        bench = Bench(remembered, student, 4 * TOKENS)
         first = tokens(generator)
         for t in range(4):
             fresh = first if static else tokens(generator, t)
             birth = torch.full((BATCH, TOKENS), float(t))
             fresh = fresh.with_columns(birth=birth, motion=torch.full((BATCH, TOKENS), 0.0 if static else 1.0))
-            bank = remembered.begin_frame(torch.ones(BATCH, 1), WIDTH)
+            bank = bench.begin_frame()
             if t > 0:
                 previous = bank.key[:, -TOKENS:]
                 remembered.watch(14.0 * previous @ bank.key.transpose(1, 2))
-            remembered.write(fresh, fresh.identity, torch.full((BATCH, 1), float(t == 0)))
+            bench.write(fresh, fresh.identity, torch.full((BATCH, 1), float(t == 0)))
         return remembered
 
     for _ in range(80):
@@ -253,14 +294,15 @@ def test_supervision_by_hand():
     torch.nn.init.zeros_(student.gate.layers[-1].weight)
     torch.nn.init.ones_(student.gate.layers[-1].bias)
     generator = torch.Generator().manual_seed(0)
-    remembered = GatedMemory(student, 1, 0.5, generator, supervision=KeepConfig())
+    remembered = GatedMemory(1, 0.5, generator, supervision=KeepConfig())
+    bench = Bench(remembered, student, 1)
     for t in range(3):
-        bank = remembered.begin_frame(torch.ones(BATCH, 1), WIDTH)
+        bank = bench.begin_frame()
         logits = torch.full((BATCH, 1, bank.key.shape[1]), -1e4)
         logits[..., min(1, t)] = 0.0
         remembered.watch(logits)
         fresh = memory.Bank(*(tensor[:, :2] for tensor in tokens(generator, t)))
-        remembered.write(fresh, fresh.identity, torch.zeros(BATCH, 1))
+        bench.write(fresh, fresh.identity, torch.zeros(BATCH, 1))
     wanted, useless = (-math.log(torch.sigmoid(torch.tensor(1.0))), -math.log(torch.sigmoid(torch.tensor(-1.0))))
     # Wanted and useless tokens weigh one half each, at both decisions that a reading followed.
     assert float(remembered.supervision_loss().detach()) == pytest.approx((wanted + useless) / 2, rel=1e-5)

@@ -66,6 +66,9 @@ class UnrollConfig:
         budgets: bank sizes to draw from; rendered frames are small, so budgets bind only when they are small too.
         pooled: whether memory tokens cover 2x2 patches, as on the robot.
         own_masks: probability that a later frame's own prediction is remembered rather than the truth.
+        teacher_forcing: remember new objects by their ground truth, and trust exactly the objects that are visible;
+            else remember what a robot would.
+        exact_memory: drop tokens as a robot does, with nothing left for the gate to learn from.
         drop_warp: probability that a clip gets no warped previous mask on a frame, so that it is not leaned on; at the
             start and from 40 % of the run on.
         corrupt_warp: probability that the warped mask is damaged.
@@ -88,6 +91,8 @@ class UnrollConfig:
     budgets: Counts = (48, 96, 160)
     pooled: bool = True
     own_masks: Share = 0.75
+    teacher_forcing: bool = True
+    exact_memory: bool = False
     drop_warp: tuple[Share, Share] = (0.5, 0.3)
     corrupt_warp: Share = 0.15
     joins_late: Share = 0.15

@@ -23,7 +23,7 @@ from training.data.stream import rendered_batches
 from training.data.synthesis.stills import Stills
 from training.gate_search.imitate import imitate
 from training.gate_search.rule import NEWEST, Rule
-from training.gate_search.search import SearchConfig, Watched, search
+from training.gate_search.search import EncodedBatches, SearchConfig, search
 from training.students.load import load_average
 
 BATCH = 4
@@ -76,8 +76,8 @@ def teach_gate(
     config = SearchConfig()
     rule, quality = Rule(), None
     if minutes > 0.0:
-        rule, quality = search(Watched(student, drawn, count, passes), config, minutes, seed)
-    fresh = Watched(student, drawn, count, passes)
+        rule, quality = search(EncodedBatches(student, drawn, count, passes), config, minutes, seed)
+    fresh = EncodedBatches(student, drawn, count, passes)
     rules = {"newest": NEWEST, "start": Rule()} | ({} if quality is None else {"found": rule})
     checked = {
         name: [round(float(fresh.quality(some, budget).mean()), 4) for budget in config.budgets]

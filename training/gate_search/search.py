@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import cma
 import numpy as np
@@ -12,22 +12,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sam2lite_core.model import bank as memory
-from sam2lite_core.model import redundancy, retention
+from sam2lite_core.model import retention
 from sam2lite_core.model.bank import Bank
-from sam2lite_core.model.graphs import trust
+from sam2lite_core.model.step import Candidates, Memory, StepResult
 from sam2lite_core.model.student import Student
 from training.data.clip import flows
-from training.data.tensors import frame_features, one_hot, token_pool, warp
+from training.data.play import EncodedClips, encode_clips, play
 from training.gate_search.rule import Rule
 
 
 @dataclass(frozen=True)
 class SearchConfig:
-    """How the rule is looked for.
+    """Settings of the search.
 
     Attributes:
-        budgets: a rule is worth the mean over these bank sizes.
+        budgets: a rule is judged by the mean over these budgets.
         step: of the search at its start.
         population: rules that a generation tries.
     """
@@ -37,94 +36,75 @@ class SearchConfig:
     population: int = 8
 
 
-class Watched:
+@dataclass(frozen=True)
+class RuleMemory(Memory):
+    """The robot's memory with a rule's scores in place of the gate's."""
+
+    rule: Rule
+
+    def score(self, student: Student, candidates: Candidates) -> Tensor:
+        """Score the candidates by policy, (N, S + S')."""
+        bank, _, repeated, frame, policy, _ = candidates
+        return retention.policy_scores(bank, self.rule.scores(bank), frame, policy, repeated)
+
+
+class EncodedBatch(NamedTuple):
+    """Clips as they are played: frames in `order`, with the flow and motion (N, T', ...) between them."""
+
+    clips: EncodedClips
+    order: list[int]
+    flow: Tensor
+    motion: Tensor
+
+
+class EncodedBatches:
     """Clips whose frames a student has encoded once, to be tracked again and again."""
 
     def __init__(self, student: Student, batches: Iterator[dict[str, Tensor]], count: int, passes: int = 1) -> None:
         """Encode `count` batches, which play forward and backward in turn `passes` times.
 
-        What a clip shows once, memory need not hold for long; what comes back, it should.
+        Memory need not hold for long what a clip shows once; what comes back, it should.
         """
         self._student = student
         self.parts = [self._encoded(next(batches), passes) for _ in range(count)]
 
     @torch.no_grad()
-    def _encoded(self, clip: dict[str, Tensor], passes: int) -> dict[str, Any]:
-        images = clip["images"].permute(0, 1, 4, 2, 3).float()
-        features, key = self._student.encode(images.flatten(0, 1))
-        order = there_and_back(images.shape[1], passes)
+    def _encoded(self, clip: dict[str, Tensor], passes: int) -> EncodedBatch:
+        order = there_and_back(clip["images"].shape[1], passes)
         moved = [flows(shown[order].numpy()) for shown in clip["images"]]
         flow, motion = (torch.from_numpy(np.stack(part)) for part in zip(*moved, strict=True))
-        played = {"order": order, "flow": flow, "motion": motion}
-        kept = {name: clip[name] for name in ("labels", "count")}
-        return {**kept, **played, "features": features, "key": key.reshape(*images.shape[:2], *key.shape[1:])}
+        return EncodedBatch(encode_clips(self._student, clip), order, flow, motion)
 
     @torch.no_grad()
     def quality(self, rule: Rule, budget: int, seen: list[Bank] | None = None) -> Tensor:
-        """Mean IoU of each clip's objects over the frames after the first, (clips,).
+        """Measure the mean IoU of each clip's objects over the frames after the first, (clips,).
 
         Args:
-            rule: what is kept.
+            rule: scores the tokens.
             budget: B in tokens.
             seen: takes the banks that were judged, where wanted.
         """
         return torch.cat([self._tracked(part, rule, budget, seen) for part in self.parts])
 
-    def _tracked(self, part: dict[str, Any], rule: Rule, budget: int, seen: list[Bank] | None) -> Tensor:
+    def play(self, part: EncodedBatch, rule: Rule, budget: int) -> Iterator[tuple[int, StepResult]]:
         """Track a batch of clips as a robot would, each object from its mask on frame 0."""
-        student, features, order = self._student, part["features"], part["order"]
-        labels, key = (part[name][:, order] for name in ("labels", "key"))
-        flow, motion = part["flow"], part["motion"]
-        batch, frames = labels.shape[:2]
-        count = int(part["count"].max())
-        exists = (torch.arange(count) < part["count"].unsqueeze(1)).float()
-        truth = one_hot(labels, count) * exists[:, None, :, None, None]
-        slots = torch.eye(count).expand(batch, -1, -1)
-        pool = token_pool(key.shape[-2], key.shape[-1], pooled=False)
-        size = torch.full((batch,), float(budget))
-        bank = memory.empty_bank(batch, budget, key.shape[2], count)
-        probability, trusted = F.avg_pool2d(truth[:, 0], 4), exists
-        overlaps = []
-        for t in range(frames):
-            bank = memory.begin_frame(bank, exists)
-            if t > 0:
-                warped = (warp(probability, flow[:, t]) * 2.0 - 1.0) * trusted[..., None, None]
-                logits = student.attention_logits(key[:, t], bank, torch.full((batch,), 8.0), pool)
-                readout = student.read(key[:, t], bank, slots, logits)
-                decoded = student.decode(frame_features(features, batch, order[t]), readout, warped)
-                trusted = (decoded.presence > 0.0).float() * exists
-                shown, probability = trust(decoded.logits, decoded.probability, trusted)
-                overlaps.append(_overlap(shown, truth[:, t], exists))
-            fresh = student.tokens(
-                frame_features(features, batch, order[t]), key[:, t], probability, trusted, slots,
-                motion[:, t].unsqueeze(1), torch.full((batch,), float(t)), pool,
-            )  # fmt: skip
-            both = memory.concat(bank, fresh)
-            repeated = redundancy.repeats(bank, fresh, redundancy.distances(bank, *student.cells(key[:, t], pool)))
-            if t == 0:
-                affinity = F.pad(student.affinity(probability, slots, pool), (0, 0, budget, 0))
-                both = retention.anchor_quota(both, affinity, size, exists)
+        clips, order, flow, motion = part
+        return play(self._student, clips, flow, motion, budget, order=order, pooled=False, memory=RuleMemory(rule))
+
+    def _tracked(self, part: EncodedBatch, rule: Rule, budget: int, seen: list[Bank] | None) -> Tensor:
+        clips, overlaps = part.clips, []
+        for t, (index, result) in enumerate(self.play(part, rule, budget)):
             if seen is not None:
-                seen.append(both)
-            score = retention.policy_scores(
-                both, rule.scores(both), torch.full((batch,), float(t)), _learned(batch),
-                F.pad(repeated, (budget, 0)),
-            )  # fmt: skip
-            bank = retention.select(both, score, budget, size)
-        seen_objects = torch.stack(overlaps)
-        return seen_objects.nanmean(dim=(0, 2))
+                seen.append(result.written.bank)
+            if t > 0:
+                overlaps.append(_overlap(result.logits, clips.truth[:, index], clips.exists))
+        return torch.stack(overlaps).nanmean(dim=(0, 2))
 
 
 def there_and_back(frames: int, passes: int) -> list[int]:
-    """0 1 2 1 0 1 2 …: the order in which a clip's frames are seen; those at either end come once each time."""
+    """Order a clip's frames 0 1 2 1 0 1 2 …; those at either end come once each time."""
     loop = [*range(frames), *range(frames - 2, 0, -1)]
     return [loop[t % len(loop)] for t in range(passes * (frames - 1) + 1)]
-
-
-def _learned(batch: int) -> Tensor:
-    policy = torch.zeros(batch, len(memory.POLICIES))
-    policy[:, memory.POLICIES.index("learned")] = 1.0
-    return policy
 
 
 def _overlap(logits: Tensor, truth: Tensor, exists: Tensor) -> Tensor:
@@ -139,7 +119,7 @@ def _overlap(logits: Tensor, truth: Tensor, exists: Tensor) -> Tensor:
     return torch.where(exists > 0.5, overlap, torch.full_like(overlap, float("nan")))
 
 
-def search(watched: Watched, config: SearchConfig, minutes: float, seed: int) -> tuple[Rule, float]:
+def search(clips: EncodedBatches, config: SearchConfig, minutes: float, seed: int) -> tuple[Rule, float]:
     """Look for the rule under which tracking is best.
 
     Returns:
@@ -148,7 +128,7 @@ def search(watched: Watched, config: SearchConfig, minutes: float, seed: int) ->
 
     def loss(vector: np.ndarray) -> float:
         rule = Rule(*map(float, vector))
-        return -float(np.mean([watched.quality(rule, budget).mean() for budget in config.budgets]))
+        return -float(np.mean([clips.quality(rule, budget).mean() for budget in config.budgets]))
 
     end = time.monotonic() + 60.0 * minutes
     start = Rule().vector

@@ -1,19 +1,19 @@
-"""What a frame of the student is told by its teacher (paper section 3.2)."""
+"""Distil a frame from a teacher (paper section 3.2)."""
 
 from torch import Tensor, nn
 
 from sam2lite_core.model.bank import Bank
-from sam2lite_core.model.student import Prediction, Readout
+from sam2lite_core.model.student import DecodedMasks, Readout
 from training.objective import losses
 from training.teachers.attention_bins import cell_of, into_bins, occupied
 from training.teachers.base import TeacherTargets
 
 
 def frame_distillation(
-    targets: TeacherTargets, t: int, bank: Bank, kept: Tensor, readout: Readout, prediction: Prediction,
+    targets: TeacherTargets, t: int, bank: Bank, kept: Tensor, readout: Readout, prediction: DecodedMasks,
     followed: Tensor, projection: nn.Module | None,
 ) -> dict[str, Tensor]:  # fmt: skip
-    """The unweighted distillation losses of frame t by name: attention, readout and output, as far as they exist.
+    """Compute the unweighted distillation losses of frame t: attention, readout and output, as far as they exist.
 
     Args:
         targets: of the clip.

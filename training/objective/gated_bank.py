@@ -1,12 +1,12 @@
-"""The memory bank as training sees it: what was dropped stays in sight of the gradient (design section 4, top-B)."""
+"""The memory bank in training: dropped tokens stay in sight of the gradient (design section 4, top-B)."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sam2lite_core.model import bank as memory
 from sam2lite_core.model import retention
-from sam2lite_core.model.bank import Bank
+from sam2lite_core.model.bank import REJECTED, Bank
+from sam2lite_core.model.step import Candidates, Memory
 from sam2lite_core.model.student import Student
 from training.config.objective import KeepConfig
 from training.objective import losses, selection
@@ -16,71 +16,71 @@ LEAK = 1e-4
 """Share of its attention that a dropped token keeps, so that the logarithm of "kept" has a value and a slope."""
 
 
-class GatedMemory:
-    """A bank of at most `budget` kept tokens and, while the gate learns, every dropped one beside it.
+class GatedMemory(Memory):
+    """A bank of at most `budget` kept tokens and every dropped one beside it, from which the gate learns.
 
-    A robot's bank forgets what it drops, and then nothing says whether that was right. Where the gate decides, the
-    dropped tokens stay as candidates whose weight is 0 going forward; going backward, the straight-through estimator
-    tells the gate how the loss would change were they kept. Going forward it is what the robot's bank does, up to the
-    noise on the scores and to LEAK; with the selection `log_probability` kept tokens weigh p instead of 1.
+    A robot's bank forgets what it drops, and then nothing says if that was right. Here the dropped tokens stay as
+    candidates whose weight is 0 going forward. Going backward, the straight-through estimator tells the gate how the
+    loss would change were they kept. Going forward it is the robot's bank, up to the noise on the scores and to LEAK;
+    with the selection `log_probability` kept tokens weigh p instead of 1.
     """
 
+    grows = True
+
     def __init__(
-        self,
-        student: Student | None,
-        budget: int,
-        temperature: float,
-        generator: torch.Generator,
-        rule: str = "straight_through",
-        supervision: KeepConfig | None = None,
-    ) -> None:
+        self, budget: int, temperature: float, generator: torch.Generator, rule: str = "straight_through",
+        supervision: KeepConfig | None = None, exact: bool = False,
+    ) -> None:  # fmt: skip
         """Start empty.
 
         Args:
-            student: whose gate decides; None lets chance decide, preferring patches near objects.
             budget: B, tokens kept at most.
             temperature: of the relaxation; small values make keep probabilities sharp.
             generator: source of the noise.
-            rule: one of `selection.SELECTIONS`; fixed ones ask neither gate nor chance.
-            supervision: what the gate is told was worth keeping, see `watch`; None tells it nothing.
+            rule: one of `selection.LEARNED`.
+            supervision: how the gate learns from what later frames read, see `watch`; None leaves that out.
+            exact: drop tokens without LEAK and rank by the robot's own draws; the gate learns nothing then.
 
         Raises:
             ConfigurationError: the rule does not exist.
         """
-        self._student = student
         self._budget = budget
         self._temperature = temperature
         self._generator = generator
         self._rule = selection.check(rule)
-        self._supervision = supervision if student is not None and rule in selection.LEARNED else None
+        self._supervision = supervision
+        self._leak = 0.0 if exact else LEAK
+        self._exact = exact
+        self._offset: Tensor | None = None
         self._bank: Bank | None = None
-        self._chance: selection.Chance | None = None
-        self._kept = torch.zeros(0)
+        self._kept: Tensor | None = None
         self._weight = torch.zeros(0)
         self._losses: list[Tensor] = []
         self._used: list[Tensor] = []
         self._decisions: list[tuple[Tensor, Tensor]] = []
         self._read: list[Tensor] = []
 
-    def begin_frame(self, active: Tensor, key_width: int) -> Bank:
-        """Age the tokens and return all of them, kept or not; see `log_kept`. active: (N, K)."""
-        if self._bank is None:
-            # One slot that is not in use: an empty bank is read like any other.
-            self._bank = memory.empty_bank(len(active), 1, key_width, active.shape[1], active.device)
-            self._kept = torch.zeros(len(active), 1, device=active.device)
-            self._weight = self._kept
-            self._chance = selection.Chance.drawn(len(active), self._generator)
-        else:
-            self._bank = memory.begin_frame(self._bank, active)
-        return self._bank
+    def kept(self) -> Tensor:
+        """Find the tokens at hand that a robot's bank would hold, (N, S) bool."""
+        assert self._kept is not None, "a frame comes first"
+        return self._kept.detach() > 0.5
+
+    def held(self, bank: Bank) -> Bank:
+        """Return the bank with only those tokens valid that a robot would hold."""
+        if self._kept is None:
+            return bank
+        return bank.with_columns(valid=bank.column("valid") * self.kept().float())
 
     def log_kept(self) -> Tensor:
-        """(N, S) to add to attention logits: 0 for a kept token, log LEAK for a dropped one."""
-        return torch.log(self._weight.clamp(min=0.0) + LEAK)
+        """Compute what to add to attention logits (N, S): 0 for a kept token, log LEAK for a dropped one."""
+        return torch.log(self._weight.clamp(min=0.0) + self._leak).clamp(min=REJECTED)
 
-    def kept(self) -> Tensor:
-        """(N, S) bool, which of the tokens at hand a robot's bank would hold."""
-        return self._kept.detach() > 0.5
+    def weigh(self, logits: Tensor) -> Tensor:
+        """Add `log_kept` to the attention logits (N, P, S), and note them for `supervision_loss`."""
+        if self._kept is None:
+            return logits
+        self.watch(logits)
+        return logits + self.log_kept().unsqueeze(1)
 
     def watch(self, logits: Tensor) -> None:
         """Note what a frame would read if nothing had ever been dropped.
@@ -91,59 +91,38 @@ class GatedMemory:
         if self._supervision is not None and self._decisions:
             self._read.append(torch.softmax(logits.detach().float(), dim=-1).mean(dim=1))
 
-    def write(self, fresh: Bank, affinity: Tensor, prompted: Tensor) -> None:
-        """Add a frame's tokens and decide anew which are kept.
-
-        Args:
-            fresh: the frame's tokens.
-            affinity: (N, S', K) from `Student.affinity`.
-            prompted: (N, K) 1 for objects whose prompt this frame carries: it leaves anchors.
-        """
-        assert self._bank is not None, "begin_frame comes first"
-        old = self._bank.key.shape[1]
-        bank = memory.concat(self._bank, fresh)
+    def select(self, student: Student, candidates: Candidates) -> Bank:
+        """Decide anew which tokens are kept; the bank keeps all of them."""
+        bank, old = candidates.bank, candidates.capacity
         batch, count = bank.key.shape[:2]
-        budget = torch.full((batch,), float(self._budget), device=bank.key.device)
-        if prompted.any():
-            padded = F.pad(affinity, (0, 0, old, 0))
-            bank = retention.anchor_quota(bank, padded, budget, prompted)
-        self._bank = bank
+        if self._kept is None:
+            self._kept = torch.zeros(batch, old, device=bank.key.device)
+            drawn = selection.Chance.drawn(batch, self._generator).offset
+            self._offset = torch.zeros_like(drawn) if self._exact else drawn
+        assert self._offset is not None
         before = F.pad(self._kept, (0, count - old), value=1.0)
+        new = candidates.repeated < 0.5
         alive = (before > 0.5) & (bank.column("valid") > 0.5)
         anchor = bank.column("owner") > 0.5
-        ranking = self._rank(bank, fresh.column("birth")[:, 0], alive)
-        room = count if self._rule == "unbounded" else min(self._budget, count)
-        ranked = torch.where(anchor, torch.full_like(ranking.score, retention.ANCHOR_BONUS), ranking.score)
-        ranked = torch.where(alive, ranked, torch.full_like(ranked, memory.REJECTED))
-        best = ranked.topk(room, dim=1).indices
-        chosen = torch.zeros_like(alive).scatter(1, best, True) & alive
-        if ranking.probability is None:
-            kept = (chosen | (anchor & alive)).float()
-            if self._rule != "unbounded":
-                # Nobody learns from what a rule dropped, and a long clip would carry thousands of such tokens along.
-                self._bank, kept = bank.gather(best), kept.gather(1, best)
-            self._kept = self._weight = kept
-        else:
-            self._decide(ranking, before, chosen, alive & ~anchor, anchor)
-        self._used.append((self._kept.detach() > 0.5).float().sum(1).mean() / self._budget)
-
-    def _rank(self, bank: Bank, frame: Tensor, alive: Tensor) -> selection.Ranking:
-        """Who decides, and how."""
-        assert self._chance is not None, "begin_frame comes first"
-        if self._rule in selection.FIXED:
-            return selection.by_rule(bank, frame, self._rule)
-        if self._student is None:
-            return selection.by_chance(bank, self._chance)
-        return selection.by_gate(
-            self._student, bank, alive, self._temperature, self._generator, self._rule, self._chance.offset
+        ranking = selection.by_gate(
+            student, bank, alive & new, self._temperature, self._generator, self._rule, self._offset
         )
+        ranked = torch.where(alive & new, ranking.score, torch.full_like(ranking.score, REJECTED))
+        ranked = torch.where(anchor & alive, torch.full_like(ranked, retention.ANCHOR_BONUS), ranked)
+        best = ranked.topk(min(self._budget, count), dim=1).indices
+        # A static scene may fill less than the budget.
+        within = torch.arange(best.shape[1], device=best.device) < candidates.limit.unsqueeze(1)
+        chosen = torch.zeros_like(alive).scatter(1, best, within) & alive & (new | anchor)
+        self._bank = bank
+        self._decide(ranking, before, chosen, alive & new & ~anchor, anchor)
+        self._used.append(self.kept().float().sum(1).mean() / self._budget)
+        return bank
 
     def _decide(
         self, ranking: selection.Ranking, before: Tensor, chosen: Tensor, undecided: Tensor, anchor: Tensor
     ) -> None:
         """Keep what the gate chose, with a gradient to it; anchors are not the gate's to decide."""
         probability, plain = ranking.probability, ranking.plain
-        assert probability is not None and plain is not None, "only the gate has probabilities"
         hard = (chosen & (ranking.worthy | anchor)).float()
         free = undecided.float()
         soft = (probability - probability.detach()) * free
@@ -162,13 +141,13 @@ class GatedMemory:
             self._decisions.append((plain, anchor))
 
     def budget_loss(self) -> Tensor:
-        """Mean budget loss of the decisions so far; 0 where chance decided."""
-        return torch.stack(self._losses).mean() if self._losses else torch.zeros((), device=self._kept.device)
+        """Average the budget loss of the decisions so far; 0 before the first."""
+        return torch.stack(self._losses).mean() if self._losses else torch.zeros((), device=self._weight.device)
 
     def supervision_loss(self) -> Tensor:
-        """BCE of every decision against what later frames went on to read, see `watch`; 0 where there is nothing."""
+        """Compute the BCE of every decision against what later frames read, see `watch`; 0 where there is nothing."""
         if self._supervision is None or not self._read:
-            return torch.zeros((), device=self._kept.device)
+            return torch.zeros((), device=self._weight.device)
         assert self._bank is not None
         config, total = self._supervision, self._bank.key.shape[1]
         oldest = oldest_duplicate(self._bank, config.similarity, config.reach)
@@ -184,7 +163,7 @@ class GatedMemory:
         return torch.stack(terms).mean()
 
     def statistics(self) -> dict[str, float]:
-        """Share of the budget that the gate used, for the log; empty where chance decided."""
+        """Compute the share of the budget that the gate used, for the log."""
         if not self._losses:
             return {}
         return {"used": float(torch.stack(self._used).mean())}

@@ -1,4 +1,4 @@
-"""Ways to decide which memory tokens are kept in training (design section 4, "differentiable top-B")."""
+"""Decide which memory tokens are kept in training (design section 4, "differentiable top-B")."""
 
 from typing import NamedTuple
 
@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 
 from sam2lite_core.errors import ConfigurationError
-from sam2lite_core.model import bank as memory
 from sam2lite_core.model import retention
-from sam2lite_core.model.bank import Bank
+from sam2lite_core.model.bank import REJECTED, Bank
+from sam2lite_core.model.step import Candidates, Memory
 from sam2lite_core.model.student import Student
 
 LEARNED = ("straight_through", "log_probability", "softmax")
-"""What the gate learns by: straight-through top-B with logistic noise; the same with log p in the attention logits;
+"""Ways in which the gate learns: straight-through top-B with logistic noise; that with log p in the attention logits;
 the paper's softmax over tokens with Gumbel noise (equation 9)."""
 
 FIXED = ("fifo", "random", "unbounded")
@@ -22,19 +22,19 @@ SELECTIONS = (*LEARNED, *FIXED)
 
 
 class Ranking(NamedTuple):
-    """What a decision on S tokens rests on.
+    """The basis of a decision on S tokens.
 
     Attributes:
         score: (N, S) the B best are kept.
         worthy: (N, S) bool, tokens that may be kept even when there is room.
-        probability: (N, S) keep probability with a gradient to the gate; None for a fixed rule.
-        plain: (N, S) gate scores without noise; None for a fixed rule.
+        probability: (N, S) keep probability with a gradient to the gate.
+        plain: (N, S) gate scores without noise.
     """
 
     score: Tensor
     worthy: Tensor
-    probability: Tensor | None
-    plain: Tensor | None
+    probability: Tensor
+    plain: Tensor
 
 
 def check(selection: str) -> str:
@@ -54,7 +54,7 @@ def _uniform(bank: Bank, generator: torch.Generator) -> Tensor:
 
 
 class Chance(NamedTuple):
-    """A rule drawn by chance, so that the student learns to read whatever a policy leaves it.
+    """A retention policy drawn by chance.
 
     Attributes:
         age: score that a token loses with each frame; large ones keep the newest frame.
@@ -68,7 +68,7 @@ class Chance(NamedTuple):
 
     @classmethod
     def drawn(cls, batch: int, generator: torch.Generator) -> "Chance":
-        """Draw one: half of them keep the newest tokens, as the fixed policies do."""
+        """Draw a policy: half of them keep the newest tokens, as the fixed policies do."""
         ages, objects = (8.0, 8.0, 0.5, 0.0), (0.0, 0.0, 2.0)
         pick = torch.rand(2, generator=generator)
         return cls(
@@ -78,34 +78,31 @@ class Chance(NamedTuple):
         )
 
 
-def _spread(bank: Bank, offset: Tensor) -> Tensor:
-    """The logistic noise that the robot's bank adds, see `memory.draw`, shifted so that no cell is always favoured."""
+def spread(bank: Bank, offset: Tensor) -> Tensor:
+    """Compute the robot's logistic noise, see `retention.draw`, shifted so that no cell is always favoured."""
     shifted = torch.remainder(bank.column("draw").detach() + offset.to(bank.key.device), 1.0)
     return torch.logit(retention.inside(shifted))
 
 
-def by_chance(bank: Bank, chance: Chance) -> Ranking:
-    """Chance decides."""
-    score = _spread(bank, chance.offset) - chance.age * bank.column("age")
-    score = score + chance.objects * bank.identity.amax(-1).detach()
-    return Ranking(score, torch.ones_like(score, dtype=torch.bool), None, None)
+class ChanceMemory(Memory):
+    """The robot's memory with scores drawn by chance, so that the student learns to read whatever it is left."""
 
+    def __init__(self, chance: Chance) -> None:
+        """Take the rule that was drawn for this batch."""
+        self._chance = chance
 
-def by_rule(bank: Bank, frame: Tensor, selection: str) -> Ranking:
-    """The robot's own fixed policies. frame: (N,) index of the current frame."""
-    policy = "fifo" if selection == "unbounded" else selection
-    one_hot = torch.zeros(len(frame), len(memory.POLICIES), device=frame.device)
-    one_hot[:, memory.POLICIES.index(policy)] = 1.0
-    nothing = torch.zeros_like(bank.column("age"))
-    score = retention.policy_scores(bank, nothing, frame, one_hot, nothing)
-    return Ranking(score, torch.ones_like(score, dtype=torch.bool), None, None)
+    def score(self, student: Student, candidates: Candidates) -> Tensor:
+        """Score the candidates, (N, S + S'); none is rejected."""
+        bank, chance = candidates.bank, self._chance
+        score = spread(bank, chance.offset) - chance.age * bank.column("age")
+        return score + chance.objects * bank.identity.amax(-1).detach()
 
 
 def by_gate(
     student: Student, bank: Bank, alive: Tensor, temperature: float, generator: torch.Generator, selection: str,
     offset: Tensor,
 ) -> Ranking:  # fmt: skip
-    """The gate decides.
+    """Rank tokens by the gate.
 
     Args:
         student: whose gate.
@@ -121,8 +118,8 @@ def by_gate(
     if selection == "softmax":
         uniform = _uniform(bank, generator)
         noisy = plain - torch.log(-torch.log(uniform))
-        masked = torch.where(alive, noisy / temperature, torch.full_like(noisy, memory.REJECTED))
+        masked = torch.where(alive, noisy / temperature, torch.full_like(noisy, REJECTED))
         # A softmax sums to 1 over all tokens: it ranks them, and says of none that it is not worth its place.
         return Ranking(noisy, torch.ones_like(alive), torch.softmax(masked, dim=1), plain)
-    noisy = plain + _spread(bank, offset)
+    noisy = plain + spread(bank, offset)
     return Ranking(noisy, noisy > 0.0, torch.sigmoid(noisy / temperature), plain)

@@ -1,15 +1,19 @@
-"""A clip through the student with its bounded memory, and the loss of what it predicts."""
+"""Unroll the student and its memory over a clip, and compute the loss of its predictions."""
+
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sam2lite_core.model import bank as memory
+from sam2lite_core.graph_io import PromptTensors
+from sam2lite_core.model import bank as memory_bank
 from sam2lite_core.model.bank import Bank
-from sam2lite_core.model.encoder import Features
-from sam2lite_core.model.student import Prediction, Readout, Shown, Student
+from sam2lite_core.model.step import ROBOT, Memory, Remember, StepResult, UnboundedMemory, step
+from sam2lite_core.model.student import DecodedMasks, Student
 from training.config.objective import UnrollConfig
-from training.data.tensors import frame_features, one_hot, token_pool, warp
+from training.data.play import WINDOW, EncodedClips, encode_clips, step_inputs
+from training.data.tensors import token_pool, warp
 from training.objective import losses, selection
 from training.objective.corruption import corrupt, random_prompts
 from training.objective.distillation import frame_distillation
@@ -19,9 +23,9 @@ from training.teachers.image_features import ImageTeacher
 
 
 def frame_loss(
-    prediction: Prediction, truth: Tensor, exists: Tensor, config: UnrollConfig, progress: float
+    prediction: DecodedMasks, truth: Tensor, exists: Tensor, config: UnrollConfig, progress: float
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Mask, IoU, edge and presence loss of one frame.
+    """Compute the mask, IoU, edge and presence loss of one frame.
 
     Args:
         prediction: of K objects.
@@ -64,10 +68,9 @@ class Unroller:
             student: to train.
             config: how.
             generator: on the CPU, so that a run is the same on every device.
-            teacher: who shows where to look; None leaves the terms that need one out.
+            teacher: shows where to look; None leaves the terms that need one out.
             projection: from the student's readout to the teacher's width, see `readout_projection`.
-            seen: who shows what is in the pictures, and the projection of the encoder's features to its; None leaves
-                that term out.
+            seen: an image teacher, and the projection of the encoder's features to its; None leaves that term out.
 
         Raises:
             ConfigurationError: the selection does not exist.
@@ -89,89 +92,109 @@ class Unroller:
     def _chance(self, *shape: int) -> Tensor:
         return torch.rand(shape, generator=self.generator)
 
-    def _gate(self, budget: int, progress: float) -> GatedMemory:
-        """What remembers this batch: the gate, chance or a fixed rule."""
+    def _memory(self, budget: int, progress: float) -> tuple[Memory, str]:
+        """Choose the memory of this batch, and the retention policy that goes with it."""
         config = self.config
+        if config.selection == "unbounded":
+            return UnboundedMemory(), "fifo"
+        if config.selection in selection.FIXED:
+            return ROBOT, config.selection
+        if float(self._chance()) >= config.gated:
+            # Of a robot's policies only the learned one leaves room in the bank.
+            return selection.ChanceMemory(selection.Chance.drawn(self._batch, self.generator)), "random"
         start, end = config.temperature
         temperature = start * (end / start) ** min(1.0, progress)
-        learned = float(self._chance()) < config.gated
-        student = self.student if learned else None
         keep = config.keep if config.weights.gate > 0 else None
-        return GatedMemory(student, budget, temperature, self.generator, config.selection, keep)
+        memory = GatedMemory(budget, temperature, self.generator, config.selection, keep, exact=config.exact_memory)
+        return memory, "learned"
 
     def __call__(self, clip: dict[str, Tensor], progress: float) -> tuple[Tensor, dict[str, float]]:
-        """Loss of a batch of clips, and its parts.
+        """Compute the loss of a batch of clips, and its parts.
 
         Args:
             clip: as `training.data` makes them, on the student's device.
             progress: of the run, 0..1.
         """
-        student, config = self.student, self.config
-        images = clip["images"].permute(0, 1, 4, 2, 3).float()
-        batch, frames = images.shape[:2]
-        device = images.device
-        count = int(clip["count"].max())
-        exists = (torch.arange(count, device=device) < clip["count"].unsqueeze(1)).float()
-        features, key = student.encode(images.flatten(0, 1).contiguous(memory_format=torch.channels_last))
-        key = key.reshape(batch, frames, *key.shape[1:])
-        truth = one_hot(clip["labels"], count)
-        slots = torch.eye(count, device=device).expand(batch, -1, -1)
-        pool = token_pool(key.shape[-2], key.shape[-1], config.pooled, device)
+        config = self.config
+        clips = encode_clips(self.student, clip)
+        self._batch, frames = clips.key.shape[:2]
         budget = config.budgets[int(torch.randint(len(config.budgets), (), generator=self.generator))]
-        remembered = self._gate(budget, progress)
+        memory, policy = self._memory(budget, progress)
         targets = None if self.teacher is None else self.teacher.targets(clip)
-
-        first = self._first_frames(truth, exists)
-        total = torch.zeros((), device=device)
+        total = torch.zeros((), device=clips.key.device)
         parts: dict[str, list[Tensor]] = {}
-        previous = torch.zeros_like(F.avg_pool2d(truth[:, 0], 4))
-        trusted = torch.zeros_like(exists)
-        for t in range(frames):
-            current = frame_features(features, batch, t)
-            followed, new = exists * (first <= t), exists * (first == t)
-            true = truth[:, t] * followed.unsqueeze(-1).unsqueeze(-1)
-            prompts = self._prompts(true, followed, new, t)
-            warped = self._seen_before(true) if t == 0 else torch.zeros_like(previous)
-            bank = remembered.begin_frame(exists, student.variant.key_width)
+        first = self._first_frames(clips.truth, clips.exists)
+        for t, result in self._steps(clip, clips, first, memory, policy, budget, progress):
+            followed = clips.exists * (first <= t)
+            true = clips.truth[:, t] * followed.unsqueeze(-1).unsqueeze(-1)
+            loss, named = frame_loss(result.decoded, true, followed, config, progress)
             if t > 0:
-                # Where a LOST object went is unknown, not "nowhere"; the tracker does the same.
-                warped = self._warped(previous, clip["flow"][:, t], progress)
-                warped = warped * trusted.unsqueeze(-1).unsqueeze(-1)
-            window = torch.full((batch,), 8.0, device=device)
-            logits = student.attention_logits(key[:, t], bank, window, pool)
-            remembered.watch(logits)
-            readout = student.read(key[:, t], bank, slots, logits + remembered.log_kept().unsqueeze(1))
-            shown = None if prompts is None else Shown(prompts, key[:, t])
-            prediction = student.decode(current, readout, warped, shown)
-            loss, named = frame_loss(prediction, true, followed, config, progress)
-            if t > 0:
+                readout = result.readout
                 named["share"] = losses.share_loss(readout.share, readout.evidence, F.avg_pool2d(true, 16))
                 loss = loss + config.weights.share * named["share"]
             if t > 0 and targets is not None:
-                held = remembered.kept() & memory.readable(bank, window)
-                taught = self._distil(targets, t, bank, held, readout, prediction, followed)
+                taught = self._distil(targets, t, result.held, result, followed)
                 loss, named = loss + taught[0], named | taught[1]
             total = total + loss * (0.75 if t == 0 else 1.0)
             for name, value in named.items():
                 parts.setdefault(name if t else f"prompt_{name}", []).append(value.detach())
-            previous, trusted = self._remembered(prediction, true, followed, new)
-            self._write(remembered, current, key[:, t], previous, trusted, slots, clip["motion"][:, t], t, new, pool)
-        extra = {"budget": remembered.budget_loss()}
-        if config.weights.correspondence > 0:
-            extra["correspondence"] = self._correspondence(key, clip["places"])
-        if self.seen is not None and config.weights.features > 0:
-            extra["features"] = self._features(images, features.stride16, *self.seen)
-        if config.weights.gate > 0:
-            extra["gate"] = remembered.supervision_loss()
+        extra = self._clip_losses(clip, clips, memory)
         total = total / frames
         for name, value in extra.items():
             total = total + getattr(config.weights, name) * value
         values = {name: float(torch.stack(seen).mean()) for name, seen in parts.items()}
         values |= {name: float(value.detach()) for name, value in extra.items()}
-        return total, {**values, **remembered.statistics()}
+        if isinstance(memory, GatedMemory):
+            values |= memory.statistics()
+        return total, values
+
+    def _steps(
+        self, clip: dict[str, Tensor], clips: EncodedClips, first: Tensor, memory: Memory, policy: str, budget: int,
+        progress: float,
+    ) -> Iterator[tuple[int, StepResult]]:  # fmt: skip
+        """Run the student's step on every frame."""
+        student, config, exists = self.student, self.config, clips.exists
+        batch, frames = clips.key.shape[:2]
+        device = exists.device
+        pool = token_pool(clips.key.shape[-2], clips.key.shape[-1], config.pooled, device)
+        capacity = 1 if memory.grows else budget
+        bank = memory_bank.empty_bank(batch, capacity, student.variant.key_width, exists.shape[1], device)
+        previous, trusted = torch.zeros_like(F.avg_pool2d(clips.truth[:, 0], 4)), torch.zeros_like(exists)
+        for t in range(frames):
+            followed, new = exists * (first <= t), exists * (first == t)
+            true = clips.truth[:, t] * followed.unsqueeze(-1).unsqueeze(-1)
+            prompt = self._prompts(true, followed, new, t)
+            if t == 0:
+                warped = self._seen_before(true)
+            else:
+                # The place of a LOST object is unknown, not "nowhere"; the tracker does the same.
+                warped = self._warped(previous, clip["flow"][:, t], progress)
+                warped = warped * trusted.unsqueeze(-1).unsqueeze(-1)
+            inputs = step_inputs(warped, exists, clip["motion"][:, t], t, budget, policy, pool)
+            result = step(
+                student, inputs, bank, prompt, memory=memory, encoded=clips.frame(t), followed=followed,
+                remember=self._remember(true, followed, new), raw_readout=True,
+            )  # fmt: skip
+            bank, trusted = result.bank, result.present
+            previous = result.masks if config.teacher_forcing else result.carried().detach()
+            yield t, result
+
+    def _clip_losses(self, clip: dict[str, Tensor], clips: EncodedClips, memory: Memory) -> dict[str, Tensor]:
+        """Compute the unweighted losses of a whole clip by name."""
+        weights, nothing = self.config.weights, torch.zeros((), device=clips.key.device)
+        gated = memory if isinstance(memory, GatedMemory) else None
+        extra = {"budget": gated.budget_loss() if gated else nothing}
+        if weights.correspondence > 0:
+            extra["correspondence"] = self._correspondence(clips.key, clip["places"])
+        if self.seen is not None and weights.features > 0:
+            images = clip["images"].permute(0, 1, 4, 2, 3).float()
+            extra["features"] = self._features(images, clips.features.stride16, *self.seen)
+        if weights.gate > 0:
+            extra["gate"] = gated.supervision_loss() if gated else nothing
+        return extra
 
     def _features(self, images: Tensor, found: Tensor, teacher: ImageTeacher, projection: nn.Module) -> Tensor:
-        """What an image teacher says of some frames. images: (N, T, 3, H, W); found: (N T, C, h, w)."""
+        """Compute the loss to an image teacher on some frames. images: (N, T, 3, H, W); found: (N T, C, h, w)."""
         batch, frames = images.shape[:2]
         # The teacher costs as much as the student; neighbouring frames show nearly the same.
         taught = torch.randperm(frames, generator=self.generator)[: self.config.feature_frames]
@@ -180,31 +203,34 @@ class Unroller:
         return losses.features(projection(found.flatten(2).transpose(1, 2)), told)
 
     def _correspondence(self, key: Tensor, places: Tensor) -> Tensor:
-        """InfoNCE of every frame's keys with the first frame's and the one before. key: (N, T, C, h, w)."""
+        """Compute InfoNCE of every frame's keys with the first frame's and the one before. key: (N, T, C, h, w)."""
         frames = key.shape[1]
         pairs = [(t, 0) for t in range(1, frames)] + [(t, t - 1) for t in range(2, frames)]
         return losses.correspondence(key.flatten(3).transpose(2, 3), places.flatten(2, 3), pairs)
 
     def _distil(
-        self, targets: TeacherTargets, t: int, bank: Bank, held: Tensor, readout: Readout, prediction: Prediction,
-        followed: Tensor,
-    ) -> tuple[Tensor, dict[str, Tensor]]:  # fmt: skip
-        """What the teacher says of a frame: the weighted sum, and its parts."""
+        self, targets: TeacherTargets, t: int, held: Bank, result: StepResult, followed: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Compute the teacher's losses of a frame: the weighted sum, and its parts."""
         weights = self.config.weights
-        parts = frame_distillation(targets, t, bank, held, readout, prediction, followed, self.projection)
+        window = torch.full((len(followed),), WINDOW, device=followed.device)
+        kept = memory_bank.readable(held, window)
+        parts = frame_distillation(targets, t, held, kept, result.readout, result.decoded, followed, self.projection)
         weighted = [getattr(weights, name) * value for name, value in parts.items() if hasattr(weights, name)]
         return torch.stack(weighted).sum(), parts
 
-    def _prompts(self, true: Tensor, followed: Tensor, new: Tensor, t: int) -> Tensor | None:
-        """Rasters of the objects shown on this frame, None where none is; operators also show followed ones again."""
+    def _prompts(self, true: Tensor, followed: Tensor, new: Tensor, t: int) -> PromptTensors | None:
+        """Draw prompts of new objects; operators also show followed ones again. None where no object is shown."""
         again = (self._chance(*followed.shape) < self.config.shown_again).to(followed.device)
         shown = torch.maximum(new, followed * again * (t > 0))
         if not shown.any():
             return None
-        return random_prompts(F.avg_pool2d(true, 4) * shown.unsqueeze(-1).unsqueeze(-1), self.generator)
+        visible = F.avg_pool2d(true, 4) * shown.unsqueeze(-1).unsqueeze(-1)
+        rasters = random_prompts(visible, self.generator)
+        return PromptTensors(rasters, torch.zeros_like(visible), torch.zeros_like(shown), shown)
 
     def _first_frames(self, truth: Tensor, exists: Tensor) -> Tensor:
-        """The frame on which each object is shown, (N, K): 0 for most, later for some that are visible then."""
+        """Draw the frame on which each object is shown, (N, K): 0 for most, later for some that are visible then."""
         frames = truth.shape[1]
         visible = truth.flatten(3).sum(-1) > 0  # (N, T, K)
         when = torch.randint(frames, exists.shape, generator=self.generator).to(exists.device)
@@ -213,7 +239,7 @@ class Unroller:
         return when * late
 
     def _seen_before(self, true: Tensor) -> Tensor:
-        """Damaged masks, -1..1, of some of the objects that frame 0 shows, as when followed ones are shown again."""
+        """Draw damaged masks, -1..1, of some objects of frame 0, as if they had been followed."""
         known = (self._chance(*true.shape[:2], 1, 1) < self.config.seen_before).float().to(true.device)
         if not known.any():
             return torch.zeros_like(F.avg_pool2d(true, 4))
@@ -225,23 +251,18 @@ class Unroller:
         kept = kept.float().view(-1, 1, 1, 1).to(warped.device)
         return warped * kept
 
-    def _remembered(
-        self, prediction: Prediction, truth: Tensor, followed: Tensor, new: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """The masks (N, K, h, w) that go to memory, and which of them are trusted (N, K)."""
-        pooled = F.avg_pool2d(truth, 4)
-        own = prediction.probability.detach() * followed.unsqueeze(-1).unsqueeze(-1)
-        # A new object is remembered as the operator meant it: a misread click would punish faithful tracking.
-        pick = (self._chance(len(truth), 1) < self.config.own_masks).to(new.device).float() * (1.0 - new)
-        pick = pick.unsqueeze(-1).unsqueeze(-1)
-        masks = pick * own + (1.0 - pick) * pooled
-        present = (truth.flatten(2).sum(-1) > 0).float() * followed
-        return masks, present
+    def _remember(self, truth: Tensor, followed: Tensor, new: Tensor) -> Remember:
+        """Choose what goes to memory: own masks, or with teacher forcing some ground truth."""
 
-    def _write(
-        self, remembered: GatedMemory, current: Features, key: Tensor, masks: Tensor, trusted: Tensor, slots: Tensor,
-        motion: Tensor, t: int, new: Tensor, pool: tuple[Tensor, Tensor],
-    ) -> None:  # fmt: skip
-        frame = torch.full((len(masks),), float(t), device=masks.device)
-        fresh = self.student.tokens(current, key, masks, trusted, slots, motion.unsqueeze(1), frame, pool)
-        remembered.write(fresh, self.student.affinity(masks, slots, pool), new)
+        def choose(_: DecodedMasks, probability: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+            return probability.detach(), present
+
+        def forced(decoded: DecodedMasks, *_: Tensor) -> tuple[Tensor, Tensor]:
+            own = decoded.probability.detach() * followed.unsqueeze(-1).unsqueeze(-1)
+            # A new object is remembered as the operator meant it: a misread click would punish faithful tracking.
+            pick = (self._chance(len(truth), 1) < self.config.own_masks).to(new.device).float() * (1.0 - new)
+            pick = pick.unsqueeze(-1).unsqueeze(-1)
+            visible = (truth.flatten(2).sum(-1) > 0).float() * followed
+            return pick * own + (1.0 - pick) * F.avg_pool2d(truth, 4), visible
+
+        return forced if self.config.teacher_forcing else choose
