@@ -1,7 +1,6 @@
 """Assemble the `sam2lite` command.
 
-What a command needs is imported when it runs, so that `--help` answers at once and OpenCV reads the
-environment that `main` sets.
+A command imports its own needs, so that `--help` answers at once and OpenCV reads the environment that `main` sets.
 """
 
 import os
@@ -42,11 +41,7 @@ app.command()(report)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; an error that we raise on purpose becomes one line on stderr and exit code 2.
-
-    Args:
-        arguments: without the program's name; those of the process when None.
-    """
+    """Run the command line, by default this process's; our own errors become one line on stderr and exit code 2."""
     # Decoders print their own complaints beside ours; a user's setting wins.
     os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")

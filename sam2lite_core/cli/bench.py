@@ -14,7 +14,7 @@ from sam2lite_core.cli.bench_parts import objects as bench_objects
 from sam2lite_core.cli.bench_parts import parts
 from sam2lite_core.cli.bench_peers import Race, bench_peers
 from sam2lite_core.cli.bench_roofline import roofline
-from sam2lite_core.cli.options import ModelOption, Outputs, ThreadsOption, numbers, spread_options
+from sam2lite_core.cli.options import ModelChoice, Outputs, numbers, spread_options
 
 SCALES = "0.5,0.7,1"
 
@@ -27,7 +27,7 @@ app.command("roofline")(roofline)
 
 
 @dataclass(frozen=True)
-class Models:
+class Models(ModelChoice):
     """Options of what is measured, and how long."""
 
     variant: Annotated[str, typer.Option(help="Variants, comma-separated, or all; random weights where none ship.")] = (
@@ -43,15 +43,8 @@ class Models:
     scales: Annotated[str | None, typer.Option(help=f"Resolution scales, comma-separated; {SCALES} by default.")] = None
     objects: Annotated[str, typer.Option(help="Numbers of objects, comma-separated.")] = "1,2,4,8,16"
     frames: Annotated[int, typer.Option(help="Timed steps per row.")] = 30
-    threads: ThreadsOption = None
-    model: ModelOption = None
     endurance: Annotated[int, typer.Option(help="Also run this many steps in a row; 0 leaves it out.")] = 0
     fresh: Annotated[bool, typer.Option(help="Also start a process for each model: cold start and peak memory.")] = True
-
-    @property
-    def model_path(self) -> str | None:
-        """Return the model's folder as text."""
-        return None if self.model is None else str(self.model)
 
 
 @app.callback(invoke_without_command=True)

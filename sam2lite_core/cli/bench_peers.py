@@ -11,11 +11,7 @@ from sam2lite_core.errors import ConfigurationError
 
 
 def whole_sides(text: str | None) -> tuple[int, ...] | None:
-    """Parse the sides of the peers' inputs, px; None for their own choice.
-
-    Raises:
-        ConfigurationError: something else than whole numbers.
-    """
+    """Parse the sides of the peers' inputs, px, or raise ConfigurationError; None for their own choice."""
     if text is None:
         return None
     values = numbers(text, "--peer-sides")
@@ -38,13 +34,7 @@ class Race:
 
 
 def bench_peers(race: Race, outputs: Outputs, **ours: Any) -> None:
-    """Race, print the table, write the files.
-
-    Args:
-        race: rounds and sides.
-        outputs: files to write.
-        ours: settings of our own tracker, as in `PeerSettings`.
-    """
+    """Race, print the table, write the files; `ours` are settings of our own tracker, as in `PeerSettings`."""
     from sam2lite_core.bench.peers import PeerSettings, markdown, measure
 
     settings = PeerSettings(rounds=race.rounds, sides=whole_sides(race.peer_sides), **ours)

@@ -53,10 +53,7 @@ def run_evaluation(
     more_tables: "Sequence[Callable[[Evaluation], Table]]" = (),
     note: str | None = None,
 ) -> None:
-    """Evaluate with a progress bar, write the JSON, print tables of the result: of many processes, one does that.
-
-    A note is said before the work starts, on stderr.
-    """
+    """Evaluate with a progress bar, write the JSON, print tables of the result; a note is said first, on stderr."""
     from sam2lite_core.evaluation.evaluate import evaluate, result_document
     from sam2lite_core.evaluation.runs.resume import Unfinished, unfinished_folder
     from sam2lite_core.evaluation.runs.team import launched_team

@@ -20,7 +20,6 @@ from sam2lite_core.cli.options import (
     whole_numbers,
 )
 from sam2lite_core.files import check_json_path, write_atomically, write_json
-from sam2lite_core.variants import DEFAULT_POLICY
 
 FolderOption = Annotated[Path, typer.Option(help="Folder in DAVIS's layout.")]
 TableFolderOption = Annotated[Path, typer.Option(help="Folder for the table; a killed run goes on there.")]
@@ -48,9 +47,7 @@ def eval_policies(
 
     team = launched_team()
     team.main_does(lambda: check_json_path(run.json_file))
-    options = tracker_options(
-        model.variant, model.backend, scale, None, DEFAULT_POLICY, model.threads, model.model, run.workers
-    )
+    options = tracker_options(model, scale, workers=run.workers)
     dataset = Davis(root, year, split(sequences))
     chosen, tokens = split(policies) or (), whole_numbers(budgets, "--budgets")
     console = Console(stderr=True, quiet=not team.is_main)
@@ -111,9 +108,7 @@ def eval_long(
         team.main_does(partial(check_json_path, path))
     if figure_file is not None:
         controller.check_drawing()
-    options = tracker_options(
-        model.variant, model.backend, scale, None, DEFAULT_POLICY, model.threads, model.model, run.workers
-    )
+    options = tracker_options(model, scale, workers=run.workers)
     dataset = Looped(Davis(root, year, split(sequences)), long_videos.frames_of(minutes, fps))
     chosen, tokens = split(policies) or (), budget or get_variant(model.variant).memory_budget
     names = dataset.names()

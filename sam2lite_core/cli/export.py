@@ -128,11 +128,7 @@ def export(
 def _coreml(
     checkpoint: Path | None, variant: str, out: Path, precision: str, scale: float, objects: int
 ) -> dict[str, Any]:
-    """Export experimental Core ML packages and say what is in them.
-
-    Raises:
-        ConfigurationError: another precision than fp32, or coremltools is not installed.
-    """
+    """Export experimental Core ML packages and say what is in them."""
     from sam2lite_core.export.coreml import export_coreml, load_tools
 
     if precision != "fp32":
@@ -148,12 +144,7 @@ def _coreml(
 
 
 def _check_clip(clip: Path | None, mask: Path | None, truth: Path | None, frames: int) -> "Clip":
-    """Return the clip to compare on: the caller's, or a drawn one.
-
-    Raises:
-        ConfigurationError: a clip without a mask, or the other way round, or a number of frames that nothing can be
-            compared on.
-    """
+    """Return the clip to compare on: the caller's, or a drawn one."""
     from sam2lite_core.export.clips import drawn_clip, load_clip
 
     if frames < 3:

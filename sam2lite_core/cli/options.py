@@ -63,22 +63,16 @@ class ModelChoice:
 
 
 @dataclass(frozen=True)
-class TrackerChoice:
+class TrackerChoice(ModelChoice):
     """Options of a tracker with a fixed policy."""
 
-    variant: VariantOption = "tiny"
-    backend: BackendOption = "auto"
     scale: ScaleOption = None
     budget: BudgetOption = None
     policy: PolicyOption = DEFAULT_POLICY
-    threads: ThreadsOption = None
-    model: ModelOption = None
 
     def options(self, workers: int = 1) -> "TrackerOptions":
         """Return the tracker that the options describe; see `tracker_options`."""
-        return tracker_options(
-            self.variant, self.backend, self.scale, self.budget, self.policy, self.threads, self.model, workers
-        )
+        return tracker_options(self, self.scale, self.budget, self.policy, workers)
 
 
 @dataclass(frozen=True)
@@ -89,11 +83,7 @@ class Outputs:
     markdown_file: MarkdownOption = None
 
     def check(self) -> None:
-        """Refuse files that cannot be written, before long work starts.
-
-        Raises:
-            SourceError: a folder is missing or not writable.
-        """
+        """Raise SourceError for files that cannot be written, before long work starts."""
         for file in (self.json_file, self.markdown_file):
             check_json_path(file)
 
@@ -145,16 +135,7 @@ def show_progress(title: str, total: int | None, shown: bool = True) -> Iterator
 
 @contextlib.contextmanager
 def resumable(kept: Path, anything_finished: Callable[[], bool], shown: bool = True) -> Iterator[None]:
-    """Let Ctrl-C end work that can be taken up with one line that says so, and exit code 130.
-
-    Args:
-        kept: where finished work is kept.
-        anything_finished: whether there is some; the folder alone does not say so.
-        shown: whether this process speaks; of many, one does.
-
-    Raises:
-        typer.Exit: Ctrl-C came.
-    """
+    """Turn Ctrl-C into exit code 130 and one line, of the process `shown`, that says if work goes on from `kept`."""
     try:
         yield
     except KeyboardInterrupt:
@@ -169,11 +150,7 @@ def resumable(kept: Path, anything_finished: Callable[[], bool], shown: bool = T
 
 
 def numbers(text: str, name: str) -> tuple[float, ...]:
-    """Parse comma-separated numbers of an option.
-
-    Raises:
-        ConfigurationError: something else; the message names the option.
-    """
+    """Parse comma-separated numbers of an option, or raise ConfigurationError, which names it."""
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
@@ -181,24 +158,15 @@ def numbers(text: str, name: str) -> tuple[float, ...]:
 
 
 def whole_numbers(text: str, name: str) -> tuple[int, ...]:
-    """Parse comma-separated whole numbers of an option.
-
-    Raises:
-        ConfigurationError: something else; the message names the option.
-    """
+    """Parse comma-separated whole numbers of an option, or raise ConfigurationError, which names it."""
     values = numbers(text, name)
-    for value in values:
-        if not value.is_integer():
-            raise ConfigurationError(f"{name} {value:g} is not a whole number")
+    if broken := [value for value in values if not value.is_integer()]:
+        raise ConfigurationError(f"{name} {broken[0]:g} is not a whole number")
     return tuple(int(value) for value in values)
 
 
 def split(names: str | None) -> tuple[str, ...] | None:
-    """Parse comma-separated names of an option.
-
-    Raises:
-        ConfigurationError: a name that is given twice, which would count twice in every mean.
-    """
+    """Parse comma-separated names, or raise ConfigurationError for one given twice: it would count twice."""
     if names is None:
         return None
     found = tuple(name.strip() for name in names.split(",") if name.strip())
@@ -209,22 +177,14 @@ def split(names: str | None) -> tuple[str, ...] | None:
 
 
 def tracker_options(
-    variant: str,
-    backend: str,
-    scale: float | None,
-    budget: int | None,
-    policy: str,
-    threads: int | None,
-    model: Path | None,
-    workers: int = 1,
+    model: ModelChoice, scale: float | None, budget: int | None = None, policy: str = DEFAULT_POLICY, workers: int = 1
 ) -> "TrackerOptions":
     """Return the tracker that the options describe; processes share the machine's cores unless threads are given."""
     from sam2lite_core.evaluation.runs.machine import usable_cores
     from sam2lite_core.evaluation.runs.team import processes_here
     from sam2lite_core.evaluation.tracker_options import TrackerOptions
 
-    processes = workers * processes_here()
+    processes, threads = workers * processes_here(), model.threads
     if threads is None and processes > 1:
         threads = max(1, usable_cores() // processes)
-    path = None if model is None else str(model)
-    return TrackerOptions(variant, backend, scale, budget, policy, threads, path)
+    return TrackerOptions(model.variant, model.backend, scale, budget, policy, threads, model.model_path)

@@ -20,28 +20,19 @@ DEFAULT_ID = 1
 class _Parts:
     """Options typed for one object so far."""
 
-    points: list[tuple[float, float]] = field(default_factory=list)
-    labels: list[int] = field(default_factory=list)
+    points: list[tuple[float, float, int]] = field(default_factory=list)
     box: tuple[float, ...] | None = None
     mask: NDArray[np.bool_] | None = None
 
 
 def build_prompts(typed: Iterable[tuple[str, str]]) -> tuple[Prompt, ...]:
-    """Turn options into prompts.
+    """Turn (option, value) pairs, in the order in which they were typed, into one prompt per object, sorted by id.
 
-    An `object` names the object that the options after it show, up to the next `object`. Without one, points
-    and boxes show object 1, and a mask shows every id that it holds. All that is typed for an id becomes one
-    prompt.
-
-    Args:
-        typed: (option, value) in the order in which they were typed; options are those of `OPTIONS`.
-
-    Returns:
-        One prompt per object, in order of their ids; empty when nothing was typed.
+    An `object` names the object that the options after it show, up to the next `object`. Without one, points and boxes
+    show object 1, and a mask shows every id that it holds.
 
     Raises:
-        InvalidPromptError: a value that cannot be understood, an `object` that shows nothing, or two boxes or
-            masks for one object.
+        InvalidPromptError: a value that cannot be understood, or two boxes or masks for one object.
         SourceError: a mask file cannot be read.
     """
     parts: dict[int, _Parts] = {}
@@ -55,9 +46,7 @@ def build_prompts(typed: Iterable[tuple[str, str]]) -> tuple[Prompt, ...]:
         else:
             entry = parts.setdefault(DEFAULT_ID if current is None else current, _Parts())
             if option == "point":
-                x, y, label = parse_point(value)
-                entry.points.append((x, y))
-                entry.labels.append(label)
+                entry.points.append(parse_point(value))
             elif entry.box is not None:
                 raise InvalidPromptError(f"box {value}: a second box for one object; put --object ID before each")
             else:
@@ -66,17 +55,7 @@ def build_prompts(typed: Iterable[tuple[str, str]]) -> tuple[Prompt, ...]:
 
 
 def in_typed_order(arguments: Sequence[str], given: Mapping[str, Sequence[str] | None]) -> Iterator[tuple[str, str]]:
-    """Bring the prompt options of a command line back into the order in which they were typed.
-
-    Argument parsers collect each option by itself, which loses what stood before what.
-
-    Args:
-        arguments: the command line, without the program's name.
-        given: what the parser collected for each of `OPTIONS`.
-
-    Yields:
-        (option, value), as `build_prompts` takes them.
-    """
+    """Yield (option, value) as typed in the arguments; `given` has what the parser collected by option."""
     names = {f"--{option}": option for option in OPTIONS}
     queues = {option: iter(values or ()) for option, values in given.items()}
     for argument in arguments:
@@ -91,11 +70,7 @@ def in_typed_order(arguments: Sequence[str], given: Mapping[str, Sequence[str] |
 
 
 def parse_object_id(text: str) -> int:
-    """An object id; `Prompt` checks its range.
-
-    Raises:
-        InvalidPromptError: not a whole number.
-    """
+    """Parse an object id, or raise InvalidPromptError; `Prompt` checks its range."""
     try:
         return int(text)
     except ValueError:
@@ -103,14 +78,7 @@ def parse_object_id(text: str) -> int:
 
 
 def parse_point(text: str) -> tuple[float, float, int]:
-    """Parse a point as `X,Y`, or `X,Y,0` for one that is not on the object; pixels.
-
-    Returns:
-        x, y and the label, 1 or 0.
-
-    Raises:
-        InvalidPromptError: anything else.
-    """
+    """Parse a point in pixels, `X,Y` or `X,Y,LABEL`, as x, y and the label, 1 or 0, or raise InvalidPromptError."""
     numbers = _numbers(text)
     if len(numbers) not in (2, 3) or numbers[2:] not in ([], [0.0], [1.0]):
         raise InvalidPromptError(f"point {text!r} is not X,Y or X,Y,LABEL with label 0 or 1")
@@ -118,11 +86,7 @@ def parse_point(text: str) -> tuple[float, float, int]:
 
 
 def parse_box(text: str) -> tuple[float, float, float, float]:
-    """Parse a box as `X0,Y0,X1,Y1`; pixels.
-
-    Raises:
-        InvalidPromptError: anything else; `Prompt` checks the order of the corners.
-    """
+    """Parse a box `X0,Y0,X1,Y1` in pixels, or raise InvalidPromptError; `Prompt` checks the order of the corners."""
     numbers = _numbers(text)
     if len(numbers) != 4:
         raise InvalidPromptError(f"box {text!r} is not X0,Y0,X1,Y1")
@@ -155,17 +119,13 @@ def _add_masks(parts: dict[int, _Parts], current: int | None, path: str) -> None
 
 
 def _prompt(object_id: int, parts: _Parts) -> Prompt:
-    """Make the prompt of an object's parts.
-
-    Raises:
-        InvalidPromptError: a mask beside points or a box: the mask is the answer, they would change nothing.
-    """
+    """Make the prompt of an object's parts."""
     if parts.mask is not None and (parts.points or parts.box is not None):
         raise InvalidPromptError(f"object {object_id}: a mask needs no points and no box; give one or the other")
     return Prompt(
         object_id=object_id,
-        points=np.array(parts.points, np.float32) if parts.points else None,
-        point_labels=np.array(parts.labels, np.uint8) if parts.points else None,
+        points=np.array([point[:2] for point in parts.points], np.float32) if parts.points else None,
+        point_labels=np.array([point[2] for point in parts.points], np.uint8) if parts.points else None,
         box=None if parts.box is None else np.array(parts.box, np.float32),
         mask=parts.mask,
     )

@@ -46,11 +46,7 @@ class FirstFrame:
     box: BoxOption = None
 
     def prompts(self, typed: Sequence[str]) -> "tuple[Prompt, ...]":
-        """Return the prompts in the order in which they were typed.
-
-        Args:
-            typed: the command line, without the program's name.
-        """
+        """Return the prompts in the order in which they were typed on the command line."""
         from sam2lite_core.cli.prompts import build_prompts, in_typed_order
 
         given = {"object": self.objects, "mask": self.mask, "point": self.point, "box": self.box}

@@ -1,13 +1,6 @@
-"""Measure how a tracker handles objects that vanish and return.
+"""Measure how a tracker handles absences: at least 10 frames of truth without an object that was there before.
 
-An absence is a run of at least 10 frames on which the ground truth shows nothing of an object that was there before.
-Three shares sum it up:
-
-- lost_within_10: absences in whose first 10 frames the tracker called the object LOST.
-- found_within_15: absences after which it was TRACKED with J above 0.5 within 15 frames of its return. It is back on
-  the first frame that shows at least a quarter of the area of its first frame: a sliver at an edge is no return.
-- false_lost: of the frames that show at least that much of an object, those on which it was called LOST, the 15 after
-  a return left out.
+It is back on the first frame with a quarter of the area of its first frame: a sliver at an edge is no return.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,14 +17,14 @@ VISIBLE_SHARE = 0.25
 
 @dataclass(frozen=True)
 class AbsenceSummary:
-    """Outcomes of absences.
+    """Outcomes of absences; a share is None without cases.
 
     Attributes:
         absences: number of them.
         returns: number of them that ended with a return at least 15 frames before the end.
-        lost_within_10: share of absences; None without any.
-        found_within_15: share of returns; None without any.
-        false_lost: share of frames with a visible object; None without any.
+        lost_within_10: share of absences in whose first 10 frames the object was called LOST.
+        found_within_15: share of returns within 15 frames of which it was TRACKED with J above 0.5.
+        false_lost: share of frames with a visible object that is called LOST, the 15 after a return left out.
     """
 
     absences: int

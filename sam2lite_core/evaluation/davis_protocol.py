@@ -20,12 +20,9 @@ TOO_SHORT = "no frame to score: the protocol leaves out a sequence's first and l
 
 @dataclass(frozen=True)
 class Statistic:
-    """One measure over the frames of a sequence.
+    """One measure over the frames of a sequence: mean 0..1, recall (share above 0.5), and decay.
 
-    Attributes:
-        mean: mean over frames, 0..1.
-        recall: share of frames above 0.5.
-        decay: mean of the first quarter of the frames minus mean of the last; positive when tracking gets worse.
+    Decay is the mean of the first quarter of the frames minus that of the last; positive when tracking gets worse.
     """
 
     mean: float
@@ -47,16 +44,7 @@ class _JF:
 
 @dataclass(frozen=True)
 class ObjectScores(_JF):
-    """Scores of one object.
-
-    Attributes:
-        object_id: its id in the truth.
-        j: statistic of the region similarity.
-        f: statistic of the boundary accuracy.
-        frames_j: J of every scored frame, in order.
-        frames_f: F of the same frames.
-        frames: index of the same frames in the sequence.
-    """
+    """Scores of one object: statistics of J and F, both on every scored frame, and the indexes of these frames."""
 
     object_id: int
     j: Statistic
@@ -73,13 +61,7 @@ class ObjectScores(_JF):
 
 @dataclass(frozen=True)
 class SequenceScores(_JF):
-    """Scores of a sequence: the mean over its objects, and each object's own.
-
-    Attributes:
-        j: statistic of the region similarity, averaged over objects.
-        f: statistic of the boundary accuracy, averaged over objects.
-        objects: one entry per object, in order of their ids.
-    """
+    """Scores of a sequence: J and F averaged over its objects, and each object's own, in order of their ids."""
 
     j: Statistic
     f: Statistic
@@ -87,13 +69,10 @@ class SequenceScores(_JF):
 
 
 def statistic(values: Sequence[float]) -> Statistic:
-    """Sum up per-frame scores of 0..1 by mean, recall and decay.
+    """Sum up per-frame scores of 0..1 by mean, recall and decay; raise SourceError without any.
 
     Decay follows DAVIS: the bin borders are spread evenly over the frames and rounded, and neighbouring bins share the
     frame at their border.
-
-    Raises:
-        SourceError: there is no frame to score.
     """
     if len(values) == 0:
         raise SourceError(TOO_SHORT)
@@ -111,22 +90,14 @@ def statistic(values: Sequence[float]) -> Statistic:
 def object_scores(
     object_id: int, frames_j: Sequence[float], frames_f: Sequence[float], frames: Sequence[int]
 ) -> ObjectScores:
-    """Sum up J and F of an object on the frames that count; `frames` holds their indexes.
-
-    Raises:
-        SourceError: there is no frame.
-    """
+    """Sum up J and F of an object on the frames that count; raise SourceError without any."""
     return ObjectScores(
         object_id, statistic(frames_j), statistic(frames_f), tuple(frames_j), tuple(frames_f), tuple(frames)
     )
 
 
 def sequence_scores(objects: Sequence[ObjectScores]) -> SequenceScores:
-    """Average the objects of a sequence; every object counts the same.
-
-    Raises:
-        SourceError: there is no object.
-    """
+    """Average the objects of a sequence, each with the same weight; raise SourceError without any."""
     if not objects:
         raise SourceError("no object to score: the truth's first frame is empty")
     return SequenceScores(
@@ -145,9 +116,7 @@ def mean_statistic(statistics: Sequence[Statistic]) -> Statistic:
 def score_sequence(
     predictions: Iterable[LabelMap], truths: Iterable[LabelMap], object_ids: Sequence[int] | None = None
 ) -> SequenceScores:
-    """Score the label maps of one sequence, leaving out its first and last frame.
-
-    Both iterables are read once and in step, so that long sequences need not be held in memory.
+    """Score the label maps of one sequence, leaving out its first and last frame; both iterables are read in step.
 
     Args:
         predictions: (H, W) label maps in frame order, first and last frame included.
@@ -155,8 +124,7 @@ def score_sequence(
         object_ids: ids to score; by default those in the truth's first frame.
 
     Raises:
-        SourceError: fewer than 3 frames, another number of predictions than truths, masks of different sizes, or no
-            object in the truth's first frame.
+        SourceError: fewer than 3 frames, other numbers or sizes of masks, or no object in the truth's first frame.
     """
     scorer = SequenceScorer(object_ids)
     try:
@@ -171,11 +139,7 @@ class SequenceScorer:
     """Scores a sequence while its frames arrive; see `score_sequence`."""
 
     def __init__(self, object_ids: Sequence[int] | None = None) -> None:
-        """Start a sequence.
-
-        Args:
-            object_ids: ids to score from the second frame on; by default those in the truth's first frame.
-        """
+        """Start a sequence; ids to score from the second frame on are by default those in the truth's first frame."""
         self._since: dict[int, int] | None = None if object_ids is None else dict.fromkeys(object_ids, 0)
         self._scores: dict[int, list[tuple[int, float, float]]] = {}
         self._frames = 0
@@ -185,14 +149,9 @@ class SequenceScorer:
         self._since = {**dict.fromkeys(object_ids, self._frames), **(self._since or {})}
 
     def add(self, prediction: LabelMap, truth: LabelMap | None) -> None:
-        """Add the next frame; the one that shows an object does not count for it.
+        """Add the next frame's (H, W) label maps; the frame that shows an object does not count for it.
 
-        Args:
-            prediction: (H, W) label map.
-            truth: (H, W) true label map; None for a frame without annotation, which counts for no object.
-
-        Raises:
-            SourceError: the two label maps differ in size.
+        A frame without annotation (None) counts for no object. Raises SourceError when the two maps differ in size.
         """
         if self._since is None:
             self._since = {} if truth is None else {int(value): 0 for value in np.unique(truth) if value != 0}
@@ -204,11 +163,7 @@ class SequenceScorer:
         self._frames += 1
 
     def result(self) -> SequenceScores:
-        """Return scores of the frames so far, without the last; objects without a frame that counts are left out.
-
-        Raises:
-            SourceError: no object, or no frame that counts for any.
-        """
+        """Score the frames so far, without the last and without objects that no frame counts for; or raise SourceError."""
         objects = []
         for object_id, entries in self._scores.items():
             counted = [entry for entry in entries if entry[0] < self._frames - 1]

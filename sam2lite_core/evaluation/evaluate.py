@@ -1,8 +1,4 @@
-"""Follow the objects of a dataset and score every sequence, whatever its layout.
-
-Sequences are independent, so each may run in any process and in any order. A run that was killed goes on where it
-stopped, with the same scores.
-"""
+"""Follow the objects of a dataset and score every sequence, in any process and order; a killed run can go on."""
 
 import contextlib
 import resource
@@ -42,17 +38,14 @@ def evaluate(
     workers: int = 1, masks: bool = True, overwrite: bool = False, progress: Progress | None = None,
     team: Team = ALONE,
 ) -> Evaluation:  # fmt: skip
-    """Evaluate a tracker on a dataset.
-
-    The processes of a team all call this with the same arguments, and all get the whole evaluation.
+    """Evaluate a tracker on a dataset; all processes of a team call this with the same arguments and get all of it.
 
     Args:
         dataset: the sequences.
         options: builds the tracker.
-        prompt: kind of the prompt on the frame where an object appears: its mask, the mask's bounding box, or the point
-            deepest inside it.
+        prompt: on the frame where an object appears: mask, box (the mask's) or point (deepest inside it).
         out: folder for `masks/`, laid out as the dataset's server wants it, and `KEY.json`; nothing is written when
-            None. A run that was interrupted goes on from `OUT.unfinished`.
+            None. An interrupted run goes on from `OUT.unfinished`.
         workers: processes; each builds a tracker of its own. The scores do not depend on it, the times do.
         masks: write the masks.
         overwrite: replace an earlier evaluation in `out`.
@@ -62,8 +55,7 @@ def evaluate(
     Raises:
         ConfigurationError: an unknown prompt, or no worker.
         BackendError: another process of the team ended.
-        SourceError: a folder or file is missing or unreadable, a mask has another size than its frame, or `out` cannot
-            be written.
+        SourceError: a file is missing or unreadable, a mask has another size than its frame, or `out` is not writable.
     """
     check_prompt_kind(prompt)
     if workers < 1:
@@ -155,17 +147,10 @@ def _follow(dataset: Dataset, prompt: str, masks: Path | None, tracker: VideoTra
 def evaluate_sequence(
     tracker: VideoTracker, sequence: VideoSequence, prompt: str = "mask", masks: Path | None = None
 ) -> SequenceResult:
-    """Follow one sequence and score it.
-
-    Args:
-        tracker: the tracker; it is reset first.
-        sequence: the frames and annotations.
-        prompt: kind of the prompts.
-        masks: folder to write the masks to, where the dataset wants them.
+    """Follow one sequence with a tracker, which is reset first, and score it; `masks` is the folder to write masks to.
 
     Raises:
-        SourceError: a file is missing or unreadable, a mask has another size than its frame, or a mask cannot be
-            written.
+        SourceError: a file cannot be read or written, or a mask has another size than its frame.
     """
     try:
         shown = sequence.shown()
@@ -178,8 +163,7 @@ def evaluate_sequence(
             result = tracker.step(frame.image, prompts.get(frame.index, ()))
             scoring.add(result.label_map, truth, frame.image)
             records.append({**frame_record(frame, result), "true_area": _areas(truth)})
-            target = None if masks is None else sequence.mask_file(frame)
-            if masks is not None and target is not None:
+            if masks is not None and (target := sequence.mask_file(frame)) is not None:
                 _write_mask(masks / target, result.label_map)
         scores, stability = scoring.result()
     except Sam2LiteError as error:

@@ -18,13 +18,8 @@ def score_results(prediction: Path, truth: Path, *, as_one: bool = False) -> Eva
     """Score folders of masks against folders of true masks.
 
     Both hold `SEQUENCE/FRAME.png`, or one sequence's `FRAME.png` directly. Frames are those of the truth, in natural
-    order; each needs a mask, except an object's first frame, which shows it. Objects are those of the truth, from the
-    frame on where they first appear. The truth may be sparser than the masks: those between are passed over.
-
-    Args:
-        prediction: the masks to score.
-        truth: the true masks; every sequence in it is scored.
-        as_one: take all objects of a mask as one, as DAVIS 2016 does.
+    order, and may be sparser than the masks; each needs a mask, except the first. Objects count from the frame on where
+    they first appear in the truth. `as_one` takes all objects of a mask as one, as DAVIS 2016 does.
 
     Raises:
         SourceError: a folder or mask is missing, empty or unreadable, has another size than its truth, or shows an id

@@ -15,11 +15,7 @@ from sam2lite_core.evaluation.results import Evaluation, SequenceResult
 
 
 def frames_of(minutes: int, fps: float) -> int:
-    """Return the number of frames of so many minutes.
-
-    Raises:
-        ConfigurationError: less than two minutes, which leave nothing to compare, or minutes without a frame or end.
-    """
+    """Return the number of frames of so many minutes; raise ConfigurationError for fewer than two or a bad fps."""
     if not (1.0 <= 60.0 * fps < math.inf) or minutes < 2:
         raise ConfigurationError(
             f"{minutes:g} minutes at {fps:g} frames/s; give at least 2 minutes, and a positive rate"
@@ -53,11 +49,9 @@ def _objects(result: SequenceResult) -> tuple[ObjectScores, ...]:
 
 
 def summarise(dataset: Looped, evaluations: Mapping[str, Evaluation], fps: float) -> dict[str, dict[str, Any]]:
-    """Sum up evaluations by policy.
+    """Sum up evaluations by policy, 0..1: means over the sequences, and `sequences` with the same of each.
 
-    Returns:
-        For each policy `jf` (all frames), `first_pass`, `minutes` (J&F of each), `drop` (first pass minus last minute),
-        all 0..1 and means over the sequences, and `sequences` with the same of each.
+    `jf` (all frames), `first_pass`, `minutes` (J&F of each) and `drop` (first pass minus last minute).
     """
     lengths = {name: len(dataset.dataset.open(name).images) for name in dataset.names()}
     summary = {}
@@ -81,11 +75,7 @@ def summarise(dataset: Looped, evaluations: Mapping[str, Evaluation], fps: float
 
 
 def read_cells(dataset: Looped, out: Path, policies: Sequence[str], budget: int) -> dict[str, Evaluation]:
-    """Read the evaluations that `evaluate_policies` left in `out`.
-
-    Raises:
-        SourceError: one is damaged.
-    """
+    """Read the evaluations that `evaluate_policies` left in `out`, or raise SourceError."""
     return {policy: read_cell(cell_folder(out, policy, budget), dataset.key) for policy in policies}
 
 
@@ -101,22 +91,15 @@ def markdown(content: dict[str, Any]) -> str:
     )
     header = ["policy", "first pass", *(f"minute {n + 1}" for n in range(count)), "all", "drop"]
     rows = [
-        [policy, *map(_per_cent, (row["first_pass"], *row["minutes"], row["jf"], row["drop"]))]
+        [policy, *(f"{100 * v:.1f}" for v in (row["first_pass"], *row["minutes"], row["jf"], row["drop"]))]
         for policy, row in summary.items()
     ]
     by_name = [
         [name, *(_jf_and_drop(row["sequences"][name]) for row in summary.values())] for name in content["sequences"]
     ]
-    tables = [
-        markdown_table(header, rows),
-        markdown_table(["sequence", *(f"{policy}: all, drop" for policy in summary)], by_name),
-    ]
-    return "\n".join([text + "\n", *tables])
+    by_sequence = markdown_table(["sequence", *(f"{policy}: all, drop" for policy in summary)], by_name)
+    return "\n".join([text + "\n", markdown_table(header, rows), by_sequence])
 
 
 def _jf_and_drop(row: dict[str, Any]) -> str:
-    return f"{_per_cent(row['jf'])}, {_per_cent(row['drop'])}"
-
-
-def _per_cent(value: float) -> str:
-    return f"{100 * value:.1f}"
+    return f"{100 * row['jf']:.1f}, {100 * row['drop']:.1f}"

@@ -2,21 +2,15 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sam2lite_core.types import Prompt, StepTimings, TrackResult
-from sam2lite_core.video import VideoTracker
 
-
-class SlottedTracker(VideoTracker, Protocol):
-    """A tracker with a limited number of object slots."""
-
-    @property
-    def max_objects(self) -> int:
-        """Most objects that can be followed at once."""
+if TYPE_CHECKING:
+    from sam2lite_core.tracker import Tracker
 
 
 class ManyObjects:
@@ -25,12 +19,8 @@ class ManyObjects:
     A pixel that two trackers claim goes to the earlier one: their objects do not compete, as those of one tracker do.
     """
 
-    def __init__(self, build: Callable[[], SlottedTracker]) -> None:
-        """Build the first tracker.
-
-        Args:
-            build: builds one more.
-        """
+    def __init__(self, build: "Callable[[], Tracker]") -> None:
+        """Build the first tracker."""
         self._build = build
         self._trackers = [build()]
         self._owner: dict[int, int] = {}

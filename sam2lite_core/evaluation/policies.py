@@ -19,7 +19,6 @@ from sam2lite_core.graph_io import POLICIES
 from sam2lite_core.tracking.settings import check_budget, check_policy
 
 POLICIES_FILE = "policies.json"
-BUDGETS = (64, 128, 256, 384)
 
 
 @dataclass(frozen=True)
@@ -37,29 +36,21 @@ class Cell:
 
 def evaluate_policies(
     dataset: Dataset, options: TrackerOptions, out: Path, policies: Sequence[str] = POLICIES,
-    budgets: Sequence[int] = BUDGETS, prompt: str = "mask", *, workers: int = 1, overwrite: bool = False,
+    budgets: Sequence[int] = (64, 128, 256, 384), prompt: str = "mask", *, workers: int = 1, overwrite: bool = False,
     progress: Progress | None = None, finished: Callable[[Cell], None] | None = None, team: Team = ALONE,
 ) -> dict[str, Any]:  # fmt: skip
-    """Evaluate every policy at every budget.
+    """Evaluate every policy at every budget; return the content of `OUT/policies.json`; `policies.md` has the table.
 
-    Each cell is an evaluation of its own in `OUT/POLICY-BUDGET`, without masks; those that are there are not done
-    again, so a run that was killed goes on where it stopped. `OUT/policies.json` and `policies.md` hold the table.
+    Each cell is an evaluation in `OUT/POLICY-BUDGET`, without masks; finished ones are kept: a killed run goes on.
 
     Args:
         dataset: the sequences; their truth must be at hand.
         options: builds the tracker; its policy and budget are replaced.
         out: folder for the cells and the table.
-        policies: learned, fifo, random, uniform, in the table's order.
-        budgets: tokens, in the table's order.
-        prompt: kind of the prompts.
-        workers: processes.
+        policies, budgets: in the table's order; learned, fifo, random, uniform, and tokens.
+        prompt, workers, progress, team: as for `evaluate`.
         overwrite: replace cells of other settings.
-        progress: told of every sequence of every cell.
         finished: told of every cell.
-        team: processes that share the sequences of every cell, and `out` with them.
-
-    Returns:
-        The content of `policies.json`.
 
     Raises:
         ConfigurationError: a policy or budget that does not exist, or none.
@@ -105,11 +96,7 @@ def cell_folder(out: Path, policy: str, budget: int) -> Path:
 
 
 def read_cell(out: Path, key: str) -> Evaluation:
-    """Read the evaluation of a cell, a dataset's `KEY.json`.
-
-    Raises:
-        SourceError: it is damaged.
-    """
+    """Read the evaluation of a cell, a dataset's `KEY.json`, or raise SourceError."""
     path = out / f"{key}.json"
     try:
         return Evaluation.from_json(json.loads(path.read_text(encoding="utf-8")))

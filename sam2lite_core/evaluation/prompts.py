@@ -12,25 +12,16 @@ PROMPTS = ("mask", "box", "point")
 
 
 def check_prompt_kind(kind: str) -> str:
-    """Return the kind of prompt.
-
-    Raises:
-        ConfigurationError: an unknown kind.
-    """
+    """Return the kind of prompt, or raise ConfigurationError."""
     if kind not in PROMPTS:
         raise ConfigurationError(f"unknown prompt {kind!r}; choose one of {', '.join(PROMPTS)}")
     return kind
 
 
 def prompts_from_masks(label_map: LabelMap, kind: str = "mask") -> list[Prompt]:
-    """Make a prompt of every object of a label map.
+    """Make a prompt of every object of an (H, W) label map, in order of their ids.
 
-    Args:
-        label_map: (H, W) ids, 0 = background.
-        kind: mask, box (tight, half open) or point (the one farthest from the mask's outline).
-
-    Returns:
-        One prompt per object, in order of their ids.
+    Kinds: mask, box (tight, half open) or point (the one farthest from the mask's outline).
     """
     return [_prompt(label_map == value, int(value), kind) for value in np.unique(label_map) if value != 0]
 

@@ -16,45 +16,24 @@ Mask = NDArray[np.uint8]
 
 
 def region_similarity(prediction: NDArray[np.generic], truth: NDArray[np.generic]) -> float:
-    """Compute J of one frame: intersection over union.
+    """Compute J of one frame, intersection over union: 0..1, 1 when both masks are empty.
 
-    Args:
-        prediction: (H, W) mask, bool or any dtype where non-zero means object.
-        truth: (H, W) mask of the same size.
-
-    Returns:
-        0..1; 1 when both masks are empty.
-
-    Raises:
-        SourceError: the masks differ in size.
+    Masks are (H, W) of one size, non-zero means object. Raises SourceError where sizes differ.
     """
     return _region(*_crop(*_as_masks(prediction, truth)))
 
 
 def boundary_accuracy(prediction: NDArray[np.generic], truth: NDArray[np.generic]) -> float:
-    """Compute F of one frame: the harmonic mean of the boundaries' precision and recall.
+    """Compute F of one frame, the harmonic mean of the boundaries' precision and recall, 0..1.
 
-    A boundary pixel matches when the other boundary has a pixel within 0.8 % of the image's diagonal, rounded up.
-
-    Args:
-        prediction: (H, W) mask, bool or any dtype where non-zero means object.
-        truth: (H, W) mask of the same size.
-
-    Returns:
-        0..1; 1 when neither mask has a boundary, 0 when only one has.
-
-    Raises:
-        SourceError: the masks differ in size.
+    A boundary pixel matches when the other boundary has a pixel within 0.8 % of the image's diagonal, rounded up. F
+    is 1 when neither mask has a boundary, 0 when only one has. Masks as for `region_similarity`.
     """
     return _boundary(*_crop(*_as_masks(prediction, truth)), boundary_radius(truth.shape))
 
 
 def frame_scores(prediction: NDArray[np.generic], truth: NDArray[np.generic]) -> tuple[float, float]:
-    """Compute J and F of one frame in one pass; see `region_similarity` and `boundary_accuracy`.
-
-    Raises:
-        SourceError: the masks differ in size.
-    """
+    """Compute J and F of one frame in one pass; see `region_similarity` and `boundary_accuracy`."""
     part = _crop(*_as_masks(prediction, truth))
     return _region(*part), _boundary(*part, boundary_radius(truth.shape))
 
@@ -65,16 +44,10 @@ def boundary_radius(shape: tuple[int, ...]) -> int:
 
 
 def boundary_map(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Mark the pixels whose right, lower or lower-right neighbour has another value.
+    """Mark the pixels of an (H, W) mask of 0 and 1 whose right, lower or lower-right neighbour has another value.
 
-    The last row looks only to the right, the last column only down, and their corner is never a boundary: the
-    image's own border is no boundary of the object.
-
-    Args:
-        mask: (H, W) uint8 of 0 and 1.
-
-    Returns:
-        (H, W) uint8 of 0 and 1.
+    The last row looks only to the right, the last column only down, and their corner is never a boundary: the image's
+    own border is no boundary of the object.
     """
     # A pixel and its three neighbours agree where the largest of them equals the smallest; beyond the border OpenCV
     # looks at nothing, which is the rule above.
@@ -92,11 +65,7 @@ def _as_masks(prediction: NDArray[np.generic], truth: NDArray[np.generic]) -> tu
 
 
 def _crop(predicted: Mask, true: Mask) -> tuple[Mask, Mask]:
-    """Cut out the part that holds every pixel of either mask and of its boundary.
-
-    One pixel of margin keeps every boundary pixel inside. Where the part ends before the image does, the rule for the
-    last row and column then has no effect.
-    """
+    """Cut out every pixel of either mask and of its boundary; one pixel of margin keeps the boundary inside."""
     x, y, w, h = cv2.boundingRect(cv2.bitwise_or(predicted, true))
     part = np.s_[max(y - 1, 0) : y + h + 1, max(x - 1, 0) : x + w + 1]
     return predicted[part], true[part]

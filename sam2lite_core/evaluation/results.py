@@ -20,14 +20,12 @@ class SequenceResult:
     """The result of one sequence.
 
     Attributes:
-        name: the sequence's name.
         scores: J and F, by object and averaged; None where the dataset keeps its truth to itself.
         stability: drift (None on short sequences), consistency and flicker; None likewise.
-        timing: frames, mean_ms, p50_ms, p95_ms, max_ms and fps of the tracker's steps, reading files not counted, and
-            peak_resident_mb, the most memory that the process has held so far. Empty when masks from elsewhere were
-            scored.
-        frames: by frame, in order: `names`, and from a tracker `step_ms`, `scale`, `memory_tokens`, `lost`, the ids of
-            the objects that it called LOST, and `true_area`, the pixels of every object in the truth.
+        timing: frames, mean_ms, p50_ms, p95_ms, max_ms and fps of the steps without reading, and the process's
+            peak_resident_mb so far. Empty for masks from elsewhere.
+        frames: lists by frame: `names`, and from a tracker `step_ms`, `scale`, `memory_tokens`, `lost` (ids called
+            LOST) and `true_area` (pixels of every object in the truth).
     """
 
     name: str
@@ -75,14 +73,7 @@ class SequenceResult:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The result of an evaluation.
-
-    Attributes:
-        protocol: the dataset's title.
-        settings: the data, the prompt and the tracker's options.
-        sequences: one entry per sequence.
-        machine: as `describe_machine` gives it; empty when masks from elsewhere were scored.
-    """
+    """The result of an evaluation: the dataset's title, settings, a result per sequence, and `describe_machine`'s facts."""
 
     protocol: str
     settings: dict[str, Any]

@@ -14,11 +14,7 @@ class SequenceScoring:
     """J, F and stability of one sequence."""
 
     def __init__(self, shown: Mapping[int, Sequence[int]]) -> None:
-        """Start a sequence.
-
-        Args:
-            shown: ids of the objects that appear, by the index of the frame that shows them first.
-        """
+        """Start a sequence; `shown` has the ids of the objects that appear, by the index of their first frame."""
         self._shown = shown
         self._scorer = SequenceScorer(())
         self._flicker = FlickerMeter()
@@ -27,15 +23,9 @@ class SequenceScoring:
         self._true_frames = 0
 
     def add(self, prediction: LabelMap, truth: LabelMap | None, image: NDArray[np.uint8] | None) -> None:
-        """Add the next frame.
+        """Add the next frame: (H, W) label maps, and (H, W, 3) uint8 RGB.
 
-        Args:
-            prediction: (H, W) label map.
-            truth: (H, W) true label map; None without annotation.
-            image: (H, W, 3) uint8 RGB; None where it is not at hand: flicker is then unknown.
-
-        Raises:
-            SourceError: the two label maps differ in size.
+        Truth is None without annotation; without an image, flicker stays unknown. Raises SourceError for other sizes.
         """
         fresh = self._shown.get(self._frames, ())
         self._scorer.show(fresh)
@@ -51,11 +41,7 @@ class SequenceScoring:
         self._ids += fresh
 
     def result(self) -> tuple[SequenceScores, Stability] | tuple[None, None]:
-        """Return the scores; None where no frame has a truth.
-
-        Raises:
-            SourceError: no frame counts for any object.
-        """
+        """Return the scores, None where no frame has a truth; raise SourceError when no frame counts."""
         if self._true_frames == 0:
             return None, None
         scores = self._scorer.result()

@@ -1,7 +1,4 @@
-"""Measure how steadily an object is followed.
-
-Drift and consistency are read from the scores of the frames. Flicker compares the masks themselves and needs no truth.
-"""
+"""Measure how steadily an object is followed: drift and consistency of its scores, flicker of its masks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,8 +18,7 @@ DRIFT_FRAMES = 1000
 DRIFT_LEAST_FRAMES = 300
 """Objects that were scored on fewer frames have no drift.
 
-The standard error of a slope over n scores, spread evenly over s frames, is about 3.46 scatter / (s n^0.5) per frame.
-With a scatter of 0.05 in J&F that is 0.03 per 1,000 frames over 300 frames, and 0.17 over 100: more than any drift.
+A slope's standard error over s frames is about 3.46 scatter / s^1.5: more than any drift below 300.
 """
 
 FLICKER_SHORT_SIDE = 240
@@ -34,8 +30,8 @@ class Stability:
     """The stability of a sequence, averaged over its objects.
 
     Attributes:
-        drift: slope of J&F by least squares over the frames, per 1,000 frames; negative when tracking gets worse. Of
-            the objects that were scored on at least `DRIFT_LEAST_FRAMES`; None where none was.
+        drift: slope of J&F over the frames, per 1,000 frames; negative when tracking gets worse. Of the objects with
+            at least `DRIFT_LEAST_FRAMES`; None where none was.
         consistency: standard deviation of J&F across frames, 0 when every frame scores alike.
         flicker: boundary change that motion does not explain, 0..1; see `FlickerMeter`; None without pictures.
         flicker_of_truth: the same of the true masks: the error of the flow itself; None without truth.
@@ -106,13 +102,7 @@ class FlickerMeter:
         self._size = columns, rows
 
     def add(self, series: str, label_map: LabelMap, object_ids: Sequence[int]) -> None:
-        """Compare this frame's label map with the last one of the same series.
-
-        Args:
-            series: name of the masks, such as prediction or truth.
-            label_map: (H, W) of the frame that was looked at last.
-            object_ids: the objects to compare.
-        """
+        """Compare this frame's (H, W) label map with the last one of the same series, such as prediction or truth."""
         small = cv2.resize(label_map, self._size, interpolation=cv2.INTER_NEAREST)
         previous = self._previous.get(series)
         self._previous[series] = small  # type: ignore[assignment]  # OpenCV's stubs are wider

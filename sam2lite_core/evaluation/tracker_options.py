@@ -24,11 +24,7 @@ class TrackerOptions:
     model_path: str | None = None
 
     def build(self) -> VideoTracker:
-        """Build the tracker, and more of it for more objects than one holds.
-
-        Raises:
-            Sam2LiteError: an option outside its range, or a model that cannot be loaded.
-        """
+        """Build the tracker, and more of it for more objects than one holds, or raise Sam2LiteError."""
         return ManyObjects(self.build_one)
 
     def build_one(self) -> "Tracker":

@@ -30,13 +30,10 @@ LEAST_TOKENS = 128
 
 @dataclass
 class Feeds:
-    """Inputs of both graphs by name, a dictionary for each frame.
+    """Inputs of both graphs by name, a dictionary a frame, and the most tokens that were in memory.
 
-    Attributes:
-        step: of frames without prompts.
-        prompt: of frames with prompts; the step's frames are among them, each with an object shown again, since a
-            clip itself shows objects on one frame only, when memory is still empty.
-        tokens: most tokens that were in memory.
+    `step` are frames without prompts; `prompt` all, each with an object shown again, since a clip itself shows objects
+    when memory is still empty.
     """
 
     step: list[Feed] = field(default_factory=list)
@@ -80,16 +77,7 @@ class Recorder:
 
 
 def record(backend: Backend, clips: Sequence[Clip], scales: Sequence[float]) -> Feeds:
-    """Track through every clip at every scale and note what the graphs are given.
-
-    Args:
-        backend: of the floating point model.
-        clips: real frames of the kind that the robot will see.
-        scales: resolution scales, each one of the controller's rungs.
-
-    Raises:
-        ConfigurationError: memory never held `LEAST_TOKENS` tokens; longer clips are needed.
-    """
+    """Track through every clip at every scale and note the inputs of the graphs, or raise ConfigurationError."""
     feeds = Feeds()
     for clip in clips:
         for scale in scales:
@@ -116,18 +104,15 @@ def _shown_again(result: TrackResult, inputs: StepInputs, index: int) -> PromptI
     """Prompt the first object that was found by its box and middle, or its mask, in turns."""
     network = inputs.image.shape[:2]
     ids = [entry.object_id for entry in result.objects]
+    found = [object_id for object_id in ids if (result.label_map == object_id).any()][:1]
     prompts = []
-    for entry in result.objects:
-        mask = result.label_map == entry.object_id
-        if not mask.any():
-            continue
+    for object_id in found:
+        mask = result.label_map == object_id
         if index % 2:
-            prompts.append(Prompt(object_id=entry.object_id, mask=mask))
-        else:
-            y, x = (axis.astype(np.float32) for axis in np.nonzero(mask))
-            middle = np.array([[x.mean(), y.mean()], [x.min(), y.min()]], np.float32)
-            box = np.array([x.min(), y.min(), x.max() + 1, y.max() + 1], np.float32)
-            labels = np.array([1, 0], np.uint8)
-            prompts.append(Prompt(object_id=entry.object_id, points=middle, point_labels=labels, box=box))
-        break
+            prompts.append(Prompt(object_id=object_id, mask=mask))
+            continue
+        y, x = (axis.astype(np.float32) for axis in np.nonzero(mask))
+        middle = np.array([[x.mean(), y.mean()], [x.min(), y.min()]], np.float32)
+        box = np.array([x.min(), y.min(), x.max() + 1, y.max() + 1], np.float32)
+        prompts.append(Prompt(object_id=object_id, points=middle, point_labels=np.array([1, 0], np.uint8), box=box))
     return prompt_inputs(ids, prompts, result.label_map.shape[:2], (network[0], network[1]))

@@ -11,11 +11,7 @@ from sam2lite_core.variants import get_variant
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint onto the CPU. Nothing in the file is executed.
-
-    Raises:
-        ModelFileError: it is missing, cut short, damaged or not a checkpoint.
-    """
+    """Read a checkpoint onto the CPU, or raise ModelFileError. Nothing in the file is executed."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
@@ -31,11 +27,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def fill_student(student: Student, state: dict[str, Any], path: Path) -> Student:
-    """Give a student the averaged weights of a checkpoint, and put it in evaluation mode.
-
-    Raises:
-        ModelFileError: a weight is missing, unknown or of another shape; `path` is named.
-    """
+    """Give a student a checkpoint's averaged weights, in evaluation mode, or raise ModelFileError."""
     if "average" not in state:
         raise ModelFileError(f"{path}: not a checkpoint of a student: it has no 'average'")
     try:
@@ -46,11 +38,6 @@ def fill_student(student: Student, state: dict[str, Any], path: Path) -> Student
 
 
 def load_checkpoint(path: Path) -> Student:
-    """Load the averaged weights of a checkpoint, in evaluation mode.
-
-    Raises:
-        ModelFileError: as for `read_checkpoint` and `fill_student`.
-        UnknownVariantError: a variant that this version does not have.
-    """
+    """Load a checkpoint's averaged weights, in evaluation mode, or raise ModelFileError or UnknownVariantError."""
     state = read_checkpoint(path)
     return fill_student(Student(get_variant(str(state["variant"]))), state, path)

@@ -19,14 +19,7 @@ DRAWN = "a drawn clip"
 
 @dataclass(frozen=True)
 class Clip:
-    """A clip to track through.
-
-    Attributes:
-        name: for reports.
-        frames: (H, W, 3) uint8 RGB each.
-        prompts: what the first frame shows.
-        truths: (H, W) true label maps of the frames, or empty.
-    """
+    """A clip to track through: (H, W, 3) uint8 RGB frames, the first one's prompts, (H, W) true label maps or none."""
 
     name: str
     frames: tuple[NDArray[np.uint8], ...]
@@ -35,13 +28,12 @@ class Clip:
 
 
 def load_clip(frames: Path, mask: Path, truth: Path | None = None, limit: int | None = None) -> Clip:
-    """Read a clip.
+    """Read a clip, at most `limit` frames.
 
     Args:
         frames: folder of pictures, or a video file.
         mask: label map of the first frame; every id in it is followed.
         truth: folder of label maps, one for each frame, in the frames' order.
-        limit: frames to read at most.
 
     Raises:
         SourceError: a file that is missing or unreadable, or fewer label maps than frames.
@@ -68,12 +60,7 @@ def load_clip(frames: Path, mask: Path, truth: Path | None = None, limit: int | 
 
 
 def pair_clips(frames: Sequence[Path], masks: Sequence[Path], limit: int) -> list[Clip]:
-    """Read calibration clips, given as so many sources and as many first masks.
-
-    Raises:
-        ConfigurationError: another number of masks than of sources.
-        SourceError, InvalidPromptError: as `load_clip`.
-    """
+    """Read calibration clips as `load_clip`; raise ConfigurationError for another number of masks than of sources."""
     if len(frames) != len(masks):
         raise ConfigurationError(
             f"{len(frames)} calibration clips and {len(masks)} masks; give each --calibration its --calibration-mask"

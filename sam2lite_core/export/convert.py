@@ -41,14 +41,12 @@ class ExportSettings:
 
     Attributes:
         precision: fp32, fp16 or int8.
+        check: the clip that the export and the student track, at `scale`.
+        bound: what they may differ by.
         scheme: how INT8 is written, a key of `int8.SCHEMES`.
         note: where the weights come from.
         max_objects: objects that the graphs hold at once; the variant's own when None.
         calibration: clips that INT8 ranges are measured on.
-        check: the clip that the export and the student track.
-        scale: resolution scale of that check.
-        bound: what they may differ by.
-        threads: CPU threads.
     """
 
     precision: str
@@ -64,13 +62,7 @@ class ExportSettings:
 
 @dataclass(frozen=True)
 class Conversion:
-    """A model in another precision.
-
-    Attributes:
-        contents: its files by name.
-        errors: of the step graph's parts against fp32.
-        int8_layers, float_layers: the step graph's layers by how they compute; empty but for INT8.
-    """
+    """A model in another precision: its files by name; of the step graph, errors by part and layers by precision."""
 
     contents: dict[str, bytes]
     errors: list[PartError] = field(default_factory=list)
@@ -81,16 +73,11 @@ class Conversion:
 def export_checked(
     student: Student, folder: Path, settings: ExportSettings, say: Callable[[str], object] = lambda _: None
 ) -> dict[str, Any]:
-    """Export a student, let the export and the student track the same clip, and keep the export if they agree.
+    """Export a student in evaluation mode, keep it if it tracks a clip as the student does, and return the report.
 
     Args:
-        student: in evaluation mode.
         folder: created or replaced as a whole; left as it was when anything fails.
-        settings: what to export.
         say: told what is going on.
-
-    Returns:
-        The report: precision, parity, and for other precisions than fp32 the error by part.
 
     Raises:
         ConfigurationError: INT8 without calibration clips, or with clips too short to fill the memory.
@@ -113,10 +100,8 @@ def export_checked(
             conversion = convert(plain, settings)
             ready = Path(work) / settings.precision
             replace_files(ready, conversion.contents)
-        say(
-            f"tracking {len(settings.check.frames)} frames of {settings.check.name} "
-            "with the student and with the export"
-        )
+        check = settings.check
+        say(f"tracking {len(check.frames)} frames of {check.name} with the student and with the export")
         found = measure(student, ready, settings)
         parity.check(found, settings.bound)
         replace_files(folder, {path.name: path.read_bytes() for path in sorted(ready.iterdir())})
@@ -153,15 +138,7 @@ def write_reference(student: Student, folder: Path, max_objects: int | None = No
 
 
 def convert(plain: Path, settings: ExportSettings) -> Conversion:
-    """Convert a floating point model to the settings's precision.
-
-    Args:
-        plain: folder of an fp32 export.
-        settings: precision, and for INT8 the scheme and the calibration clips.
-
-    Raises:
-        ConfigurationError: the calibration clips are too short to fill the memory.
-    """
+    """Convert an fp32 export's folder to the settings's precision; raise ConfigurationError for too short clips."""
     info = read_weights_info(plain / WEIGHTS_FILE)
     backend = OnnxRuntimeBackend(BackendSettings(plain, info.memory_budget, threads=settings.threads))
     clips, scales = (settings.calibration or (settings.check,)), CALIBRATION_SCALES
@@ -206,11 +183,7 @@ def markdown(report: dict[str, Any]) -> str:
 
 
 def check_choice(name: str, value: str, choices: Sequence[str]) -> str:
-    """Return an option's value.
-
-    Raises:
-        ConfigurationError: it is none of the choices.
-    """
+    """Return an option's value, or raise ConfigurationError naming the choices."""
     if value not in choices:
         raise ConfigurationError(f"unknown {name} {value!r}; choose one of {', '.join(choices)}")
     return value

@@ -1,7 +1,6 @@
-"""Convert the student's graphs to Core ML packages (experimental: no Apple device has run them yet).
+"""Convert the student's graphs to Core ML packages in fp32 (experimental: no Apple device has run them yet).
 
-One package serves one frame size and one number of objects. Everything is fp32: Core ML's fp16 would reach the memory's
-arithmetic, and the converter has no names to keep it out by.
+One package serves one frame size and one number of objects.
 """
 
 import itertools
@@ -86,11 +85,7 @@ class FlatGraph(nn.Module):
 
 
 def convert_graph(student: Student, path: Path, size: tuple[int, int], objects: int, prompt: bool) -> None:
-    """Trace one graph for frames of (height, width) px and save it as a package.
-
-    Raises:
-        ConfigurationError: coremltools is not installed.
-    """
+    """Trace one graph for frames of (height, width) px and save it as a package."""
     tools = load_tools()
     graph = graphs.build_graph(student, prompt).eval()
     capacity = student.variant.memory_budget
@@ -120,14 +115,7 @@ def convert_graph(student: Student, path: Path, size: tuple[int, int], objects: 
 
 
 def check_package(path: Path, prompt: bool) -> dict[str, dict[str, list[int]]]:
-    """Load a package's specification and compare its inputs and outputs with the graph's.
-
-    Returns:
-        Shapes by name, of `inputs` and of `outputs` as far as the package states them.
-
-    Raises:
-        ModelFileError: an input or output is missing, or there is one too many.
-    """
+    """Return the shapes of a package's inputs and outputs; raise ModelFileError where they are not the graph's."""
     spec = load_tools().models.MLModel(str(path), skip_model_load=True).get_spec()
     wanted = {"inputs": graph_io.graph_inputs(prompt), "outputs": graph_io.OUTPUTS}
     found = {}
@@ -140,11 +128,7 @@ def check_package(path: Path, prompt: bool) -> dict[str, dict[str, list[int]]]:
 
 
 def load_tools() -> Any:
-    """Import the coremltools package.
-
-    Raises:
-        ConfigurationError: it is not installed.
-    """
+    """Import the coremltools package, or raise ConfigurationError."""
     try:
         import coremltools
     except ImportError as error:

@@ -1,8 +1,6 @@
-"""fp16 graphs from fp32 ones, for runtimes that take their precision from the file.
+"""Convert fp32 graphs to fp16, but for the memory's arithmetic, the gate and the graph's inputs and outputs.
 
-Layers and what lies between them compute in fp16; the memory's arithmetic, the gate and the graph's inputs and outputs
-stay in fp32. ONNX Runtime's own converter was tried: it rounds every input and output to fp16 on the way, frame indices
-and the bank among them, and the tracker lost its object on the second frame.
+ONNX Runtime's own converter rounds these too, and the tracker lost its object on the second frame.
 """
 
 import numpy as np
@@ -29,11 +27,7 @@ HALF = "_half"
 
 
 def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Convert a graph to fp16 but for `FLOAT_PARTS`; Casts stand where fp16 begins and ends.
-
-    Args:
-        model: in fp32 with its weights inside; not changed.
-    """
+    """Convert a copy of an fp32 graph with its weights inside to fp16 but for `FLOAT_PARTS`, adding Casts."""
     converted = onnx.shape_inference.infer_shapes(model)
     graph = converted.graph
     weights = {tensor.name: tensor for tensor in graph.initializer if tensor.data_type == TensorProto.FLOAT}

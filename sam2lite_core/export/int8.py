@@ -1,13 +1,7 @@
-"""INT8 graphs from floating point ones: convolutions and linear layers, by ONNX Runtime's static quantisation (QDQ).
+"""Quantise the layers of floating point graphs to INT8 (QDQ) by ONNX Runtime; all between the layers stays."""
 
-The attention's products and softmax, the memory's arithmetic, normalisations and everything between the layers stay in
-floating point; so do the layers of `layers.KEEP`, and in graphs for CPUs those of `KEEP_ON_CPU`.
-"""
-
-import contextlib
-import logging
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +14,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from sam2lite_core.errors import ModelFileError
 from sam2lite_core.export.calibration import Feed
 from sam2lite_core.export.float_layers import KEEP, is_kept
+from sam2lite_core.export.package import errors_only
 
 KEEP_ON_CPU = ("encoder.stem2", "encoder.trunk.stem")
 """The first convolution reads three channels: in INT8 it was no faster, and the layout that it wants made the image's
@@ -36,8 +31,7 @@ class Scheme:
     Attributes:
         activation: unsigned ranges use all 256 steps after a ReLU.
         keep: layers in floating point besides `KEEP`.
-        float_outputs: operators whose results stay in floating point instead of being quantised again.
-        options: for ONNX Runtime's quantiser.
+        float_outputs: operators whose results stay in floating point.
     """
 
     activation: QuantType
@@ -73,11 +67,7 @@ class Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no
 
 
 def load_inline(path: Path) -> onnx.ModelProto:
-    """Load an exported floating point graph with its fp16-stored weights inside it as fp32.
-
-    Raises:
-        ModelFileError: the file cannot be read.
-    """
+    """Load an exported floating point graph with its fp16-stored weights inside it as fp32, or raise ModelFileError."""
     try:
         model = onnx.load(path)
     except Exception as error:  # onnx and protobuf raise several unrelated types
@@ -103,12 +93,7 @@ def layer_of(node: onnx.NodeProto, weights: frozenset[str]) -> str | None:
 
 
 def split_layers(model: onnx.ModelProto, keep: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
-    """Split the layers into those that become INT8 and those that stay, by node name.
-
-    Args:
-        model: in floating point, as `load_inline` gives it.
-        keep: layers, or parts that hold them.
-    """
+    """Split a floating point graph's layers into those that become INT8 and those in `keep`, by node name."""
     weights = frozenset(tensor.name for tensor in model.graph.initializer)
     quantised: dict[str, str] = {}
     kept: dict[str, str] = {}
@@ -121,17 +106,11 @@ def split_layers(model: onnx.ModelProto, keep: Sequence[str]) -> tuple[dict[str,
 
 
 def quantise(model: onnx.ModelProto, feeds: Sequence[Feed], scheme: Scheme) -> onnx.ModelProto:
-    """Quantise a graph; weights with a range per output channel, activations with the range that the feeds show.
-
-    Args:
-        model: in floating point, as `load_inline` gives it; not changed.
-        feeds: inputs of this graph.
-        scheme: how numbers are written.
-    """
+    """Quantise a copy of a graph from `load_inline`: weights by output channel, activations by the feeds' ranges."""
     wanted, _ = split_layers(model, (*KEEP, *scheme.keep))
     copied = onnx.ModelProto()
     copied.CopyFrom(model)
-    with tempfile.TemporaryDirectory() as work, _quiet():
+    with tempfile.TemporaryDirectory() as work, errors_only(""):
         path = Path(work) / "int8.onnx"
         quantize_static(
             copied,
@@ -153,15 +132,3 @@ def quantise(model: onnx.ModelProto, feeds: Sequence[Feed], scheme: Scheme) -> o
     quantised.opset_import.extend(kept or [helper.make_opsetid("", 18)])
     quantised.producer_name, quantised.producer_version = model.producer_name, model.producer_version
     return quantised
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the quantiser's advice at the root logger."""
-    logger = logging.getLogger()
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import io
 import json
-import logging
 import re
 import warnings
 from collections.abc import Iterable, Iterator
@@ -22,7 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 from sam2lite_core import graph_io
 from sam2lite_core.backends.model_files import INFO_KEY, PROMPT_FILE, STEP_FILE, TRANSPOSED, WEIGHTS_FILE
 from sam2lite_core.errors import ConfigurationError
-from sam2lite_core.export.package import check_folder, describe, replace_files, stamp
+from sam2lite_core.export.package import check_folder, describe, errors_only, replace_files, stamp
 from sam2lite_core.model import graphs
 from sam2lite_core.model.deploy import SHARED_BYTES, fold_batch_norms, round_to_half, split_last_convolution
 from sam2lite_core.model.graphs import GraphInputs, example_inputs
@@ -112,7 +111,7 @@ def name_parts(model: onnx.ModelProto) -> None:
 
 
 def strip_traces(model: onnx.ModelProto) -> None:
-    """Drop the exporter's notes on where each node came from: they are most of the file, and name the build machine."""
+    """Drop the exporter's notes on nodes' origins: they are most of the file, and name the build machine."""
     model.doc_string = ""
     del model.graph.metadata_props[:]
     del model.metadata_props[:]
@@ -127,33 +126,18 @@ def strip_traces(model: onnx.ModelProto) -> None:
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Silence the exporter's progress and its warnings of packages and axis names."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+    with errors_only("torch.onnx"), contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*The axis name.*")
         warnings.filterwarnings("ignore", message=".*treespec.*", category=FutureWarning)
-        try:
-            yield
-        finally:
-            logger.setLevel(level)
+        yield
 
 
 def move_weights(models: dict[str, onnx.ModelProto], student: Student, metadata: dict[str, str]) -> bytes:
-    """Move the large initializers of all models into one safetensors file that also serves the torch backend.
+    """Move the models' large initializers into the student's safetensors file, and return its contents.
 
-    The file holds the student's state, each tensor once: an ONNX initializer is a range of bytes in some file, so both
-    graphs and torch read the same bytes. Products want a linear layer's matrix transposed; it is stored that way, under
-    a name that ends in `TRANSPOSED`. The initializer becomes fp16 data outside the ONNX file and a Cast to fp32, which
-    runtimes fold while loading.
-
-    Args:
-        models: changed in place.
-        student: what the models were traced from.
-        metadata: written into the file's header.
-
-    Returns:
-        The contents of `WEIGHTS_FILE`.
+    Both graphs and torch read the same bytes. Products want a linear layer's matrix transposed; it is stored that way,
+    under a name that ends in `TRANSPOSED`. The initializer becomes outside fp16 data and a Cast to fp32, which runtimes
+    fold while loading. `metadata` goes into the file's header.
     """
     large = [
         (tensor, digest(numpy_helper.to_array(tensor).astype(np.float16)))
@@ -234,7 +218,7 @@ def export_student(student: Student, folder: Path, note: str = "", max_objects: 
         student: any variant, trained or not.
         folder: created or replaced as a whole; on failure it is left as it was.
         note: where the weights come from; kept in the files' metadata.
-        max_objects: objects that the graphs hold at once; the variant's 16 when None. The weights are the same.
+        max_objects: objects that the graphs hold at once; the variant's own when None. The weights are the same.
 
     Raises:
         ConfigurationError: fewer objects than one, or more than MOST_OBJECTS.

@@ -1,9 +1,12 @@
 """Write the graphs and the weights with the same description in each, all files or none."""
 
+import contextlib
 import hashlib
 import json
+import logging
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +24,9 @@ OURS = frozenset({STEP_FILE, PROMPT_FILE, WEIGHTS_FILE, "MODEL_CARD.md", ENGINES
 def describe(
     student: Student, note: str = "", max_objects: int | None = None, precision: str = "fp32"
 ) -> dict[str, Any]:
-    """Describe a model for its files, but for the weights' hash.
+    """Describe a model in floating point for its files, but for the weights' hash.
 
-    Args:
-        student: any variant, in floating point.
-        note: where the weights come from.
-        max_objects: objects that the graphs hold at once; the student's own when None.
-        precision: of the graphs: fp32, fp16 or int8.
+    `note` says where the weights come from; the graphs hold `max_objects` at once, the student's own when None.
     """
     parameters, flops = count_variant(student.variant)
     return {
@@ -44,16 +43,7 @@ def describe(
 
 
 def stamp(models: dict[str, onnx.ModelProto], weights: bytes, info: dict[str, Any]) -> dict[str, bytes]:
-    """Make the files of a model: both graphs name the weights that they were exported with.
-
-    Args:
-        models: the graphs by file name; their description is replaced.
-        weights: contents of the weights file.
-        info: as `describe` gives it.
-
-    Returns:
-        Contents by file name.
-    """
+    """Return contents by file name; both graphs are changed to carry `info`, of `describe`, and the weights' hash."""
     text = json.dumps({**info, "weights_sha256": hashlib.sha256(weights).hexdigest()})
     contents = {WEIGHTS_FILE: weights}
     for name, model in models.items():
@@ -65,11 +55,7 @@ def stamp(models: dict[str, onnx.ModelProto], weights: bytes, info: dict[str, An
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse to export into a folder that holds anything but an earlier export.
-
-    Raises:
-        ModelFileError: naming the other files.
-    """
+    """Raise ModelFileError for a folder that holds anything but an earlier export."""
     if folder.is_file():
         raise ModelFileError(f"{folder} is a file; name a folder for the model")
     foreign = {path.name for path in folder.iterdir()} - OURS if folder.is_dir() else set()
@@ -89,3 +75,15 @@ def replace_files(folder: Path, contents: dict[str, bytes]) -> None:
             (partial / name).replace(folder / name)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def errors_only(name: str) -> Iterator[None]:
+    """Silence a logger, the root's for an empty name, but for errors."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -17,12 +17,7 @@ from sam2lite_core.tracker import Tracker
 
 @dataclass(frozen=True)
 class Bound:
-    """Largest difference that an export may have.
-
-    Attributes:
-        agreement: least share of pixels with the student's label, mean over frames.
-        loss: most J&F points that it may lose against the student's, where there is truth.
-    """
+    """Largest difference that an export may have: least mean share of equal pixels, most J&F points lost."""
 
     agreement: float
     loss: float
@@ -37,13 +32,9 @@ class Parity:
     """Comparison of an exported model with the student on a clip.
 
     Attributes:
-        clip: its name.
-        frames: how many.
-        scale: resolution scale of both.
         agreement: share of pixels with the same label, mean over frames.
         overlap: J of the export's masks against the student's, mean over frames and objects.
-        worst_frame: index of the frame with the least agreement.
-        worst_agreement: of that frame.
+        worst_frame, worst_agreement: index of the frame with the least agreement, and its agreement.
         student_jf, export_jf: J&F in points against the truth; None without truth.
     """
 
@@ -59,18 +50,18 @@ class Parity:
 
     @property
     def loss(self) -> float | None:
-        """J&F points that the export is worse by; None without truth."""
+        """Return the J&F points that the export is worse by; None without truth."""
         if self.student_jf is None or self.export_jf is None:
             return None
         return self.student_jf - self.export_jf
 
     def document(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the plain content for JSON."""
         return {**asdict(self), "loss": self.loss}
 
 
 def track(backend: Backend, clip: Clip, scale: float) -> list[LabelMap]:
-    """Label maps of a clip's frames."""
+    """Track through a clip and return its label maps."""
     tracker = Tracker(backend.info.variant, backend, scale=scale)
     tracker.reset()
     return [
@@ -79,13 +70,7 @@ def track(backend: Backend, clip: Clip, scale: float) -> list[LabelMap]:
 
 
 def compare(clip: Clip, student: Sequence[LabelMap], export: Sequence[LabelMap], scale: float) -> Parity:
-    """Compare two trackers' label maps of a clip.
-
-    Args:
-        clip: with truth where there is any.
-        student, export: (H, W) label maps of every frame.
-        scale: that they were made at; for the report.
-    """
+    """Compare the student's and the export's (H, W) label maps of a clip, made at one scale."""
     agreement = [float(np.mean(ours == theirs)) for ours, theirs in zip(student, export, strict=True)]
     ids = [prompt.object_id for prompt in clip.prompts]
     overlap = [
@@ -97,24 +82,12 @@ def compare(clip: Clip, student: Sequence[LabelMap], export: Sequence[LabelMap],
     scores: list[float | None] = [None, None]
     if clip.truths:
         scores = [100.0 * score_sequence(maps, clip.truths, ids).jf for maps in (student, export)]
-    return Parity(
-        clip.name,
-        len(agreement),
-        scale,
-        float(np.mean(agreement)),
-        float(np.mean(overlap)),
-        worst,
-        agreement[worst],
-        *scores,
-    )
+    means = float(np.mean(agreement)), float(np.mean(overlap))
+    return Parity(clip.name, len(agreement), scale, *means, worst, agreement[worst], *scores)
 
 
 def check(parity: Parity, bound: Bound) -> None:
-    """Refuse an export that differs by more than it may.
-
-    Raises:
-        ParityError: naming what was measured and the bound.
-    """
+    """Raise ParityError, with the measured value and the bound, for an export that differs by more than it may."""
     if not parity.agreement >= bound.agreement:
         raise ParityError(
             f"the export gives {parity.agreement:.4f} of the pixels of {parity.clip} the student's label, at least "

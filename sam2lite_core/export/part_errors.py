@@ -15,13 +15,7 @@ from sam2lite_core.export.fp16 import HALF
 
 @dataclass(frozen=True)
 class PartError:
-    """One part of the student.
-
-    Attributes:
-        part: its name, as the graph's nodes carry it.
-        error: ||converted - float|| / ||float|| over all that the part hands on, errors of earlier parts included.
-        tensors: how many tensors that is.
-    """
+    """Relative error ||converted - float|| / ||float|| of the tensors that a part hands on, earlier errors included."""
 
     part: str
     error: float
@@ -38,15 +32,9 @@ def handed_on(model: onnx.ModelProto) -> dict[str, str]:
 
 
 def part_errors(plain: onnx.ModelProto, converted: onnx.ModelProto, feeds: Sequence[Feed]) -> list[PartError]:
-    """Run both graphs on the same inputs and compare what their parts hand on.
+    """Run both graphs on the same inputs and compare what their parts hand on, in the graph's order of parts.
 
-    Args:
-        plain: in fp32.
-        converted: quantised or in fp16, with the same tensor names where it holds the same values.
-        feeds: inputs of the graphs.
-
-    Returns:
-        In the graph's order of parts.
+    `converted` is quantised or in fp16, with the names of fp32's tensors where it holds the same values.
     """
     names = handed_on(plain)
     kept = {name for node in converted.graph.node for name in node.output}

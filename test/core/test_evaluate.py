@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from sam2lite_core.cli import app
-from sam2lite_core.cli.options import tracker_options
+from sam2lite_core.cli.options import ModelChoice, tracker_options
 from sam2lite_core.datasets.davis import Davis
 from sam2lite_core.errors import BackendError, ConfigurationError, SourceError
 from sam2lite_core.evaluation.evaluate import evaluate
@@ -626,7 +626,7 @@ def test_processes_share_the_cores_of_their_machine(unlaunched, given, workers, 
     unlaunched.setattr("sam2lite_core.evaluation.runs.machine.usable_cores", lambda: 12)
     if here is not None:
         unlaunched.setenv("LOCAL_WORLD_SIZE", here)
-    options = tracker_options("tiny", "auto", None, None, "fifo", given, None, workers)
+    options = tracker_options(ModelChoice(threads=given), None, policy="fifo", workers=workers)
     assert options.threads == threads
 
 

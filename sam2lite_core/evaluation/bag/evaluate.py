@@ -23,10 +23,7 @@ RESULT_FILE = "bag.json"
 Progress = Callable[[str, int], contextlib.AbstractContextManager[Callable[[], None]]]
 """Given a title and a number of frames; the function that it yields is called for each of them."""
 
-
-def no_progress(title: str, frames: int) -> contextlib.AbstractContextManager[Callable[[], None]]:
-    """Show no progress."""
-    return contextlib.nullcontext(lambda: None)
+NO_PROGRESS: Progress = lambda *_: contextlib.nullcontext(lambda: None)  # noqa: E731
 
 
 def evaluate_bag(
@@ -36,24 +33,19 @@ def evaluate_bag(
     *,
     storage: str = "sqlite3",
     overwrite: bool = False,
-    progress: Progress = no_progress,
+    progress: Progress = NO_PROGRESS,
 ) -> dict[str, Any]:
-    """Evaluate the node on a bag.
+    """Evaluate the node on a bag, and return the content of `bag.json`.
 
     Args:
         request: the bag, the tracker and the truth.
         out: folder for `masks/NNNNN.png`, named by the frame's number, and `bag.json`; nothing is written when None.
-        out_bag: bag to write with masks and statuses; it must not exist.
-        storage: of that bag, sqlite3 or mcap.
+        out_bag: bag to write with masks and statuses, in `storage` sqlite3 or mcap; it must not exist.
         overwrite: replace an earlier result in `out`.
         progress: told of the replay and the offline runs.
 
-    Returns:
-        The content of `bag.json`.
-
     Raises:
-        Sam2LiteError: bad input, naming the file or value; nothing has been written then.
-        ReplayError: a process failed; nothing has been written.
+        Sam2LiteError: bad input, or a failed process (ReplayError); nothing has been written then.
     """
     if out is not None:
         check_output_folder(out, marker=RESULT_FILE, overwrite=overwrite)
@@ -80,12 +72,8 @@ def evaluate_bag(
     return result
 
 
-def score(settings: ReplaySettings, recording: Recording, progress: Progress = no_progress) -> Outcome:
-    """Score a replay, and the offline runs that explain it.
-
-    Raises:
-        SourceError: a frame or mask cannot be read, or a mask has another size than its truth.
-    """
+def score(settings: ReplaySettings, recording: Recording, progress: Progress = NO_PROGRESS) -> Outcome:
+    """Score a replay, and the offline runs that explain it, or raise SourceError."""
     with progress("offline", len(recording.masks)) as advance:
         offline = as_played = run_offline(settings, recording, as_played=False, on_frame=advance)
     if chose_otherwise(settings, recording, MAX_WINDOW):

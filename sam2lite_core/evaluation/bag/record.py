@@ -16,18 +16,7 @@ STATUS_TYPE = "sam2lite_ros/msg/TrackerStatus"
 
 
 def write_bag(settings: ReplaySettings, recording: Recording, path: Path, storage: str) -> int:
-    """Write masks and statuses.
-
-    A message's time of recording is its image's plus the mask's age.
-
-    Args:
-        settings: of the replay.
-        recording: the masks and statuses.
-        path: the bag's folder, which must not exist.
-        storage: sqlite3 or mcap.
-
-    Returns:
-        The number of messages.
+    """Write masks and statuses to a new bag; return their number. Each is recorded at its image's time plus its age.
 
     Raises:
         SourceError: the place is taken or cannot be written, or a mask cannot be read.
@@ -38,12 +27,9 @@ def write_bag(settings: ReplaySettings, recording: Recording, path: Path, storag
     types.register(get_types_from_msg(recording.definition, STATUS_TYPE))
     dtype, encoding = (np.uint16, "mono16") if max(settings.object_ids) > 255 else (np.uint8, "mono8")
     published = {
-        index: settings.recorded_ns[index] + round(1e6 * recording.statuses[index]["age_ms"])
-        if index in recording.statuses
-        else settings.recorded_ns[index]
+        index: settings.recorded_ns[index] + round(1e6 * recording.statuses.get(index, {}).get("age_ms", 0.0))
         for index in sorted({*recording.masks, *recording.statuses})
     }
-    count = 0
     with new_bag(path, storage) as bag:
         for index, time in sorted(published.items(), key=lambda entry: entry[1]):
             stamp = settings.stamps_ns[index]
@@ -51,10 +37,8 @@ def write_bag(settings: ReplaySettings, recording: Recording, path: Path, storag
                 labels = read_label_map(recording.masks[index], keep_ids=True)
                 mask = packed_message(np.asarray(labels, dtype), encoding, stamp, settings.frame_id)
                 bag.add(MASK_TOPIC, RAW_TYPE, mask, time)
-                count += 1
             if index in recording.statuses:
                 fields = {k: v for k, v in recording.statuses[index].items() if k != "stamp_ns"}
                 status = types.types[STATUS_TYPE](header=header(stamp, settings.frame_id), **fields)
                 bag.add(STATUS_TOPIC, STATUS_TYPE, status, time)
-                count += 1
-    return count
+    return len(recording.masks) + len(recording.statuses)

@@ -42,16 +42,12 @@ class ReplaySettings:
     """A request that was checked, with the facts of its bag.
 
     Attributes:
-        request: as given.
-        topic: the topic that is played.
         frame_id: that of the first image.
-        recorded_ns: time of recording of each frame, nanoseconds.
-        stamps_ns: the stamp of each frame's header, nanoseconds.
-        stamps_back: number of these that are earlier than the one before.
+        recorded_ns, stamps_ns: times of recording and header stamps of the frames, nanoseconds.
+        stamps_back: number of stamps that are earlier than the one before.
         size: (height, width) of the first frame, pixels.
         period_ms: between frames as they are played, the median.
         deadline_ms: the tracker's deadline, milliseconds; 0 = none.
-        controller: keeps the deadline.
         mask: (H, W) label map of the first frame: the prompt.
         object_ids: the ids that are followed and scored.
         truth: file of the true label map, by number of the frame.
@@ -72,11 +68,7 @@ class ReplaySettings:
     truth: dict[int, Path]
 
     def true_label_map(self, index: int) -> LabelMap | None:
-        """Read the truth of a frame; None where there is none.
-
-        Raises:
-            SourceError: the file cannot be read any more.
-        """
+        """Read the truth of a frame, or raise SourceError; None where there is none."""
         path = self.truth.get(index)
         return None if path is None else read_label_map(path)
 
@@ -111,11 +103,7 @@ class ReplaySettings:
 
 
 def check_request(request: Request) -> ReplaySettings:
-    """Check a request against its bag and its truth.
-
-    Raises:
-        Sam2LiteError: bad input, naming the file or value and what is allowed.
-    """
+    """Check a request against its bag and its truth; raise Sam2LiteError naming the file or value."""
     _check_options(request)
     with BagFrames(request.bag, request.topic, limit=request.frames) as bag:
         truth = _find_truth(request.truth, bag)
@@ -163,10 +151,7 @@ def _check_options(request: Request) -> None:
 
 
 def _find_truth(folder: Path, bag: BagFrames) -> dict[int, Path]:
-    """Find the true masks by number of their frame; all have the frames' size.
-
-    A mask is named by its frame's number, as in 00012.png, or by the stamp in its header, in nanoseconds.
-    """
+    """Find the true masks by frame, named by its number as in 00012.png or by its stamp in nanoseconds."""
     if not folder.is_dir():
         raise SourceError(f"--truth {folder}: no such folder")
     numbers = {stamp: index for index, stamp in enumerate(bag.stamps_ns) if stamp}
@@ -188,11 +173,7 @@ def _find_truth(folder: Path, bag: BagFrames) -> dict[int, Path]:
 
 
 def _frame_number(path: Path, numbers: dict[int, int], bag: BagFrames) -> int | None:
-    """Return the number of a mask's frame; None for one beyond a limit.
-
-    Raises:
-        SourceError: the name fits no frame.
-    """
+    """Return the number of a mask's frame; None for one beyond a limit."""
     if path.stem.isdecimal():
         number = numbers.get(int(path.stem), int(path.stem))
         if number < bag.recorded:

@@ -20,14 +20,8 @@ PERCENTILES = (50, 95, 99)
 
 @dataclass(frozen=True)
 class Outcome:
-    """All scores of an evaluation.
-
-    Attributes:
-        processed: the node's masks, on the frames that it processed.
-        all_frames: the node's masks on every frame; a dropped frame has the last mask before it.
-        offline: the tracker on the processed frames without a deadline.
-        as_played: the same at the resolution and window that the node chose for each frame; `offline` where these are
-            those of a run without a deadline.
+    """All scores of an evaluation: the node's on the frames that it processed, and on all, where dropped ones have the mask
+    before them; the tracker's without a deadline, and the same at the node's resolution and window (`as_played`).
     """
 
     processed: Scored
@@ -120,13 +114,9 @@ def per_frame(settings: ReplaySettings, recording: Recording) -> dict[str, list[
 
 
 def why(settings: ReplaySettings, recording: Recording, outcome: Outcome) -> dict[str, Any] | None:
-    """Split the difference between the replay and the offline run; None where nothing was scored.
+    """Split the J&F difference, -1..1, between the replay and the offline run; None where nothing was scored.
 
     offline + resolution_and_window + node = processed; processed + dropped_frames = all_frames.
-
-    Returns:
-        Differences of J&F, -1..1, the number of masks that the node and the run at its resolution share to the pixel,
-        and sentences that say the same.
     """
     offline, as_played = outcome.offline.scored.jf, outcome.as_played.scored.jf
     online, everything = outcome.processed.jf, outcome.all_frames.jf
@@ -179,12 +169,8 @@ def result_table(result: dict[str, Any]) -> Table:
     if result["scale"]:
         table.add_row("scale", "min {min:.1f}   mean {mean:.2f}   max {max:.1f}".format(**result["scale"]))
     table.add_section()
-    for name, label in (
-        ("processed", "J&F, frames processed"),
-        ("all_frames", "J&F, all frames"),
-        ("offline", "J&F, offline"),
-    ):
-        table.add_row(label, _score_text(result["score"][name]))
+    for name, label in (("processed", "frames processed"), ("all_frames", "all frames"), ("offline", "offline")):
+        table.add_row(f"J&F, {label}", _score_text(result["score"][name]))
     label = "why they differ"
     for sentence in (result["why"] or {}).get("sentences", ()):
         table.add_row(label, sentence)

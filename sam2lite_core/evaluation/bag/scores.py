@@ -19,12 +19,7 @@ FULL_SCALE = 1.0
 
 @dataclass(frozen=True)
 class Scored:
-    """The score of a run.
-
-    Attributes:
-        scores: by the DAVIS protocol: the bag's first and last frame do not count. None when no frame counts.
-        frames: number of frames that count.
-    """
+    """The score of a run: by the DAVIS protocol (None when no frame counts), and the number of frames that count."""
 
     scores: SequenceScores | None
     frames: int
@@ -37,33 +32,20 @@ class Scored:
 
 @dataclass(frozen=True)
 class OfflineRun:
-    """The tracker on the frames that the node processed, without a deadline.
-
-    Attributes:
-        scored: its score on those frames.
-        identical: number of them on which its mask is the node's to the pixel.
-    """
+    """The score of the tracker on the node's frames without a deadline, and its masks identical to the node's."""
 
     scored: Scored
     identical: int
 
 
 def score_processed(settings: ReplaySettings, recording: Recording) -> Scored:
-    """Score the frames whose mask the node published.
-
-    Raises:
-        SourceError: a mask differs in size from its truth, or cannot be read.
-    """
+    """Score the frames whose mask the node published; raise SourceError for a bad mask."""
     frames = range(len(settings.recorded_ns))
     return _score(settings, (_recorded_mask(recording, index) for index in frames))
 
 
 def score_all(settings: ReplaySettings, recording: Recording) -> Scored:
-    """Score every frame of the bag: one that was dropped has the last mask before it, as a robot would have.
-
-    Raises:
-        SourceError: as `score_processed`.
-    """
+    """Score every frame of the bag: one that was dropped has the last mask before it, as a robot would have."""
     masks = (_recorded_mask(recording, index) for index in range(len(settings.recorded_ns)))
     return _score(settings, accumulate(masks, lambda latest, mask: latest if mask is None else mask))
 
@@ -84,15 +66,13 @@ def _score(settings: ReplaySettings, masks: Iterable[LabelMap | None]) -> Scored
 
 
 def run_offline(
-    settings: ReplaySettings, recording: Recording, *, as_played: bool, on_frame: Callable[[], None] | None = None
+    settings: ReplaySettings, recording: Recording, *, as_played: bool, on_frame: Callable[[], None] = lambda: None
 ) -> OfflineRun:
     """Track the frames that the node processed, without node and deadline.
 
     Args:
-        settings: of the replay.
-        recording: the frames that were processed.
-        as_played: take each frame's resolution and window from the node; otherwise they are those of an
-            evaluation without a deadline.
+        settings, recording: of the replay.
+        as_played: take each frame's resolution and window from the node.
         on_frame: told of every frame that was tracked.
 
     Raises:
@@ -117,8 +97,7 @@ def run_offline(
             last = frame.index
             identical += np.array_equal(online, result.label_map)
             yield result.label_map
-            if on_frame is not None:
-                on_frame()
+            on_frame()
 
     with BagFrames(settings.request.bag, settings.topic, limit=len(settings.recorded_ns)) as bag:
         scored = _score(settings, masks(bag))

@@ -25,14 +25,7 @@ class ReplayError(Sam2LiteError):
 
 @dataclass(frozen=True)
 class Recording:
-    """The output of a replay.
-
-    Attributes:
-        sent: number of each frame that the player sent, in order.
-        statuses: the fields of TrackerStatus of each frame that was processed, by the frame's number.
-        masks: file of each mask that was received, by the frame's number.
-        definition: TrackerStatus.msg, as the node has it.
-    """
+    """The output of a replay: numbers of the sent frames, statuses and mask files by frame, TrackerStatus.msg."""
 
     sent: tuple[int, ...]
     statuses: dict[int, dict[str, Any]]
@@ -41,11 +34,7 @@ class Recording:
 
 
 def check_ros(command: str = "eval bag") -> None:
-    """Check that the node can run.
-
-    Raises:
-        ConfigurationError: ROS 2 or our package cannot be imported.
-    """
+    """Raise ConfigurationError where ROS 2 or our package cannot be imported."""
     for name in ("rclpy", "sam2lite_ros"):
         if importlib.util.find_spec(name) is None:
             raise ConfigurationError(
@@ -54,7 +43,7 @@ def check_ros(command: str = "eval bag") -> None:
             )
 
 
-def replay(settings: ReplaySettings, work: Path, on_frame: Callable[[], None] | None = None) -> Recording:
+def replay(settings: ReplaySettings, work: Path, on_frame: Callable[[], None] = lambda: None) -> Recording:
     """Play the bag to the node.
 
     Args:
@@ -63,8 +52,8 @@ def replay(settings: ReplaySettings, work: Path, on_frame: Callable[[], None] | 
         on_frame: told of every frame that was sent.
 
     Raises:
-        ConfigurationError: ROS is missing, or the node refused a setting.
-        SourceError: the bag broke off while it was played.
+        ConfigurationError: ROS is missing.
+        SourceError: the bag broke off while it was played, or the node refused a setting.
         ReplayError: a process failed.
     """
     check_ros()
@@ -72,17 +61,12 @@ def replay(settings: ReplaySettings, work: Path, on_frame: Callable[[], None] | 
     write_label_map(prompt, settings.mask)
     request = {"tracker": settings.tracker_parameters(prompt), "player": settings.player_parameters()}
     (work / "request.json").write_text(json.dumps(request))
-    run_module(REPLAY, work, lambda: None if on_frame is None else on_frame())
+    run_module(REPLAY, work, on_frame)
     return read_recording(work)
 
 
 def run_module(module: str, work: Path, on_frame: Callable[[], None]) -> None:
     """Run a module of the ROS package on `work/request.json`, in a process of its own.
-
-    Args:
-        module: its full name; it takes the folder as its only argument.
-        work: the folder.
-        on_frame: told of every frame that was sent.
 
     Raises:
         SourceError: the module refuses the input.
@@ -127,11 +111,7 @@ def _wait(process: subprocess.Popen[bytes], sent: Path, on_frame: Callable[[], N
 
 
 def read_recording(work: Path) -> Recording:
-    """Read what `sam2lite_ros.sessions.replay` left in a folder.
-
-    Raises:
-        ReplayError: a mask or status carries a stamp that the player never sent.
-    """
+    """Read the output of `sam2lite_ros.sessions.replay`, or raise ReplayError for a stamp that was never sent."""
     frames = read_lines(work / "frames.jsonl")
     numbers = {entry["stamp_ns"]: int(entry["index"]) for entry in frames}
 

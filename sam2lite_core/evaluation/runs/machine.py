@@ -49,10 +49,6 @@ def describe_machines(team: Team) -> dict[str, str | int]:
 
 
 def resident_mb() -> float:
-    """Return the resident memory of this process, MB; Linux only.
-
-    Raises:
-        OSError: there is no /proc here.
-    """
+    """Return the resident memory of this process, MB; raise OSError where there is no /proc."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6

@@ -1,7 +1,6 @@
 """Fill a folder piece by piece so that a killed run can go on, and the result appears whole or not at all.
 
-The lock is `fcntl.flock` itself: versions of `filelock` differ over file systems without locks, and over a lock file
-that was moved away meanwhile. Ubuntu 22.04 has an early one.
+The lock is `fcntl.flock`: versions of `filelock` (Ubuntu 22.04's is early) differ over file systems without locks.
 """
 
 import contextlib
@@ -27,11 +26,7 @@ UNFINISHED = ".unfinished"
 """Suffix of a result's name until it is complete."""
 
 LOCK_FILE = ".lock"
-"""The file that a run's main process keeps locked.
-
-When it is killed, its workers and a team's other processes notice a moment later, and may write until then: wait a
-moment before a run of other settings.
-"""
+"""The main process keeps it locked; when that one is killed, its other processes may write for a moment more."""
 
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)
 """Errors of file systems without locks, as some shared ones are mounted."""
@@ -50,11 +45,7 @@ class Unfinished:
         return sorted(path.stem for path in (self.folder / PIECES).glob("[!.]*.json"))
 
     def load(self, name: str) -> dict[str, Any]:
-        """Read a finished piece.
-
-        Raises:
-            SourceError: the file is damaged.
-        """
+        """Read a finished piece, or raise SourceError."""
         path = self.folder / PIECES / f"{name}.json"
         try:
             document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -63,11 +54,7 @@ class Unfinished:
         return document
 
     def save(self, name: str, document: dict[str, Any]) -> None:
-        """Mark a piece as finished; its file appears whole or not at all.
-
-        Raises:
-            SourceError: the file cannot be written.
-        """
+        """Mark a piece as finished, or raise SourceError; its file appears whole or not at all."""
         write_json(self.folder / PIECES / f"{name}.json", document)
 
 
@@ -98,10 +85,7 @@ def resumable_folder(
         marker: a file that every complete result holds, as for `files.output_folder`.
         settings: plain JSON; an unfinished run with others is not continued.
         overwrite: replace an earlier result, and drop an unfinished run with other settings.
-        team: processes that fill the folder together, all in this block; its main one makes and moves it.
-
-    Yields:
-        The unfinished result.
+        team: processes that fill the folder together; its main one makes and moves it.
 
     Raises:
         SourceError: the place is taken, cannot be written, holds an unfinished run with other settings, or another run
@@ -159,11 +143,7 @@ def _prepare(folder: Path, settings: dict[str, Any], overwrite: bool, held: cont
 
 
 def _check_ours(folder: Path, settings: dict[str, Any], overwrite: bool) -> bool:
-    """Return whether a run with these settings goes on in a folder; if not, its content may be deleted.
-
-    Raises:
-        SourceError: it may not.
-    """
+    """Return whether a run with these settings goes on in a folder; if not, its content may be deleted."""
     try:
         before = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -196,11 +176,7 @@ def _is_beginning(entry: Path) -> bool:
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Lock a folder for the only run in it.
-
-    Raises:
-        SourceError: another run is.
-    """
+    """Lock a folder for the only run in it."""
     path = folder / LOCK_FILE
     with path.open("ab") as stream:
         try:

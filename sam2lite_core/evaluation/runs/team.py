@@ -1,7 +1,6 @@
 """Share an evaluation among the processes that Accelerate started, perhaps on many machines.
 
-Every process takes its share of the sequences. Only the first, called main, makes folders, puts the result in its place
-and prints tables. Masks and finished sequences go through a folder that all machines share; little else is sent.
+Every process takes its share of the sequences. Only the first, called main, makes folders, moves the result and prints.
 """
 
 import atexit
@@ -44,20 +43,11 @@ class Team:
         return items[self.number :: self.count]
 
     def main_does(self, work: Callable[[], Found]) -> Found:
-        """Let the main process do some work, and return its result in every process.
-
-        Raises:
-            Sam2LiteError, OSError: the error of the work, in every process.
-            BackendError: another process ended.
-        """
+        """Let the main process do some work; every process gets its result or error, or BackendError."""
         return work()
 
     def gather(self, items: list[Item]) -> list[Item]:
-        """Return the items of all processes, in every process.
-
-        Raises:
-            BackendError: another process ended.
-        """
+        """Return the items of all processes, in every process; raise BackendError when one ended."""
         return items
 
 
@@ -68,11 +58,7 @@ class AcceleratedTeam(Team):
     """The processes of `accelerate launch`, by Accelerate's `PartialState`."""
 
     def __init__(self) -> None:
-        """Meet the other processes.
-
-        Raises:
-            BackendError: they cannot be reached.
-        """
+        """Meet the other processes, or raise BackendError."""
         state = _meet()
         self.number, self.count = int(state.process_index), int(state.num_processes)
         # At the end of the interpreter the group's threads would be taken down while they work: an abort.
@@ -111,10 +97,7 @@ class AcceleratedTeam(Team):
 
 
 def _meet() -> Any:
-    """Open Accelerate's state, on the CPU whatever the tracker runs on: only small objects are sent.
-
-    The group has one timeout for meeting and for waiting, so that the meeting's own is kept here.
-    """
+    """Open Accelerate's state on the CPU, for small objects. Its one timeout is for waiting, ours for meeting."""
     from accelerate import PartialState
 
     outcome: list[Any] = []
@@ -139,8 +122,7 @@ def launched_team() -> Team:
     """Return the team of this process; alone, without importing Accelerate, where the environment names no other.
 
     Raises:
-        ConfigurationError: one of many processes, and Accelerate is not installed.
-        BackendError: the others cannot be reached.
+        ConfigurationError, BackendError: one of many processes without Accelerate, or out of reach of the others.
     """
     name = next((name for name in COUNTS if _count(name) > 1), None)
     if name is None:

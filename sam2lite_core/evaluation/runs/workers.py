@@ -38,16 +38,7 @@ Follow = Callable[[VideoTracker, str], SequenceResult]
 def run_sequences(
     follow: Follow, names: Sequence[str], options: TrackerFactory, workers: int = 1
 ) -> Iterator[SequenceResult]:
-    """Follow sequences, in this process when one worker is asked for.
-
-    Args:
-        follow: follows one.
-        names: of the sequences.
-        options: builds the tracker, once in each process, and not at all without sequences.
-        workers: processes.
-
-    Yields:
-        Results as they come: with several workers in any order.
+    """Follow sequences by name in this process or several; yield results as they come.
 
     Raises:
         Sam2LiteError: the error of the first sequence that failed; the others are given up.
