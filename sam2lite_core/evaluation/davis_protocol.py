@@ -163,7 +163,7 @@ class SequenceScorer:
         self._frames += 1
 
     def result(self) -> SequenceScores:
-        """Score the frames so far, without the last and without objects that no frame counts for; or raise SourceError."""
+        """Score the frames so far but the last, and the objects that a frame counts for, or raise SourceError."""
         objects = []
         for object_id, entries in self._scores.items():
             counted = [entry for entry in entries if entry[0] < self._frames - 1]

@@ -73,7 +73,7 @@ class SequenceResult:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The result of an evaluation: the dataset's title, settings, a result per sequence, and `describe_machine`'s facts."""
+    """The result of an evaluation: the dataset's title, settings, a result per sequence, and the machine's facts."""
 
     protocol: str
     settings: dict[str, Any]

@@ -20,8 +20,10 @@ PERCENTILES = (50, 95, 99)
 
 @dataclass(frozen=True)
 class Outcome:
-    """All scores of an evaluation: the node's on the frames that it processed, and on all, where dropped ones have the mask
-    before them; the tracker's without a deadline, and the same at the node's resolution and window (`as_played`).
+    """All scores of an evaluation.
+
+    The node's on the frames that it processed, and on all, where dropped ones have the mask before them; the tracker's
+    without a deadline, and the same at the node's resolution and window.
     """
 
     processed: Scored
