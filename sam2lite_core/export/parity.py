@@ -51,9 +51,7 @@ class Parity:
     @property
     def loss(self) -> float | None:
         """Return the J&F points that the export is worse by; None without truth."""
-        if self.student_jf is None or self.export_jf is None:
-            return None
-        return self.student_jf - self.export_jf
+        return None if self.student_jf is None or self.export_jf is None else self.student_jf - self.export_jf
 
     def document(self) -> dict[str, Any]:
         """Return the plain content for JSON."""

@@ -109,8 +109,7 @@ def check_request(request: Request) -> ReplaySettings:
         truth = _find_truth(request.truth, bag)
         mask = _first_mask(request, truth, bag)
         gaps = [(later - earlier) / 1e6 for earlier, later in pairwise(bag.recorded_ns)]
-        period = (median(gaps) if gaps else 0.0) or NOMINAL_PERIOD_MS
-        period /= request.rate
+        period = ((median(gaps) if gaps else 0.0) or NOMINAL_PERIOD_MS) / request.rate
         deadline = period if request.deadline_ms is None else request.deadline_ms
         return ReplaySettings(
             request=request,
