@@ -1,7 +1,7 @@
 """The ROS 2 side of SAM2-Lite: thin nodes that convert messages, call `sam2lite_core`, and publish.
 
-The messages are generated into the install space as modules of this same package. Extending the path joins
-them with the modules of a checkout, whichever comes first on `sys.path`.
+The messages are generated into the install space as modules of this package; extending the path joins them with those
+of a checkout.
 """
 
 from pkgutil import extend_path

@@ -1,7 +1,6 @@
 """Convert image messages to arrays and back.
 
-The core converts the 8-bit encodings that cameras publish, as it does for those in bags; the rest goes to cv_bridge
-where it is installed. Sizes are checked before anything is allocated.
+The core converts the 8-bit encodings that cameras publish; the rest goes to cv_bridge where it is installed.
 """
 
 from array import array
@@ -23,20 +22,12 @@ MASK_ENCODINGS: "dict[str, np.dtype[np.uint8] | np.dtype[np.uint16]]" = {
 
 
 def image_to_rgb(message: Image) -> Pixels:
-    """Turn a raw image message into an RGB frame.
-
-    Args:
-        message: any of SUPPORTED_ENCODINGS; another encoding is left to cv_bridge where that is installed.
-
-    Returns:
-        (H, W, 3) uint8 RGB. For rgb8 it is a view of the message's bytes: do not write to it.
+    """Turn a raw image message into an (H, W, 3) uint8 RGB frame; of rgb8, a view of its bytes: do not write to it.
 
     Raises:
         InvalidFrameError: unknown encoding, zero size, or fewer bytes than height, width and step announce.
     """
-    if message.encoding not in SUPPORTED_ENCODINGS:
-        return _with_cv_bridge(message)
-    return raw_to_rgb(message)
+    return raw_to_rgb(message) if message.encoding in SUPPORTED_ENCODINGS else _with_cv_bridge(message)
 
 
 def _with_cv_bridge(message: Image) -> Pixels:
@@ -73,8 +64,7 @@ def prompt_mask(message: Image) -> NDArray[np.bool_]:
     """Read a prompt's mask from an image message: every pixel that is not zero belongs to the object.
 
     Raises:
-        InvalidFrameError: an encoding other than mono8, 8UC1, mono16 or 16UC1, or bytes that do not fit the
-            size.
+        InvalidFrameError: an encoding other than mono8, 8UC1, mono16 or 16UC1, or bytes that do not fit the size.
     """
     widths = {"mono8": 1, "8UC1": 1, "mono16": 2, "16UC1": 2}
     if message.encoding not in widths:
@@ -85,8 +75,7 @@ def prompt_mask(message: Image) -> NDArray[np.bool_]:
 def fill_data(message: Image | CompressedImage, values: NDArray[Any]) -> None:
     """Set `message.data` to the bytes of an array.
 
-    An array('B') is taken over as it is; rclpy checks any other type element by element, which costs
-    23 to 42 ms for a VGA image instead of 0.03 ms.
+    rclpy takes over an array('B') as it is, and checks other types by element: 23 to 42 ms instead of 0.03 for VGA.
     """
     data = array("B")
     data.frombytes(np.ascontiguousarray(values).data.cast("B"))
@@ -94,11 +83,7 @@ def fill_data(message: Image | CompressedImage, values: NDArray[Any]) -> None:
 
 
 def rgb_to_image(image: Pixels, encoding: str = "rgb8") -> Image:
-    """Make a raw image message, rgb8 or bgr8, of an RGB frame; the header is the caller's.
-
-    Args:
-        image: (H, W, 3) uint8 RGB.
-        encoding: rgb8 or bgr8.
+    """Make a raw image message, rgb8 or bgr8, of an (H, W, 3) uint8 RGB frame; the header is the caller's.
 
     Raises:
         InvalidFrameError: another encoding.
@@ -112,11 +97,7 @@ def rgb_to_image(image: Pixels, encoding: str = "rgb8") -> Image:
 
 
 def label_map_to_image(label_map: NDArray[np.uint8] | NDArray[np.uint16], encoding: str) -> Image:
-    """Make a mask message of a label map; the header is the caller's.
-
-    Args:
-        label_map: (H, W), 0 = background, else the object's id.
-        encoding: mono8 (ids up to 255) or mono16 (little endian).
+    """Make a mask message of an (H, W) label map, mono8 or mono16 (little endian); the header is the caller's.
 
     Raises:
         ConfigurationError: another encoding, or an id that mono8 cannot hold.

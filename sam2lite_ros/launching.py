@@ -1,6 +1,6 @@
-"""Build what the launch files share. Only they import this, since it needs `launch` and `launch_ros`.
+"""Build the parts that the launch files share, with the API common to Humble, Jazzy and Kilted.
 
-The API is what Humble, Jazzy and Kilted have in common.
+Only launch files import this, since it needs `launch` and `launch_ros`.
 """
 
 import os
@@ -16,7 +16,7 @@ from launch_ros.actions import LifecycleNode
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
-from sam2lite_ros.sessions.isolation import PROFILE_VARIABLES
+from sam2lite_ros.sessions.processes import PROFILE_VARIABLES
 
 SPELLINGS = ["true", "false", "True", "False"]
 LEVELS = ["debug", "info", "warn", "error", "fatal"]
@@ -32,11 +32,9 @@ PROMPT_ARGUMENTS = (
 def declare_arguments(
     texts: Sequence[tuple[str, str, str]], switches: Sequence[tuple[str, str, str]]
 ) -> list[LaunchDescriptionEntity]:
-    """Declare a launch file's arguments, and those that every launch file has.
+    """Declare the arguments of a launch file, and those of all: `texts`, and `switches` that are true or false.
 
-    Args:
-        texts: name, default and description of each argument with any value.
-        switches: the same for each argument that is true or false.
+    Each is a name, a default and a description.
     """
     return [
         *(DeclareLaunchArgument(name, default_value=value, description=text) for name, value, text in texts),
@@ -58,13 +56,7 @@ def declare_arguments(
 def tracker_node(
     prompt: Mapping[str, Any] | None = None, arguments: Sequence[Any] = (), **options: Any
 ) -> LifecycleNode:
-    """Describe the tracker, set up by the launch arguments; with `autostart` it configures and activates itself.
-
-    Args:
-        prompt: parameters of the first frame's prompt.
-        arguments: ROS arguments besides the log level.
-        options: keyword arguments of LifecycleNode.
-    """
+    """Describe the tracker, set up by the launch arguments; `prompt` holds parameters, `arguments` are for ROS."""
     return LifecycleNode(
         package="sam2lite_ros",
         executable="tracker",
@@ -83,9 +75,9 @@ def tracker_node(
 
 
 def use_large_shared_memory(context: LaunchContext) -> list[LaunchDescriptionEntity]:
-    """Name the Fast DDS profile of this package to every process started here, unless the user has one.
+    """Set the Fast DDS profile of this package for every process started here, unless the user has one.
 
-    Both variables are set: which one counts depends on the distribution.
+    Each distribution reads one of the two variables.
     """
     if any(os.environ.get(name) for name in PROFILE_VARIABLES):
         return []
@@ -93,9 +85,7 @@ def use_large_shared_memory(context: LaunchContext) -> list[LaunchDescriptionEnt
 
 
 def end_on_failure(event: Any, context: LaunchContext) -> None:
-    """End all that was launched, with exit code 1, when a process has failed by itself.
-
-    The action Shutdown would end it with 0.
+    """End everything launched, with exit code 1, when a process has failed by itself; Shutdown would end with 0.
 
     Raises:
         RuntimeError: the process failed; launch shuts down for it.

@@ -1,4 +1,4 @@
-"""Keep a process from interrupting its frames to manage memory; only `main` may decide that."""
+"""Keep memory management from interrupting frames; only `main` may decide that for a process."""
 
 import ctypes
 import gc
@@ -8,18 +8,16 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Parameters of glibc's mallopt."""
 
 LARGEST_REUSED = 32 * 1024 * 1024
-"""Blocks up to this size are reused, bytes: glibc's maximum, and more than a 4K image."""
+"""Largest block that is reused, bytes: glibc's maximum, and more than a 4K image."""
 
 MOST_KEPT = 128 * 1024 * 1024
-"""Free memory beyond this goes back to the system, bytes: for each of glibc's arenas, of which few hold images."""
+"""Free memory that each of glibc's arenas keeps, bytes; few of them hold images."""
 
 
 def keep_freed_memory() -> None:
-    """Reuse for the next frame what a frame frees.
+    """Reuse for the next frame the memory that a frame frees; C libraries other than glibc are left alone.
 
-    By default glibc gives the memory of a model's large arrays back when a step has ended, and images with it: the next
-    frame gets pages anew, zeroed, at 2 to 4 us each, which was 0.3 to 2 ms of a VGA frame's postprocessing. Other C
-    libraries are left alone.
+    By default glibc returns large arrays to the system after a step: new pages cost 0.3 to 2 ms a VGA frame.
     """
     if platform.libc_ver()[0] == "glibc":
         library = ctypes.CDLL(None)
@@ -28,9 +26,6 @@ def keep_freed_memory() -> None:
 
 
 def spare_what_stays() -> None:
-    """Let the garbage collector pass over everything that exists now: the modules and the node live to the end anyway.
-
-    Looking through them all takes tens of milliseconds, once in a while, between two frames.
-    """
+    """Exempt all objects that exist now from garbage collection, which would take tens of milliseconds at times."""
     gc.collect()
     gc.freeze()

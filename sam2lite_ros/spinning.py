@@ -7,9 +7,8 @@ from rclpy.executors import Executor, ExternalShutdownException
 def spin_until_shutdown(executor: Executor) -> None:
     """Serve callbacks until rclpy is shut down, by a signal or by the program.
 
-    A signal invalidates the context on a thread of rclpy's own. When that falls between two waits, the executor trips
-    over the dead context with an error of the C layer instead of `ExternalShutdownException`; that is an ordinary end
-    too.
+    A signal that invalidates the context between two waits causes an error of the C layer instead of
+    `ExternalShutdownException`; that is an ordinary end too.
     """
     try:
         executor.spin()

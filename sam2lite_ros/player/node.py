@@ -18,7 +18,7 @@ from rclpy.duration import Duration
 from rclpy.exceptions import InvalidParameterTypeException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.time import Time
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
@@ -38,12 +38,10 @@ HISTORY_DEPTH = 60
 """Frames kept for a reliable subscriber that is behind: two seconds at 30 Hz."""
 
 LINGER_S = 1.0
-"""Pause after the last frame: a best-effort subscriber never says that it has received it."""
+"""Pause after the last frame, which a best-effort subscriber never acknowledges."""
 
 RECORD_FILE = "frames.jsonl"
 """File in `record_dir` with a line for each frame sent: its index, name and stamp."""
-
-_RELIABILITY = {"reliable": ReliabilityPolicy.RELIABLE, "best_effort": ReliabilityPolicy.BEST_EFFORT}
 
 _PARAMETERS: dict[str, tuple[Any, str]] = {
     "source": ("", "Folder of images, video file, bag or camera index; empty plays the rendered clip."),
@@ -71,7 +69,7 @@ class Player(Node):
         for name, (default, description) in _PARAMETERS.items():
             self.declare_parameter(name, default, ParameterDescriptor(description=description, read_only=True))
         reliability = str(self._value("reliability"))
-        if reliability not in _RELIABILITY:
+        if reliability not in ("reliable", "best_effort"):
             raise ConfigurationError(f"reliability is {reliability!r}; choose reliable or best_effort")
         if self._value("encoding") not in ("rgb8", "bgr8"):
             raise ConfigurationError(f"encoding is {self._value('encoding')!r}; choose rgb8 or bgr8")
@@ -82,10 +80,7 @@ class Player(Node):
         if self._value("topic") and not self._value("source"):
             raise ConfigurationError(f"topic is {self._value('topic')!r}, but source names no bag")
         qos = QoSProfile(
-            history=HistoryPolicy.KEEP_LAST,
-            depth=HISTORY_DEPTH,
-            reliability=_RELIABILITY[reliability],
-            durability=DurabilityPolicy.VOLATILE,
+            history=HistoryPolicy.KEEP_LAST, depth=HISTORY_DEPTH, reliability=ReliabilityPolicy[reliability.upper()]
         )
         self._image_publisher = self.create_publisher(Image, "image", qos)
         self._clock_publisher = self.create_publisher(Clock, "/clock", 10) if self._value("publish_clock") else None
@@ -95,26 +90,20 @@ class Player(Node):
         return self.get_parameter(name).value
 
     def play(self) -> int:
-        """Play the source to its end, or until the context is shut down.
-
-        Returns:
-            The number of frames sent.
+        """Play the source to its end, or until the context is shut down; return the number of frames sent.
 
         Raises:
             SourceError: the source cannot be read.
         """
         self._open().__exit__(None, None, None)
         self._wait_for_subscribers()
-        record = self._open_record()
+        folder = str(self._value("record_dir"))
         sent, started = 0, time.monotonic()
-        try:
+        with (Path(folder) / RECORD_FILE).open("w") if folder else contextlib.nullcontext() as record:
             while self._running():
                 sent = self._play_once(sent, record)
                 if not self._value("loop") or sent == self._value("max_frames") or is_camera(self._value("source")):
                     break
-        finally:
-            if record is not None:
-                record.close()
         elapsed = time.monotonic() - started
         # Leaving at once would take frames back that are still on their way.
         if hasattr(self._image_publisher, "wait_for_all_acked") and self._running():
@@ -139,16 +128,12 @@ class Player(Node):
             self.get_logger().info(f"waiting for {wanted} subscription(s) of {self._image_publisher.topic_name}")
         while self._running() and self._image_publisher.get_subscription_count() < wanted:
             time.sleep(0.02)
-        # This side has matched; the other may need a moment more, and best effort does not repeat what it missed.
+        # The other side may match later, and best effort does not repeat the frames that it missed.
         self._sleep_until(time.monotonic() + float(self._value("start_delay_s")))
 
     def _sleep_until(self, due: float) -> None:
         while self._running() and (left := due - time.monotonic()) > 0:
             time.sleep(min(left, 0.1))
-
-    def _open_record(self) -> TextIO | None:
-        folder = str(self._value("record_dir"))
-        return (Path(folder) / RECORD_FILE).open("w") if folder else None
 
     def _play_once(self, sent: int, record: TextIO | None) -> int:
         live = is_camera(self._value("source"))
@@ -167,7 +152,7 @@ class Player(Node):
                 previous = frame
                 if sent == 1 and self._value("hold_first_s") > 0:
                     due = time.monotonic() + float(self._value("hold_first_s"))
-            # Where the next round's simulated time starts: a frame after this one's end, so that it never goes back.
+            # The next round's simulated time starts a frame after this one's end: it never goes back.
             self._round_start_ns = self._last_stamp_ns + round(1e9 / (source.fps or NOMINAL_FPS))
         return sent
 
@@ -200,17 +185,14 @@ class Player(Node):
 
 
 def frames_of(source: Iterable[Frame], *, ahead: bool) -> contextlib.closing[Generator[Frame, None, None]]:
-    """Give a source's frames to a block, after which nothing reads the source any more, however the block ends."""
+    """Give a source's frames to a block; nothing reads the source after the block, however it ends."""
     return contextlib.closing(read_ahead(source) if ahead else (frame for frame in source))
 
 
 def read_ahead(source: Iterable[Frame]) -> Generator[Frame, None, None]:
     """Iterate over a source that a thread of its own decodes, a few frames ahead.
 
-    Closing the generator waits for the read that is going on.
-
-    Raises:
-        SourceError: whatever the source raises, at the frame where it raises it.
+    An error of the source is raised at its frame. Closing the generator waits for the running read.
     """
     decoder = ThreadPoolExecutor(1, thread_name_prefix="decoder")
     frames = iter(source)
@@ -224,16 +206,14 @@ def read_ahead(source: Iterable[Frame]) -> Generator[Frame, None, None]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Play and leave.
-
-    Returns:
-        0 at the end of the source or after an ordinary stop, 2 when the source or a parameter is wrong.
-    """
+    """Play; return 0 at the end or after an ordinary stop, 2 when the source or a parameter is wrong."""
     rclpy.init(args=None if arguments is None else list(arguments))
     try:
         node = Player()
+        executor = SingleThreadedExecutor()
+        executor.add_node(node)
         # Parameter services answer while the frames are played from this thread.
-        spinner = threading.Thread(target=_spin, args=(node,), daemon=True)
+        spinner = threading.Thread(target=spin_until_shutdown, args=(executor,), daemon=True)
         spinner.start()
         try:
             node.play()
@@ -249,12 +229,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     finally:
         rclpy.try_shutdown()
-
-
-def _spin(node: Node) -> None:
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-    spin_until_shutdown(executor)
 
 
 if __name__ == "__main__":

@@ -10,13 +10,13 @@ from sam2lite_core.types import Frame
 
 
 def is_camera(source: str) -> bool:
-    """Say whether a source is a camera index: a number that is not the name of a file or folder."""
+    """Return True for a camera index: a number that is not the name of a file or folder."""
     return source.isdecimal() and not Path(source).exists()
 
 
 @cache
 def rendered_clip() -> RenderedClip:
-    """Render the clip that plays when there is no source: always the same one, 60 MB of it; not to be changed."""
+    """Render the clip that plays when there is no source: always the same, 60 MB, not to be changed."""
     return render_clip()
 
 

@@ -1,6 +1,5 @@
 """Play a source to the tracker over DDS; record, draw and score what comes back."""
 
-import shutil
 import signal
 import sys
 import tempfile
@@ -16,8 +15,7 @@ from sam2lite_core.errors import Sam2LiteError
 from sam2lite_core.files import output_folder
 from sam2lite_ros.sessions.demo_report import result_table, write_report
 from sam2lite_ros.sessions.demo_settings import RESULT_FILE, DemoRequest, check_request
-from sam2lite_ros.sessions.isolation import isolate
-from sam2lite_ros.sessions.processes import ProcessError
+from sam2lite_ros.sessions.processes import ProcessError, isolate
 from sam2lite_ros.sessions.tracker_session import record
 
 application = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -61,34 +59,26 @@ def demo(
 
 
 def play(request: DemoRequest) -> dict[str, Any]:
-    """Run the demo.
-
-    Returns:
-        What result.json holds.
+    """Run the demo; return the content of result.json.
 
     Raises:
-        Sam2LiteError: for bad input, before anything was started; or a process that failed. The output folder
-            is then as it was.
+        Sam2LiteError: bad input, before anything was started; or a process that failed. The output folder is then as
+            it was.
     """
     settings = check_request(request)
     isolate()
-    work = Path(tempfile.mkdtemp(prefix="sam2lite_demo_"))
-    try:
-        with output_folder(request.out, marker=RESULT_FILE, overwrite=True) as folder:
-            masks = folder / "masks"
-            masks.mkdir()
-            recording = record(settings.tracker_parameters(work), settings.player_parameters(), work, masks)
-            return write_report(settings, recording, work, folder)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+    with (
+        tempfile.TemporaryDirectory(prefix="sam2lite_demo_", ignore_cleanup_errors=True) as temporary,
+        output_folder(request.out, marker=RESULT_FILE, overwrite=True) as folder,
+    ):
+        work, masks = Path(temporary), folder / "masks"
+        masks.mkdir()
+        recording = record(settings.tracker_parameters(work), settings.player_parameters(), work, masks)
+        return write_report(settings, recording, work, folder)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line.
-
-    Returns:
-        0 when the output was written, 2 for bad input, 1 when a process failed or Ctrl-C came too early.
-    """
+    """Run the demo; return 0 with output, 2 for bad input, 1 when a process failed or Ctrl-C came too early."""
     # Without this, a plain `kill` would leave the two nodes behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
@@ -36,11 +36,6 @@ from sam2lite_ros.tracker.prompts import stamp_nanoseconds
 PARTS = ("receive_ms", "queue_ms", "preprocess_ms", "inference_ms", "publish_ms", "age_ms")
 """Fields of TrackerStatus that are summed up."""
 
-PLACES = ("scale", "window", "memory_tokens")
-"""Fields of TrackerStatus that say at what size and with how much memory a frame was processed."""
-
-FRAMES_FILE = "frames.csv"
-
 SHEET_PICTURES = 12
 SHEET_SHORT_SIDE = 270
 """Short side of a picture on the contact sheet, pixels."""
@@ -51,31 +46,39 @@ def write_report(settings: DemoSettings, recording: Recording, work: Path, out: 
 
     Args:
         settings: of the run.
-        recording: what was seen.
+        recording: the messages seen.
         work: folder with the player's list and, of a camera, its frames.
-        out: folder whose `masks` holds the recorded masks; everything is written into it.
+        out: folder to write into; its `masks` holds the recorded masks.
 
     Returns:
-        What result.json holds.
+        The content of result.json.
 
     Raises:
         SourceError: a file cannot be read or written.
     """
     names = _name_masks(recording, out / "masks")
-    write_atomically(out / FRAMES_FILE, frames_table(recording).encode())
+    write_atomically(out / "frames.csv", frames_table(recording).encode())
     score = _score(settings, recording, names, out / "masks")
     _draw(settings, recording, names, work, out)
+    last = recording.statuses[-1] if recording.statuses else TrackerStatus()
     result = {
         "source": settings.source or "rendered clip",
         "size": {"height": settings.size[0], "width": settings.size[1]},
         "rate_hz": settings.fps,
         "prompt": settings.prompt.described,
         "object_ids": list(settings.prompt.object_ids),
-        "frames": _frame_counts(recording, names),
+        "frames": {
+            "sent": len(recording.sent),
+            "received": int(last.frames_received),
+            "processed": int(last.frames_processed),
+            "dropped": int(last.frames_dropped),
+            "deadlines_missed": int(last.deadlines_missed),
+            "masks_recorded": len(names),
+        },
         "latency_ms": latencies(recording),
         "freshness": freshness(recording),
         "deadline_ms": settings.deadline_ms,
-        **_scale_and_memory(recording),
+        **_scale_and_memory(recording.statuses),
         "score": score,
         "variant": settings.request.variant,
         "model": "shipped" if settings.request.model is None else str(settings.request.model),
@@ -89,20 +92,18 @@ def write_report(settings: DemoSettings, recording: Recording, work: Path, out: 
     return result
 
 
-def _name_masks(recording: Recording, folder: Path) -> dict[str, int]:
-    """Give each mask the name of its source frame; returns name to index in the source, in order."""
-    sent = {entry["stamp_ns"]: entry for entry in recording.sent}
-    names: dict[str, int] = {}
-    for stamp in sorted(set(recording.masks)):
-        entry = sent.get(stamp)
-        if entry is None:
+def _name_masks(recording: Recording, folder: Path) -> list[str]:
+    """Give each mask the name of its source frame; return the names in order."""
+    sent = {entry["stamp_ns"]: entry["name"] for entry in recording.sent}
+    stamps = sorted(set(recording.masks))
+    for stamp in stamps:
+        if stamp not in sent:
             raise SourceError(f"a mask carries stamp {stamp} ns, which the player never sent")
-        (folder / f"{stamp}.png").rename(folder / f"{entry['name']}.png")
-        names[entry["name"]] = entry["index"]
-    return names
+        (folder / f"{stamp}.png").rename(folder / f"{sent[stamp]}.png")
+    return [sent[stamp] for stamp in stamps]
 
 
-def _score(settings: DemoSettings, recording: Recording, names: dict[str, int], folder: Path) -> dict[str, Any] | None:
+def _score(settings: DemoSettings, recording: Recording, names: list[str], folder: Path) -> dict[str, Any] | None:
     """Score the processed frames by the DAVIS protocol: all but the first and the last of those sent."""
     if settings.truth is None:
         return None
@@ -137,7 +138,7 @@ def _score(settings: DemoSettings, recording: Recording, names: dict[str, int], 
 
 
 def _frames(settings: DemoSettings, recording: Recording, work: Path) -> Iterator[Frame]:
-    """Yield the frames that were sent, once more."""
+    """Yield the frames that were sent."""
     if is_camera(settings.source):
         for entry in recording.sent:
             image = read_image(work / f"{entry['name']}.jpg")
@@ -151,11 +152,10 @@ def _frames(settings: DemoSettings, recording: Recording, work: Path) -> Iterato
         yield from source
 
 
-def _draw(settings: DemoSettings, recording: Recording, names: dict[str, int], work: Path, out: Path) -> None:
+def _draw(settings: DemoSettings, recording: Recording, names: list[str], work: Path, out: Path) -> None:
     """Write the overlay video and the contact sheet, of the frames that were processed."""
-    chosen = {list(names)[round(i)] for i in np.linspace(0, len(names) - 1, min(SHEET_PICTURES, len(names)))}
-    pictures: list[NDArray[np.uint8]] = []
-    captions: list[str] = []
+    chosen = {names[round(i)] for i in np.linspace(0, len(names) - 1, min(SHEET_PICTURES, len(names)))}
+    pictures: dict[str, NDArray[np.uint8]] = {}
     # At this rate the video lasts as long as the stream did.
     fps = max(1.0, settings.fps * len(names) / len(recording.sent))
     with VideoWriter(out / "overlay.mp4", fps) as writer:
@@ -166,94 +166,77 @@ def _draw(settings: DemoSettings, recording: Recording, names: dict[str, int], w
             picture = draw_overlay(frame.image, labels)
             writer.write(picture)
             if frame.name in chosen:
-                pictures.append(shrink(picture, SHEET_SHORT_SIDE))
-                captions.append(frame.name)
-    _write_picture(out / "contact_sheet.png", contact_sheet(pictures, captions=captions))
+                pictures[frame.name] = shrink(picture, SHEET_SHORT_SIDE)
+    sheet = contact_sheet(list(pictures.values()), captions=list(pictures))
+    _, data = cv2.imencode(".png", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
+    write_atomically(out / "contact_sheet.png", data.tobytes())
 
 
-def _write_picture(path: Path, image: NDArray[np.uint8]) -> None:
-    _, data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-    write_atomically(path, data.tobytes())
-
-
-def _frame_counts(recording: Recording, names: dict[str, int]) -> dict[str, int]:
-    last = recording.statuses[-1] if recording.statuses else TrackerStatus()
-    return {
-        "sent": len(recording.sent),
-        "received": int(last.frames_received),
-        "processed": int(last.frames_processed),
-        "dropped": int(last.frames_dropped),
-        "deadlines_missed": int(last.deadlines_missed),
-        "masks_recorded": len(names),
-    }
-
-
-def _scale_and_memory(recording: Recording) -> dict[str, dict[str, float]]:
-    if not recording.statuses:
+def _scale_and_memory(statuses: Sequence[TrackerStatus]) -> dict[str, dict[str, float]]:
+    if not statuses:
         return {"scale": {}, "memory": {}}
-    scales = [float(status.scale) for status in recording.statuses]
-    tokens = max(int(status.memory_tokens) for status in recording.statuses)
+    scales = [float(status.scale) for status in statuses]
+    tokens = max(int(status.memory_tokens) for status in statuses)
     return {
         "scale": {"min": min(scales), "mean": float(np.mean(scales)), "max": max(scales)},
-        "memory": {"tokens_max": tokens, "budget": int(recording.statuses[-1].memory_budget)},
+        "memory": {"tokens_max": tokens, "budget": int(statuses[-1].memory_budget)},
     }
 
 
 def latencies(recording: Recording) -> dict[str, dict[str, float]]:
     """Sum up each part of the tracker's time over the processed frames: p50, p95, max in milliseconds."""
+    if not recording.statuses:
+        return {}
     summary = {}
     for part in PARTS:
-        values = [float(getattr(status, part)) for status in recording.statuses]
-        if values:
-            p50, p95 = np.percentile(values, [50, 95])
-            summary[part.removesuffix("_ms")] = {"p50": float(p50), "p95": float(p95), "max": max(values)}
+        p50, p95, longest = np.percentile([getattr(status, part) for status in recording.statuses], [50, 95, 100])
+        summary[part.removesuffix("_ms")] = {"p50": float(p50), "p95": float(p95), "max": float(longest)}
     return summary
 
 
 def freshness(recording: Recording) -> dict[str, float]:
-    """Compare how long frames waited, from stamp to step, with the stream's period.
+    """Compare the waits of frames, from stamp to step, with the stream's period.
 
-    A mask is never older than a period and a step as long as no frame waits for longer than a period: the time to the
-    next frame's stamp, or the median of those times where that is longer (a player that catches up). The first frame
-    is not counted, since the demo pauses after it, nor the last, which waits for a successor that never comes.
+    The period is the time to the next frame's stamp, or the median of those times where that is longer (a player that
+    catches up). The first frame is left out, since the demo pauses after it; so is the last, which has no successor.
 
     Returns:
         `frames` counted (those processed), the longest wait and the median period in milliseconds, `overdue` frames
         that waited for longer than their period, and by how much at most; `last_wait_ms` of the last frame.
     """
-    statuses = {stamp_nanoseconds(status.header.stamp): status for status in recording.statuses}
+    waits = {
+        stamp_nanoseconds(status.header.stamp): float(status.receive_ms) + float(status.queue_ms)
+        for status in recording.statuses
+    }
     stamps = [entry["stamp_ns"] for entry in recording.sent]
     gaps = [(following - stamp) / 1e6 for stamp, following in pairwise(stamps[1:])]
     if not gaps:
         return {}
     period = float(np.median(gaps))
-    waits, periods = [], []
-    for stamp, gap in zip(stamps[1:-1], gaps, strict=True):
-        if (status := statuses.get(stamp)) is not None:
-            waits.append(float(status.receive_ms) + float(status.queue_ms))
-            periods.append(max(gap, period))
-    if not waits:
+    counted = [
+        (waits[stamp], max(gap, period)) for stamp, gap in zip(stamps[1:-1], gaps, strict=True) if stamp in waits
+    ]
+    if not counted:
         return {}
-    last = statuses.get(stamps[-1])
-    over = [wait - period for wait, period in zip(waits, periods, strict=True)]
+    over = [wait - allowed for wait, allowed in counted]
     return {
-        "frames": len(waits),
-        "wait_max_ms": max(waits),
+        "frames": len(counted),
+        "wait_max_ms": max(wait for wait, _ in counted),
         "period_ms": period,
         "overdue": sum(1 for one in over if one > 0),
         "overdue_max_ms": max(0.0, max(over)),
-        "last_wait_ms": 0.0 if last is None else float(last.receive_ms) + float(last.queue_ms),
+        "last_wait_ms": waits.get(stamps[-1], 0.0),
     }
 
 
 def frames_table(recording: Recording) -> str:
     """Write a CSV with one row for each frame that was sent, in order.
 
-    `period_ms` is the time from its stamp to the next frame's. The columns from `receive_ms` on are those of its
-    TrackerStatus, and empty for a frame that was not processed.
+    `period_ms` is the time to the next frame's stamp. The columns from `receive_ms` on come from the frame's
+    TrackerStatus, and are empty for a frame that was not processed.
     """
     statuses = {stamp_nanoseconds(status.header.stamp): status for status in recording.statuses}
-    columns = (*PARTS, *PLACES)
+    columns = (*PARTS, "scale", "window", "memory_tokens")
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["index", "name", "stamp_ns", "period_ms", "processed", *columns])
@@ -267,32 +250,24 @@ def frames_table(recording: Recording) -> str:
 
 
 def result_table(result: dict[str, Any]) -> Table:
-    """Lay the most important figures out for a terminal."""
+    """Lay out the most important figures for a terminal."""
     table = Table(title=f"{result['source']} at {result['rate_hz']:g} Hz", show_header=False)
     frames, score = result["frames"], result["score"]
-    table.add_row(
-        "frames",
-        f"{frames['sent']} sent, {frames['received']} received, {frames['processed']} processed, "
-        f"{frames['dropped']} dropped",
-    )
+    shown = ("sent", "received", "processed", "dropped")
+    table.add_row("frames", ", ".join(f"{frames[name]} {name}" for name in shown))
     for part, values in result["latency_ms"].items():
         table.add_row(f"{part} (ms)", f"p50 {values['p50']:.1f}   p95 {values['p95']:.1f}   max {values['max']:.1f}")
     if fresh := result["freshness"]:
-        table.add_row(
-            "wait (ms)",
-            f"max {fresh['wait_max_ms']:.1f}; {fresh['overdue']} of {fresh['frames']} longer than the period",
-        )
+        overdue = f"{fresh['overdue']} of {fresh['frames']} longer than the period"
+        table.add_row("wait (ms)", f"max {fresh['wait_max_ms']:.1f}; {overdue}")
     if result["deadline_ms"]:
         missed = f"{frames['deadlines_missed']} of {frames['processed']} missed"
         table.add_row("deadline", f"{result['deadline_ms']:.1f} ms, {missed}")
     if result["scale"]:
         table.add_row("scale", "min {min:.1f}   mean {mean:.2f}   max {max:.1f}".format(**result["scale"]))
     if score is not None and score["jf"] is not None:
-        table.add_row(
-            "J&F",
-            f"{100 * score['jf']:.1f}   (J {100 * score['j']:.1f}, F {100 * score['f']:.1f}, "
-            f"{score['frames_scored']} frames)",
-        )
+        jf, j, f = (100 * score[name] for name in ("jf", "j", "f"))
+        table.add_row("J&F", f"{jf:.1f}   (J {j:.1f}, F {f:.1f}, {score['frames_scored']} frames)")
     elif score is not None:
         table.add_row("J&F", "no processed frame with a truth between the first and the last")
     return table

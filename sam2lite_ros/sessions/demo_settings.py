@@ -24,7 +24,7 @@ RESULT_FILE = "result.json"
 
 @dataclass(frozen=True)
 class DemoRequest:
-    """The command line, as typed; see `sam2lite_ros.sessions.demo` for the meaning of each."""
+    """Options of the command line, as typed; `sam2lite_ros.sessions.demo` describes each."""
 
     source: str | None = None
     mask: Path | None = None
@@ -44,16 +44,16 @@ class DemoRequest:
 
 @dataclass(frozen=True)
 class DemoSettings:
-    """A checked request with what its source says.
+    """A checked request with the properties of its source.
 
     Attributes:
         request: the command line.
         source: folder, video, bag or camera index; empty for the rendered clip.
         size: (height, width) of the first frame, pixels.
-        fps: frames per second at which the source is played.
+        fps: frames per second to play.
         deadline_ms: the tracker's deadline, milliseconds; 0 = none.
-        controller: how the deadline is kept.
-        prompt: the prompt.
+        controller: name of the deadline controller.
+        prompt: of the first frame.
         truth: folder of PNGs named like the frames, the rendered clip's label maps, or None.
     """
 
@@ -67,11 +67,7 @@ class DemoSettings:
     truth: Path | NDArray[np.uint8] | None
 
     def true_label_map(self, name: str) -> LabelMap | None:
-        """Return the truth of the frame with this name, or None where there is none.
-
-        Raises:
-            SourceError: the file is there but cannot be read.
-        """
+        """Return the truth of the frame with this name, or None; SourceError when its file cannot be read."""
         if self.truth is None:
             return None
         if isinstance(self.truth, Path):
@@ -101,9 +97,8 @@ class DemoSettings:
 
     def player_parameters(self) -> dict[str, Any]:
         """Return the player's parameters."""
-        source = self.source
         return {
-            "source": str(Path(source).resolve()) if source and Path(source).exists() else source,
+            "source": str(Path(self.source).resolve()) if self.source and Path(self.source).exists() else self.source,
             "topic": self.request.topic or "",
             "rate": float(self.fps),
             "max_frames": self.request.frames or 0,
@@ -131,25 +126,23 @@ def check_request(request: DemoRequest) -> DemoSettings:
     """Check a request against its source.
 
     Raises:
-        Sam2LiteError: whatever is wrong with it, naming the value and what is allowed.
+        Sam2LiteError: a wrong value; the message names it and what is allowed.
     """
     kind = _check_options(request)
-    source = request.source or ""
-    fps: float | None
-    truth: Path | NDArray[np.uint8] | None
+    truth: Path | NDArray[np.uint8] | None = request.truth
     if request.source is None:
         clip = rendered_clip()
-        size, fps, first_name = clip.frames.shape[1:3], clip.fps, "00000"
-        truth = clip.label_maps
+        size, own_fps, truth = clip.frames.shape[1:3], clip.fps, clip.label_maps
+        first_truth: LabelMap | None = clip.label_maps[0]
     else:
-        with open_source(source, topic=request.topic) as opened:
-            size, fps, truth = opened.size, opened.fps, request.truth
-            first_name = "" if is_camera(source) else next(iter(opened)).name
-    first_truth = _first_truth(truth, first_name, size)
-    fps = request.rate or fps or NOMINAL_FPS
+        with open_source(request.source, topic=request.topic) as opened:
+            size, own_fps = opened.size, opened.fps or NOMINAL_FPS
+            first_name = "" if is_camera(request.source) else next(iter(opened)).name
+        first_truth = None if request.truth is None else _first_truth(request.truth, first_name, size)
+    fps = request.rate or own_fps
     return DemoSettings(
         request=request,
-        source=source,
+        source=request.source or "",
         size=size,
         fps=fps,
         deadline_ms=1000.0 / fps if request.deadline_ms is None else request.deadline_ms,
@@ -160,7 +153,7 @@ def check_request(request: DemoRequest) -> DemoSettings:
 
 
 def _check_options(request: DemoRequest) -> str | None:
-    """Check what needs no look at the source; return which prompt is given."""
+    """Check the options that need no source; return the name of the given prompt option."""
     given = [name for name in ("mask", "point", "box") if getattr(request, name) is not None]
     if len(given) > 1:
         raise ConfigurationError(f"--{' and --'.join(given)} exclude each other; give one")
@@ -187,9 +180,7 @@ def _check_options(request: DemoRequest) -> str | None:
     return given[0] if given else None
 
 
-def _first_truth(truth: Path | NDArray[np.uint8] | None, first_name: str, size: tuple[int, int]) -> LabelMap | None:
-    if truth is None or isinstance(truth, np.ndarray):
-        return None if truth is None else truth[0]
+def _first_truth(truth: Path, first_name: str, size: tuple[int, int]) -> LabelMap:
     if not truth.is_dir():
         raise SourceError(f"--truth {truth}: no such folder")
     path = truth / f"{first_name}.png"
@@ -213,7 +204,13 @@ def _prompt(request: DemoRequest, kind: str | None, size: tuple[int, int], truth
             raise InvalidPromptError(f"--mask {request.mask}: is empty; mark at least one pixel")
         Prompt(object_id=1, mask=mask > 0).check_inside(*size)
         return DemoPrompt(f"mask {request.mask}", _ids(mask), mask=mask)
-    numbers = _numbers(kind, str(getattr(request, kind)), 2 if kind == "point" else 4)
+    text, example = str(getattr(request, kind)), "X,Y" if kind == "point" else "X0,Y0,X1,Y1"
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) != len(example.split(",")):
+        raise InvalidPromptError(f"--{kind} is {text!r}; give {example} in pixels of the first frame")
     flat = np.array(numbers, np.float32)
     prompt = Prompt(object_id=1, points=flat[None]) if kind == "point" else Prompt(object_id=1, box=flat)
     prompt.check_inside(*size)
@@ -221,17 +218,6 @@ def _prompt(request: DemoRequest, kind: str | None, size: tuple[int, int], truth
     name = "initial_prompt.points" if kind == "point" else "initial_prompt.box"
     parameters = {name: numbers, "initial_prompt.object_id": object_id}
     return DemoPrompt(f"{kind} {numbers}", (object_id,), parameters)
-
-
-def _numbers(kind: str, text: str, count: int) -> list[float]:
-    try:
-        numbers = [float(part) for part in text.split(",")]
-    except ValueError:
-        numbers = []
-    if len(numbers) != count:
-        example = "X,Y" if count == 2 else "X0,Y0,X1,Y1"
-        raise InvalidPromptError(f"--{kind} is {text!r}; give {example} in pixels of the first frame")
-    return numbers
 
 
 def _ids(label_map: LabelMap) -> tuple[int, ...]:

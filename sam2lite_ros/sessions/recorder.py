@@ -2,14 +2,13 @@
 
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lifecycle_msgs.msg import Transition
-from lifecycle_msgs.srv import ChangeState
+from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.node import Node
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
@@ -17,16 +16,13 @@ from sensor_msgs.msg import Image
 from sam2lite_core.media.label_map import write_label_map
 from sam2lite_ros.msg import TrackerStatus
 from sam2lite_ros.player.node import RECORD_FILE
-from sam2lite_ros.sessions.processes import ProcessError
 from sam2lite_ros.tracker.prompts import stamp_nanoseconds
 
-SERVICE_TIMEOUT_S = 120.0
-"""Longest wait for the tracker to appear or to change state; loading a model on a busy machine takes a while."""
-
-STATUSES_FILE = "statuses.jsonl"
+COUNTERS = ("received", "processed", "dropped", "failed")
+"""Frame counters of a diagnosis."""
 
 RECORDED = {"qos_overrides./tracker/mask.publisher.depth": 100, "qos_overrides./tracker/status.publisher.depth": 100}
-"""Every mask shall reach the record, even when it is written slower than the tracker publishes for a moment."""
+"""Parameters with which every mask reaches the record, even when writing is slow for a moment."""
 
 
 @dataclass
@@ -51,23 +47,32 @@ class Recording:
 
 
 class Recorder(Node):
-    """Node that saves masks as they come and drives the tracker through its lifecycle."""
+    """Node that records the tracker's masks, statuses and diagnoses.
 
-    def __init__(self, folder: Path) -> None:
+    Attributes:
+        recording: masks and statuses.
+        counters: frame counters of each diagnosis.
+        last_news: `time.monotonic` of the latest mask or status.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        """Subscribe; without a folder, masks are not kept."""
         super().__init__("demo")
         self.recording = Recording()
+        self.counters: list[dict[str, int]] = []
         self.last_news = time.monotonic()
         self._folder = folder
-        self._change_state: Any = self.create_client(ChangeState, "/tracker/change_state")
         qos = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=200, reliability=ReliabilityPolicy.RELIABLE)
         self.create_subscription(Image, "/tracker/mask", self._on_mask, qos)
         self.create_subscription(TrackerStatus, "/tracker/status", self._on_status, qos)
+        self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnosis, 10)
 
     def _on_mask(self, message: Image) -> None:
-        dtype = np.dtype("<u2") if message.encoding == "mono16" else np.dtype(np.uint8)
-        labels = np.frombuffer(message.data, dtype).reshape(message.height, message.width)
         stamp = stamp_nanoseconds(message.header.stamp)
-        write_label_map(self._folder / f"{stamp}.png", labels)
+        if self._folder is not None:
+            dtype = np.dtype("<u2") if message.encoding == "mono16" else np.dtype(np.uint8)
+            labels = np.frombuffer(message.data, dtype).reshape(message.height, message.width)
+            write_label_map(self._folder / f"{stamp}.png", labels)
         self.recording.masks.append(stamp)
         self.last_news = time.monotonic()
 
@@ -75,34 +80,15 @@ class Recorder(Node):
         self.recording.statuses.append(message)
         self.last_news = time.monotonic()
 
-    def change_state(self, transition: int, spin: Callable[[], None]) -> bool:
-        """Ask for a lifecycle transition and wait for it.
-
-        Returns:
-            Whether it succeeded.
-
-        Raises:
-            ProcessError: no answer in time.
-        """
-        limit = time.monotonic() + SERVICE_TIMEOUT_S
-        while not self._change_state.service_is_ready():
-            spin()
-            if time.monotonic() > limit:
-                raise ProcessError(f"the tracker did not appear within {SERVICE_TIMEOUT_S:.0f} s")
-        future = self._change_state.call_async(ChangeState.Request(transition=Transition(id=transition)))
-        while not future.done():
-            spin()
-            if time.monotonic() > limit:
-                raise ProcessError(f"the tracker did not answer within {SERVICE_TIMEOUT_S:.0f} s")
-        response = future.result()
-        return bool(response is not None and response.success)
+    def _on_diagnosis(self, message: DiagnosticArray) -> None:
+        values = {entry.key: entry.value for entry in message.status[0].values}
+        self.counters.append({name: int(values[f"frames {name}"]) for name in COUNTERS})
 
 
 def read_record(work: Path) -> list[dict[str, Any]]:
     """Read the player's list of frames sent; empty when it sent none."""
     path = work / RECORD_FILE
-    lines = path.read_text().splitlines() if path.is_file() else []
-    return [json.loads(line) for line in lines]
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
 
 
 def write_lines(path: Path, entries: Iterable[dict[str, Any]]) -> None:
@@ -111,12 +97,11 @@ def write_lines(path: Path, entries: Iterable[dict[str, Any]]) -> None:
 
 
 def write_statuses(recording: Recording, folder: Path) -> None:
-    """Write what the tracker said of each frame into a folder's STATUSES_FILE."""
-    write_lines(folder / STATUSES_FILE, map(status_entry, recording.statuses))
+    """Write the status of each frame into `statuses.jsonl`."""
+    write_lines(folder / "statuses.jsonl", map(status_entry, recording.statuses))
 
 
 def status_entry(status: TrackerStatus) -> dict[str, Any]:
     """Return a TrackerStatus as plain numbers: the header's stamp as `stamp_ns`, every other field by its name."""
     names = [name for name in status.get_fields_and_field_types() if name != "header"]
-    stamp_ns = stamp_nanoseconds(status.header.stamp)
-    return {"stamp_ns": stamp_ns, **{name: getattr(status, name) for name in names}}
+    return {"stamp_ns": stamp_nanoseconds(status.header.stamp), **{name: getattr(status, name) for name in names}}

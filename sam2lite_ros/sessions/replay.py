@@ -2,7 +2,7 @@
 
 `python -m sam2lite_ros.sessions.replay FOLDER` reads FOLDER/request.json, the parameters of both nodes, and leaves in
 FOLDER: `masks/STAMP.png`, `frames.jsonl` (frames that the player sent), `statuses.jsonl` (TrackerStatus of each frame)
-and `TrackerStatus.msg`, the definition that goes with it.
+and `TrackerStatus.msg`, the definition that goes with it. ROS is imported late: `run_request` reports its absence.
 """
 
 import shutil
@@ -12,16 +12,9 @@ from pathlib import Path
 
 from sam2lite_ros.sessions.request import read_request, run_request
 
-STATUS_DEFINITION = "TrackerStatus.msg"
-
 
 def replay(folder: Path) -> None:
-    """Do what the request in this folder asks.
-
-    Raises:
-        Sam2LiteError: bad input, a node that refused it, or a process that failed.
-        ModuleNotFoundError: ROS, or our messages, cannot be imported.
-    """
+    """Run the request in this folder; errors as `run_request` reports them."""
     from ament_index_python.packages import get_package_share_directory
 
     from sam2lite_ros.sessions.recorder import write_statuses
@@ -31,17 +24,13 @@ def replay(folder: Path) -> None:
     masks = folder / "masks"
     masks.mkdir()
     recording = record(request["tracker"], request["player"], folder, masks)
-    definition = Path(get_package_share_directory("sam2lite_ros")) / "msg" / STATUS_DEFINITION
-    shutil.copyfile(definition, folder / STATUS_DEFINITION)
+    definition = Path(get_package_share_directory("sam2lite_ros")) / "msg" / "TrackerStatus.msg"
+    shutil.copyfile(definition, folder / definition.name)
     write_statuses(recording, folder)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Replay.
-
-    Returns:
-        0 when everything was recorded, 2 for bad input, 1 when a process failed.
-    """
+    """Replay; return the exit code of `run_request`."""
     return run_request("replay", replay, arguments)
 
 

@@ -1,4 +1,4 @@
-"""Read a session request from its folder, and run it."""
+"""Run the session that a folder's request.json asks for."""
 
 import json
 import signal
@@ -14,7 +14,7 @@ REQUEST_FILE = "request.json"
 
 def read_request(folder: Path) -> dict[str, Any]:
     """Read a folder's request, and isolate this process for it: see `isolate`."""
-    from sam2lite_ros.sessions.isolation import isolate
+    from sam2lite_ros.sessions.processes import isolate
 
     request: dict[str, Any] = json.loads((folder / REQUEST_FILE).read_text())
     isolate()
@@ -22,11 +22,11 @@ def read_request(folder: Path) -> dict[str, Any]:
 
 
 def run_request(name: str, work: Callable[[Path], None], arguments: Sequence[str] | None) -> int:
-    """Run the command line of a module that does what a folder's request asks.
+    """Run the command line of a session.
 
     Args:
-        name: of the module, for messages.
-        work: does it, given the folder.
+        name: of the session, for messages.
+        work: does what the request in a folder asks.
         arguments: without the program's name; those of the process when None.
 
     Returns:
@@ -41,10 +41,8 @@ def run_request(name: str, work: Callable[[Path], None], arguments: Sequence[str
     try:
         work(Path(given[0]))
     except ModuleNotFoundError as error:
-        print(
-            f"{name}: {error}; build the package (scripts/setup.sh) and source install/setup.bash or scripts/env.sh",
-            file=sys.stderr,
-        )
+        hint = "build the package (scripts/setup.sh) and source install/setup.bash or scripts/env.sh"
+        print(f"{name}: {error}; {hint}", file=sys.stderr)
         return 2
     except Sam2LiteError as error:
         from sam2lite_ros.sessions.processes import ProcessError

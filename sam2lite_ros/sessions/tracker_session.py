@@ -4,16 +4,20 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import rclpy
 from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 
 from sam2lite_core.errors import ConfigurationError, SourceError
 from sam2lite_ros.sessions.processes import BAD_INPUT, NodeProcess, ProcessError, process
 from sam2lite_ros.sessions.recorder import RECORDED, Recorder, Recording, read_record
+
+SERVICE_TIMEOUT_S = 120.0
+"""Longest wait for the tracker to appear or to change state; loading a model on a busy machine takes a while."""
 
 QUIET_S = 3.0
 """Seconds without a status after which the stream is over although the counters do not add up (failed frames)."""
@@ -25,10 +29,8 @@ HOLD_FIRST_S = 0.5
 """Pause after the first frame. On a busy machine, a tracker that comes to it late would take a newer one instead, and
 the prompt would land on a picture it was not made for."""
 
-RecorderT = TypeVar("RecorderT", bound=Recorder)
 
-
-class TrackerSession(Generic[RecorderT]):
+class TrackerSession:
     """A tracker in a process of its own, and the recorder that listens to it.
 
     Attributes:
@@ -37,62 +39,56 @@ class TrackerSession(Generic[RecorderT]):
     """
 
     def __init__(
-        self, recorder: RecorderT, executor: SingleThreadedExecutor, tracker: NodeProcess, folder: Path
+        self, recorder: Recorder, executor: SingleThreadedExecutor, tracker: NodeProcess, folder: Path
     ) -> None:
         self.recorder = recorder
         self.tracker = tracker
         self._executor = executor
         self._folder = folder
+        self._client: Any = recorder.create_client(ChangeState, "/tracker/change_state")
 
     def spin(self) -> None:
-        """Serve the recorder for a moment.
-
-        Raises:
-            ProcessError: the tracker has ended.
-        """
+        """Serve the recorder for a moment; ProcessError when the tracker has ended."""
         self._executor.spin_once(timeout_sec=0.05)
         if self.tracker.exit_code is not None:
             raise self.failure(f"the tracker ended with code {self.tracker.exit_code}")
+
+    def spin_until(self, done: Callable[[], bool], patience_s: float, complaint: str) -> None:
+        """Serve the recorder until a condition holds; ProcessError with the complaint when it does not in time."""
+        limit = time.monotonic() + patience_s
+        while not done():
+            self.spin()
+            if time.monotonic() > limit:
+                raise self.failure(complaint)
 
     def failure(self, text: str) -> ProcessError:
         """Return an error whose message ends with the tracker's log."""
         return ProcessError(f"{text}:\n{self.tracker.log_tail()}")
 
-    def bring_up(self) -> None:
-        """Configure and activate the tracker.
-
-        Raises:
-            ConfigurationError: it refused its parameters.
-            ProcessError: it cannot be activated, has ended, or does not answer.
-        """
-        if not self.recorder.change_state(Transition.TRANSITION_CONFIGURE, self.spin):
-            raise ConfigurationError(f"the tracker could not be configured:\n{self.tracker.log_tail()}")
-        self.change_state(Transition.TRANSITION_ACTIVATE)
-
     def change_state(self, *transitions: int) -> None:
         """Take the tracker through these transitions.
 
         Raises:
-            ProcessError: it refused one, has ended, or does not answer.
+            ConfigurationError: it could not be configured.
+            ProcessError: it refused another transition, has ended, or does not answer.
         """
+        timeout = f"within {SERVICE_TIMEOUT_S:.0f} s"
         for transition in transitions:
-            if not self.recorder.change_state(transition, self.spin):
-                raise self.failure(f"the tracker refused transition {transition}")
+            self.spin_until(self._client.service_is_ready, SERVICE_TIMEOUT_S, f"the tracker did not appear {timeout}")
+            future = self._client.call_async(ChangeState.Request(transition=Transition(id=transition)))
+            self.spin_until(future.done, SERVICE_TIMEOUT_S, f"the tracker did not answer {timeout}")
+            if future.result() is not None and future.result().success:
+                continue
+            if transition == Transition.TRANSITION_CONFIGURE:
+                raise ConfigurationError(f"the tracker could not be configured:\n{self.tracker.log_tail()}")
+            raise self.failure(f"the tracker refused transition {transition}")
 
     @contextmanager
     def player(self, parameters: dict[str, Any]) -> Iterator[NodeProcess]:
-        """Play frames while the block runs; the player lists them in the session's folder.
-
-        Raises:
-            SourceError: the player cannot read its source.
-            ProcessError: the player failed.
-        """
-        timing = {
-            "record_dir": str(self._folder.resolve()),
-            "start_delay_s": START_DELAY_S,
-            "hold_first_s": HOLD_FIRST_S,
-        }
-        with process("player", {**parameters, **timing}, self._folder) as player:
+        """Play frames while the block runs, listed in the session's folder; errors as `record` raises them."""
+        timing = {"start_delay_s": START_DELAY_S, "hold_first_s": HOLD_FIRST_S}
+        record = {"record_dir": str(self._folder.resolve())}
+        with process("player", {**parameters, **timing, **record}, self._folder) as player:
             yield player
             if player.exit_code == BAD_INPUT:
                 # The player's last line names the file; the user's source was bad, not a process of ours.
@@ -102,23 +98,27 @@ class TrackerSession(Generic[RecorderT]):
 
 
 @contextmanager
-def tracker_session(
-    make_recorder: Callable[[], RecorderT], parameters: dict[str, Any], folder: Path
-) -> Iterator[TrackerSession[RecorderT]]:
-    """Run the tracker's process while the block runs.
+def tracker_session(parameters: dict[str, Any], folder: Path, masks: Path | None = None) -> Iterator[TrackerSession]:
+    """Run the tracker's process, brought up to active, while the block runs.
 
     Args:
-        make_recorder: makes the node that records.
         parameters: of the tracker.
         folder: an existing folder for parameters, logs and the player's list.
+        masks: an existing folder for the masks, named by stamp; None keeps none.
+
+    Raises:
+        ConfigurationError: the tracker refused its parameters.
+        ProcessError: it cannot be activated, has ended, or does not answer.
     """
     rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
     executor = SingleThreadedExecutor()
-    recorder = make_recorder()
+    recorder = Recorder(masks)
     executor.add_node(recorder)
     try:
         with process("tracker", {**parameters, **RECORDED}, folder) as tracker:
-            yield TrackerSession(recorder, executor, tracker, folder)
+            session = TrackerSession(recorder, executor, tracker, folder)
+            session.change_state(Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE)
+            yield session
     finally:
         executor.shutdown()
         recorder.destroy_node()
@@ -131,16 +131,14 @@ def record(tracker: dict[str, Any], player: dict[str, Any], work: Path, masks: P
     Args:
         tracker: the tracker's parameters.
         player: the player's parameters.
-        work: an existing folder for parameters, logs and the player's list.
-        masks: an existing folder for the masks, named by stamp.
+        work, masks: folders as for `tracker_session`.
 
     Raises:
-        ProcessError: a process died, or the tracker did not come up; the message ends with its log.
+        ProcessError: a process failed, or no mask came of the first frame.
         ConfigurationError: the tracker refused its configuration.
         SourceError: the player cannot read its source.
     """
-    with tracker_session(lambda: Recorder(masks), tracker, work) as session:
-        session.bring_up()
+    with tracker_session(tracker, work, masks) as session:
         with session.player(player) as playing:
             _play(session, playing)
         recording = session.recorder.recording
@@ -155,7 +153,7 @@ def record(tracker: dict[str, Any], player: dict[str, Any], work: Path, masks: P
     return recording
 
 
-def _play(session: TrackerSession[Recorder], player: NodeProcess) -> None:
+def _play(session: TrackerSession, player: NodeProcess) -> None:
     """Record until the player is done and the tracker has nothing left; Ctrl-C ends the playing."""
     try:
         while player.exit_code is None:

@@ -1,11 +1,19 @@
-"""Count frames and keep their latencies."""
+"""Count frames, keep their latencies, and log those that were not tracked."""
 
 import threading
 from collections import deque
 from dataclasses import dataclass
+from time import monotonic
+from typing import Any
+
+from sam2lite_core.errors import Sam2LiteError
+from sam2lite_ros.tracker.inputs import THROTTLE_S
 
 LATENCIES_KEPT = 300
 """Frames over which diagnostics takes percentiles: ten seconds at 30 Hz."""
+
+MOST_MESSAGES = 64
+"""Different messages whose times are remembered."""
 
 
 @dataclass(frozen=True)
@@ -17,7 +25,7 @@ class Counts:
         processed: frames that were tracked and published.
         dropped: frames replaced by a newer one, too old, or waiting at deactivation.
         failed: frames that could not be decoded or tracked.
-        deadlines_missed: processed frames whose mask came later than the deadline.
+        deadlines_missed: processed frames whose mask came after the deadline.
     """
 
     received: int = 0
@@ -28,16 +36,16 @@ class Counts:
 
 
 class FrameCounters:
-    """Counters that both threads use."""
+    """Counters that both threads use; `last_error` is the reason of the latest failure, or empty."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._received = self._processed = self._dropped = self._failed = self._missed = 0
         self._latencies: deque[float] = deque(maxlen=LATENCIES_KEPT)
-        self._last_error = ""
+        self.last_error = ""
 
     def count_received(self) -> int:
-        """Count a message; returns how many there were."""
+        """Count a message; return how many there were."""
         with self._lock:
             self._received += 1
             return self._received
@@ -55,24 +63,44 @@ class FrameCounters:
             self._dropped += 1
 
     def count_failed(self, error: Exception) -> None:
-        """Count a frame that could not be used, and remember why."""
+        """Count a frame that could not be used, and keep the reason."""
         with self._lock:
             self._failed += 1
             # A MemoryError says nothing but its name.
-            self._last_error = str(error) or type(error).__name__
+            self.last_error = str(error) or type(error).__name__
 
     def snapshot(self) -> Counts:
         """Return the totals."""
         with self._lock:
             return Counts(self._received, self._processed, self._dropped, self._failed, self._missed)
 
-    @property
-    def last_error(self) -> str:
-        """Reason of the latest failure; empty when there was none."""
-        with self._lock:
-            return self._last_error
-
     def latencies(self) -> list[float]:
         """Return the latest frames' times from arrival to mask, ms."""
         with self._lock:
             return list(self._latencies)
+
+
+class FrameLog:
+    """Throttled log of failed and dropped frames; the inference thread writes it."""
+
+    def __init__(self, logger: Any) -> None:
+        self._logger = logger
+        self._logged: dict[str, float] = {}
+
+    def frame_failed(self, error: Exception) -> None:
+        """Log a frame that could not be used."""
+        kind = "" if isinstance(error, Sam2LiteError) else f"unexpected {type(error).__name__}: "
+        text = f"frame not tracked: {kind}{error}"
+        # Each message has its own throttle: a stream of one kind must not hide another.
+        if monotonic() - self._logged.get(text, -THROTTLE_S) >= THROTTLE_S:
+            if len(self._logged) >= MOST_MESSAGES:
+                self._logged.clear()
+            self._logged[text] = monotonic()
+            self._logger.error(text)
+
+    def frame_too_old(self, age_ms: float, limit_ms: float) -> None:
+        """Log a frame that was dropped for its age."""
+        self._logger.warning(
+            f"frame dropped: {age_ms:.0f} ms old, max_frame_age_ms is {limit_ms:.0f}; replays need use_sim_time",
+            throttle_duration_sec=THROTTLE_S,
+        )

@@ -15,7 +15,7 @@ SILENCE_S = 2.0
 
 @dataclass(frozen=True)
 class Health:
-    """The node's own figures at one moment.
+    """The node's figures at one moment.
 
     Attributes:
         name: fully qualified node name.
@@ -23,13 +23,12 @@ class Health:
         topic: resolved image topic; empty while there is no subscription.
         publishers: publishers seen on that topic.
         silent_s: seconds since the last image, or since activation.
-        counts: totals now.
-        before: totals at the previous diagnosis.
+        counts, before: totals now and at the previous diagnosis.
         period_s: seconds between the two.
         latencies: recent times from arrival to mask, ms.
-        last_error: why the latest failed frame failed.
+        last_error: reason of the latest failed frame.
         objects: number of followed objects.
-        stalled_s: for how long a step that hangs has been running; 0 when none does.
+        stalled_s: seconds that a hanging step has been running; 0 when none hangs.
     """
 
     name: str
@@ -50,12 +49,7 @@ class Diagnostics:
     """Publisher of the node's health; it is told of every image, so that it notices silence."""
 
     def __init__(self, node: Node, health: Callable[[], Health]) -> None:
-        """Create the publisher.
-
-        Args:
-            node: the node that it belongs to.
-            health: returns what is known at the moment; time and earlier counts are filled in here.
-        """
+        """Create the publisher; it adds times and earlier counts to the `health` of the moment."""
         self._node = node
         self._health = health
         self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
@@ -89,17 +83,15 @@ def diagnose(health: Health) -> DiagnosticStatus:
     """Return the diagnosis: error for steps that hang or frames that fail, warning for missing or late ones."""
     level, message = _verdict(health)
     ordered = sorted(health.latencies)
+    counts, before = health.counts, health.before
     values = {
         "state": health.state,
         "image topic": health.topic or "not subscribed",
         "publishers on it": str(health.publishers),
-        "input rate (Hz)": _rate(health.counts.received - health.before.received, health.period_s),
-        "output rate (Hz)": _rate(health.counts.processed - health.before.processed, health.period_s),
-        "frames received": str(health.counts.received),
-        "frames processed": str(health.counts.processed),
-        "frames dropped": str(health.counts.dropped),
-        "frames failed": str(health.counts.failed),
-        "deadlines missed": str(health.counts.deadlines_missed),
+        "input rate (Hz)": _rate(counts.received - before.received, health.period_s),
+        "output rate (Hz)": _rate(counts.processed - before.processed, health.period_s),
+        **{f"frames {name}": str(getattr(counts, name)) for name in ("received", "processed", "dropped", "failed")},
+        "deadlines missed": str(counts.deadlines_missed),
         "latency p50 (ms)": _percentile(ordered, 0.5),
         "latency p95 (ms)": _percentile(ordered, 0.95),
         "objects": str(health.objects),
@@ -118,7 +110,7 @@ def _verdict(health: Health) -> tuple[bytes, str]:
     if health.state != "active":
         return DiagnosticStatus.OK, health.state
     if health.stalled_s:
-        return (DiagnosticStatus.ERROR, f"the backend hangs: its step has taken {health.stalled_s:.1f} s so far")
+        return DiagnosticStatus.ERROR, f"the backend hangs: its step has taken {health.stalled_s:.1f} s so far"
     if health.counts.failed > health.before.failed:
         return DiagnosticStatus.ERROR, f"frames fail: {health.last_error}"
     if health.silent_s > SILENCE_S:
@@ -127,7 +119,7 @@ def _verdict(health: Health) -> tuple[bytes, str]:
     missed = health.counts.deadlines_missed - health.before.deadlines_missed
     processed = health.counts.processed - health.before.processed
     if processed and missed * 2 > processed:
-        return (DiagnosticStatus.WARN, f"{missed} of {processed} deadlines missed in the last {health.period_s:.1f} s")
+        return DiagnosticStatus.WARN, f"{missed} of {processed} deadlines missed in the last {health.period_s:.1f} s"
     return DiagnosticStatus.OK, "tracking" if health.objects else "waiting for a prompt"
 
 

@@ -1,4 +1,4 @@
-"""Hold the last second of frames, so that a click on an old picture lands on that picture."""
+"""Hold the last second of frames, so that a prompt on an old picture lands on that picture."""
 
 import threading
 from collections import deque
@@ -13,7 +13,7 @@ from sam2lite_core.errors import InvalidPromptError
 from sam2lite_ros.conversions import to_rgb
 
 HELD_SHORT_SIDE = 480
-"""Short side in pixels to which frames of the ring are reduced: the model sees no more than that (scale 1)."""
+"""Short side in pixels to which held frames are reduced: the model sees no more (scale 1)."""
 
 HELD_NANOSECONDS = 1_000_000_000
 MAX_FRAMES = 240
@@ -48,8 +48,7 @@ class HeldFrame:
     def reduce(self) -> None:
         """Make a large raw message small, since a second of them would fill hundreds of megabytes.
 
-        Small and compressed messages stay as they are, which costs nothing. So do bad ones: the inference thread logs
-        them, and a prompt on one gets the same error.
+        A bad one stays as it is: the inference thread logs it, and a prompt on it gets the same error.
         """
         content = self._content
         if isinstance(content, Image) and min(content.height, content.width) > HELD_SHORT_SIDE:
@@ -60,8 +59,7 @@ class HeldFrame:
 class FrameRing:
     """Frames by stamp, none more than a second older than the newest; safe to use from any thread."""
 
-    def __init__(self, held_ns: int = HELD_NANOSECONDS, max_frames: int = MAX_FRAMES) -> None:
-        self._held_ns = held_ns
+    def __init__(self, max_frames: int = MAX_FRAMES) -> None:
         self._frames: deque[HeldFrame] = deque(maxlen=max_frames)
         self._lock = threading.Lock()
 
@@ -69,18 +67,17 @@ class FrameRing:
         """Add the newest frame and let go of those that are now too old."""
         with self._lock:
             if self._frames and frame.stamp_ns < self._frames[-1].stamp_ns:
-                # Time went back: a bag or clip started over, and its stamps would be ambiguous.
+                # Time went back: a bag or clip started over, which makes stamps ambiguous.
                 self._frames.clear()
             self._frames.append(frame)
-            while self._frames[0].stamp_ns < frame.stamp_ns - self._held_ns:
+            while self._frames[0].stamp_ns < frame.stamp_ns - HELD_NANOSECONDS:
                 self._frames.popleft()
 
     def find(self, stamp_ns: int) -> HeldFrame:
         """Return the frame with exactly this stamp; 0 means the newest.
 
         Raises:
-            InvalidPromptError: no frame yet, or none with this stamp; the message names the stamps that are
-                held.
+            InvalidPromptError: no frame yet, or none with this stamp; the message names the stamps held.
         """
         with self._lock:
             if not self._frames:

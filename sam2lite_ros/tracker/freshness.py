@@ -6,24 +6,20 @@ from statistics import median
 KNOWN_INTERVALS = 9
 """Intervals between frames whose median is the camera's period: a few late frames do not move it."""
 
-SOON = 0.75
-"""Share of the period after which the next frame is near enough to wait for. A frame that was long on its way is held
-earlier, so that its age stays below `OLDEST` periods when its step begins, but never before `EARLIEST`: a camera whose
-transport takes a period would otherwise be waited for all the time."""
-
-OLDEST, EARLIEST = 0.95, 0.5
+SOON, OLDEST, EARLIEST = 0.75, 0.95, 0.5
+"""Shares of the period. A frame is held once it has waited for `SOON`; after a long transport earlier, so that it is
+younger than `OLDEST` when its step begins, but not before `EARLIEST`: slow transport must not hold every frame."""
 
 LATE = 1.25
-"""Share of the period after which a frame that has not come is not waited for any longer."""
+"""Share of the period after which a missing frame is no longer waited for."""
 
 
 class Freshness:
     """Estimate for how long a frame is worth holding back, because the next one is due.
 
-    A step that starts just before a frame arrives makes a mask that is a period older than it had to be. Holding it
-    back keeps every mask younger than a period and a step as long as frames keep coming; a stream's last frame, and one
-    whose successor is lost, begin up to half a period later than they could. The price is idle time: steps that take
-    between n + .75 and n + 1 periods yield up to 12 % fewer masks.
+    A step that starts just before a frame arrives makes a mask that is a period too old. Holding it back keeps masks
+    younger than a period and a step while frames keep coming; a frame without successor begins up to half a period
+    late. Steps that take between n + .75 and n + 1 periods yield up to 12 % fewer masks.
     """
 
     def __init__(self) -> None:
@@ -43,10 +39,10 @@ class Freshness:
         """Return for how many seconds a frame should wait for its successor; 0 when it should be taken now.
 
         Args:
-            waited_s: since the frame came.
-            receive_s: from the frame's stamp to its arrival; more than a period, or less than nothing, comes of clocks
-                that differ, and counts as nothing.
-            limit_s: age from which the frame would be of no use, measured from its stamp.
+            waited_s: time since the frame came.
+            receive_s: time from the frame's stamp to its arrival; counts as 0 where it is negative or longer than a
+                period, as between clocks that differ.
+            limit_s: age, from the stamp, at which the frame is of no use.
         """
         period = self._period_s
         if period is None:

@@ -14,12 +14,12 @@ FrameT = TypeVar("FrameT")
 
 @dataclass(frozen=True)
 class Command:
-    """Work for the inference thread; whoever posted it waits on `done`.
+    """Work for the inference thread.
 
     Attributes:
         action: the work.
-        awaited: whether somebody waits for its outcome, who would rather hear that it cannot be done.
-        done: what became of it.
+        awaited: True when somebody waits for the outcome, who would rather hear that it cannot be done.
+        done: future of its result.
     """
 
     action: Callable[[], Any]
@@ -27,12 +27,17 @@ class Command:
     done: "Future[Any]" = field(default_factory=Future)
 
     def run(self) -> None:
-        """Run the action and hand its result, or its exception, to whoever waits."""
+        """Run the action; its result or exception goes to `done`."""
         if not self.done.set_running_or_notify_cancel():
             return
         try:
             self.done.set_result(self.action())
         except Exception as error:
+            self.done.set_exception(error)
+
+    def refuse(self, error: Exception) -> None:
+        """Fail with this error instead of running."""
+        if self.done.set_running_or_notify_cancel():
             self.done.set_exception(error)
 
 
@@ -43,16 +48,12 @@ class MailboxClosedError(RuntimeError):
 class Mailbox(Generic[FrameT]):
     """Buffer of one frame with a command queue beside it; every method may be called from any thread.
 
-    One frame, because a mask of an old one is worth less than the time it costs: a frame that waits when the next
-    arrives is replaced. Commands are never replaced and go before frames.
+    A frame that waits when the next arrives is replaced: its mask would be worth less than the time it costs. Commands
+    are never replaced and go before frames.
     """
 
     def __init__(self, hold_s: Callable[[FrameT], float] = lambda _: 0.0) -> None:
-        """Start open and empty.
-
-        Args:
-            hold_s: for how many seconds a waiting frame should be held back for its successor.
-        """
+        """Start open and empty; `hold_s` says for how many seconds a frame is held back for its successor."""
         self._hold_s = hold_s
         self._ready = threading.Condition()
         self._frame: FrameT | None = None
@@ -60,12 +61,7 @@ class Mailbox(Generic[FrameT]):
         self._closed = False
 
     def put_frame(self, frame: FrameT) -> FrameT | None:
-        """Make this the waiting frame.
-
-        Returns:
-            The frame that nobody will process: the one that was waiting, or this one when the mailbox is
-            closed.
-        """
+        """Make this the waiting frame; return the one that it replaces, or this one when the mailbox is closed."""
         with self._ready:
             if self._closed:
                 return frame
@@ -74,12 +70,7 @@ class Mailbox(Generic[FrameT]):
             return replaced
 
     def post(self, action: Callable[[], Any], *, awaited: bool = False) -> "Future[Any]":
-        """Queue work; the future carries its result, or MailboxClosedError when it never runs.
-
-        Args:
-            action: the work.
-            awaited: see `Command`.
-        """
+        """Queue work; the future carries its result, or MailboxClosedError when it never runs."""
         command = Command(action, awaited)
         with self._ready:
             if self._closed:
@@ -95,8 +86,7 @@ class Mailbox(Generic[FrameT]):
             refused = [command for command in self._commands if command.awaited]
             self._commands = deque(command for command in self._commands if not command.awaited)
         for command in refused:
-            if command.done.set_running_or_notify_cancel():
-                command.done.set_exception(error)
+            command.refuse(error)
 
     def take_frame_if(self, wanted: Callable[[FrameT], bool]) -> FrameT | None:
         """Take the waiting frame if there is one and it is wanted; never waits."""
@@ -127,36 +117,31 @@ class Mailbox(Generic[FrameT]):
                     return frame
 
     def _wait_while_held(self, held: FrameT, patience: float) -> None:
-        """Wait until something else is to be done than to take this frame; the lock is held."""
+        """Wait until there is something else to do than to take this frame; the lock is held."""
         self._ready.wait_for(lambda: self._closed or self._commands or self._frame is not held, timeout=patience)
 
     def close(self) -> FrameT | None:
-        """Close for good: waiting commands fail with MailboxClosedError.
-
-        Returns:
-            The frame that was waiting and will not be processed.
-        """
+        """Close for good: waiting commands fail with MailboxClosedError; return the frame that waited."""
         with self._ready:
             self._closed = True
             abandoned, self._commands = self._commands, deque()
             frame, self._frame = self._frame, None
             self._ready.notify_all()
         for command in abandoned:
-            if command.done.set_running_or_notify_cancel():
-                command.done.set_exception(MailboxClosedError("the tracker was deactivated before it got to this"))
+            command.refuse(MailboxClosedError("the tracker was deactivated before it got to this"))
         return frame
 
 
 @dataclass(frozen=True)
 class ReceivedFrame:
-    """A message and when it came.
+    """An image message and its arrival.
 
     Attributes:
         message: raw or compressed image.
         stamp_ns: header stamp, nanoseconds.
         sequence: position in the order of arrival since activation, from 1.
         arrived: `perf_counter` at the subscription callback, seconds.
-        receive_ms: from the header's stamp to the callback; 0 when the stamp is zero.
+        receive_ms: time from the stamp to the callback; 0 when the stamp is zero.
     """
 
     message: Image | CompressedImage

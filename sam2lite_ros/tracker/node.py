@@ -3,16 +3,13 @@
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import rclpy
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType  # type: ignore[attr-defined]  # not in rclpy's __all__
-from rclpy.exceptions import (
-    InvalidParameterTypeException,
-    InvalidParameterValueException,
-    ParameterUninitializedException,
-)
+from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
@@ -23,9 +20,8 @@ from sam2lite_core.tracker import Tracker
 from sam2lite_core.types import Prompt
 from sam2lite_ros.process_memory import keep_freed_memory, spare_what_stays
 from sam2lite_ros.spinning import spin_until_shutdown
-from sam2lite_ros.tracker.counters import FrameCounters
+from sam2lite_ros.tracker.counters import FrameCounters, FrameLog
 from sam2lite_ros.tracker.diagnostics import Diagnostics, Health
-from sam2lite_ros.tracker.frame_log import FrameLog
 from sam2lite_ros.tracker.inputs import ImageInput
 from sam2lite_ros.tracker.outputs import Outputs
 from sam2lite_ros.tracker.parameter_table import SPECIFICATIONS
@@ -37,10 +33,9 @@ from sam2lite_ros.tracker.worker import TrackingWorker
 
 
 class TrackerNode(LifecycleNode):
-    """Configure builds the tracker, activate subscribes and starts the inference thread.
+    """Lifecycle node: configure builds the tracker, activate subscribes and starts the inference thread.
 
-    rclpy drops exceptions of lifecycle callbacks without a word, so each goes through `_transition`, which
-    logs them.
+    rclpy drops exceptions of lifecycle callbacks silently, so each runs in `_transition`, which logs them.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -72,26 +67,17 @@ class TrackerNode(LifecycleNode):
     # Lifecycle
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Read the parameters, load the model, warm it up; on failure everything is taken back."""
+        """Read the parameters, load the model, warm it up; undo all on failure."""
         return self._transition("configure", self._configure, undo=self._release)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe, and start the inference thread."""
-
-        def activate() -> None:
-            super(TrackerNode, self).on_activate(state)
-            self._activate()
-
-        return self._transition("activate", activate, undo=self._halt)
+        enable = partial(super().on_activate, state)
+        return self._transition("activate", enable, self._activate, undo=self._halt)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop taking images; objects and memory stay for the next activation."""
-
-        def deactivate() -> None:
-            self._halt()
-            super(TrackerNode, self).on_deactivate(state)
-
-        return self._transition("deactivate", deactivate)
+        return self._transition("deactivate", self._halt, partial(super().on_deactivate, state))
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Let go of the model and the publishers."""
@@ -106,11 +92,12 @@ class TrackerNode(LifecycleNode):
         return self._transition("recover", self.close)
 
     def _transition(
-        self, name: str, work: Callable[[], None], undo: Callable[[], None] | None = None
+        self, name: str, *work: Callable[[], Any], undo: Callable[[], None] | None = None
     ) -> TransitionCallbackReturn:
         """Run a transition's work; FAILURE keeps the state that the node was in, and the log says why."""
         try:
-            work()
+            for part in work:
+                part()
             return TransitionCallbackReturn.SUCCESS
         except Sam2LiteError as error:
             self.get_logger().error(f"cannot {name}: {error}")
@@ -145,7 +132,7 @@ class TrackerNode(LifecycleNode):
             self._labels,
             self._outputs,
             self._frame_log,
-            self._now_ns,
+            lambda: int(self.get_clock().now().nanoseconds),
         )
         self._diagnostics.restart()
         self._images = ImageInput(self, self._settings.image_transport, self._receive)
@@ -208,14 +195,15 @@ class TrackerNode(LifecycleNode):
 
     def _take_over(self, values: dict[str, Any]) -> None:
         """Apply live parameters; the others wait for the next configure."""
-        tracker, worker = self._tracker, self._tracking
+        tracker = self._tracker
         if tracker is None:
             return
         settings = self._settings.with_live(TrackerParameters.from_values(values))
-        if worker is None:
+        if self._tracking is None:
             apply_live(tracker, settings)
         else:
-            worker.apply(settings, lambda: apply_live(tracker, settings)).add_done_callback(self._log_failure)
+            work = self._tracking.apply(settings, lambda: apply_live(tracker, settings))
+            work.add_done_callback(self._log_failure)
         self._settings = settings
 
     def _log_failure(self, work: Any) -> None:
@@ -223,9 +211,6 @@ class TrackerNode(LifecycleNode):
             self.get_logger().error(f"parameter not applied: {work.exception()}")
 
     # Frames
-
-    def _now_ns(self) -> int:
-        return int(self.get_clock().now().nanoseconds)
 
     def _receive(self, messages: Sequence[Image | CompressedImage]) -> None:
         self._diagnostics.image_arrived()
@@ -240,9 +225,11 @@ class TrackerNode(LifecycleNode):
         self._diagnostics.publish()
 
     def _health(self) -> Health:
-        """Return what diagnostics publishes."""
+        """Return the figures of the moment for diagnostics."""
         topic = "" if self._images is None else self._images.topic
-        counters = FrameCounters() if self._tracking is None else self._tracking.counters
+        worker = self._tracking
+        counters = FrameCounters() if worker is None else worker.counters
+        kept = len(self._tracker.object_ids) if worker is None and self._tracker is not None else 0
         return Health(
             name=self.get_fully_qualified_name(),
             state=self.state_label,
@@ -251,14 +238,9 @@ class TrackerNode(LifecycleNode):
             counts=counters.snapshot(),
             latencies=counters.latencies(),
             last_error=counters.last_error,
-            objects=self._object_count(),
-            stalled_s=0.0 if self._tracking is None else self._tracking.watchdog.stalled_s,
+            objects=kept if worker is None else worker.objects,
+            stalled_s=0.0 if worker is None else worker.watchdog.stalled_s,
         )
-
-    def _object_count(self) -> int:
-        if self._tracking is not None:
-            return self._tracking.objects
-        return 0 if self._tracker is None else len(self._tracker.object_ids)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -278,12 +260,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         spin_until_shutdown(executor)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
-    except (
-        InvalidParameterTypeException,
-        InvalidParameterValueException,
-        ParameterUninitializedException,
-        Sam2LiteError,
-    ) as error:
+    except (ParameterException, Sam2LiteError) as error:
         print(f"tracker: {error}", file=sys.stderr)
         return 2
     finally:

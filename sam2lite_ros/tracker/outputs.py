@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from rclpy.lifecycle import LifecycleNode
-from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CompressedImage, Image, RegionOfInterest
 
@@ -26,19 +26,6 @@ _TOPICS: dict[str, Any] = {
 }
 
 
-def result_qos() -> QoSProfile:
-    """Return the QoS of results: reliable, as RViz and most viewers ask; depth 1, as an old mask is of no use.
-
-    A new profile each time: rclpy writes overrides into the one that it is given.
-    """
-    return QoSProfile(
-        history=HistoryPolicy.KEEP_LAST,
-        depth=1,
-        reliability=ReliabilityPolicy.RELIABLE,
-        durability=DurabilityPolicy.VOLATILE,
-    )
-
-
 class Outputs:
     """The node's result publishers, from configure to clean-up; the inference thread publishes."""
 
@@ -47,7 +34,11 @@ class Outputs:
         self._mask_encoding = mask_encoding
         self._publishers = {
             topic: node.create_lifecycle_publisher(
-                kind, topic, result_qos(), qos_overriding_options=QoSOverridingOptions.with_default_policies()
+                kind,
+                topic,
+                # Reliable, as most viewers ask; depth 1, as an old mask is of no use. rclpy writes overrides into it.
+                QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.RELIABLE),
+                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
             )
             for topic, kind in _TOPICS.items()
         }
@@ -61,12 +52,12 @@ class Outputs:
     def publish(
         self, message: Image | CompressedImage, image: NDArray[np.uint8], result: TrackResult, labels: dict[int, str]
     ) -> None:
-        """Publish a result under the header of the image that it belongs to.
+        """Publish a result under the header of its input message.
 
         Args:
-            message: the input message; its header is passed on as it is.
+            message: the input message.
             image: (H, W, 3) uint8 RGB, for the overlay.
-            result: what the tracker returned for it.
+            result: of the tracker for this image.
             labels: object id to the operator's label.
         """
         if self._wanted("~/mask"):
@@ -85,21 +76,10 @@ class Outputs:
                 self._send("~/overlay/compressed", message, rgb_to_jpeg(picture))
 
     def publish_status(self, message: Image | CompressedImage, counts: Counts, **fields: float) -> None:
-        """Publish the timings of a step.
-
-        Args:
-            message: the input message; its header is passed on as it is.
-            counts: frames received, processed, dropped; deadlines missed.
-            fields: the other fields of TrackerStatus, by name.
-        """
+        """Publish the counters and `fields`, the other fields of TrackerStatus by name, under the input's header."""
         if self._wanted("~/status"):
-            status = TrackerStatus(
-                frames_received=counts.received,
-                frames_processed=counts.processed,
-                frames_dropped=counts.dropped,
-                deadlines_missed=counts.deadlines_missed,
-                **fields,
-            )
+            frames = {f"frames_{name}": getattr(counts, name) for name in ("received", "processed", "dropped")}
+            status = TrackerStatus(deadlines_missed=counts.deadlines_missed, **frames, **fields)
             self._send("~/status", message, status)
 
     def _wanted(self, topic: str) -> bool:

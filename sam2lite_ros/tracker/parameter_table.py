@@ -23,13 +23,13 @@ class Specification:
     """Declaration of one parameter.
 
     Attributes:
-        default: value when nobody sets one; also fixes the type, except that a list is declared untyped
-            (an empty one has no type that rclpy could know).
+        default: value when nobody sets one; also fixes the type, except that a list is declared untyped (rclpy finds
+            no type in an empty one).
         description: shown by `ros2 param describe`.
         bounds: smallest and largest number allowed.
         choices: the strings allowed.
-        live: True when it takes effect while the node is active; else it is read at configure.
-        read_only: True when it is read at start only.
+        live: takes effect while the node is active; else it is read at configure.
+        read_only: is read at start only.
     """
 
     default: Any

@@ -1,4 +1,4 @@
-"""Declare and check the tracker node's parameters, and hold them in one frozen dataclass."""
+"""Declare and check the tracker node's parameters."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,10 +12,13 @@ from sam2lite_core.errors import ConfigurationError
 from sam2lite_core.tracking.settings import MAX_BUDGET, MIN_BUDGET
 from sam2lite_ros.tracker.parameter_table import SPECIFICATIONS, Specification, descriptor
 
+CONTROLLER_SETTINGS = ("kp", "ki", "kd", "min_scale", "max_scale", "min_window", "max_window")
+"""Parameters that the controller takes by the same name."""
+
 
 @dataclass(frozen=True)
 class InitialPrompt:
-    """Prompt of the first frame; `given` is False when there is none.
+    """Prompt of the first frame, if `given`.
 
     Attributes:
         object_id: 1..65535, or 0 when each label of the mask file is an object.
@@ -39,7 +42,7 @@ class InitialPrompt:
 
 @dataclass(frozen=True)
 class TrackerParameters:
-    """A consistent set of values; SPECIFICATIONS says what each means."""
+    """A consistent set of values; SPECIFICATIONS describes each."""
 
     variant: str
     backend: str
@@ -74,13 +77,12 @@ class TrackerParameters:
         """
         for name, specification in SPECIFICATIONS.items():
             _check_alone(name, values[name], specification)
-        if values["min_scale"] > values["max_scale"]:
-            raise ConfigurationError(f"min_scale {values['min_scale']} is above max_scale {values['max_scale']}")
-        if values["min_window"] > values["max_window"]:
-            raise ConfigurationError(f"min_window {values['min_window']} is above max_window {values['max_window']}")
+        for limit in ("scale", "window"):
+            low, high = values[f"min_{limit}"], values[f"max_{limit}"]
+            if low > high:
+                raise ConfigurationError(f"min_{limit} {low} is above max_{limit} {high}")
         ControllerConfig(
-            deadline_ms=values["frame_deadline_ms"] or None,
-            **{name: values[name] for name in ("kp", "ki", "kd", "min_scale", "max_scale", "min_window", "max_window")},
+            deadline_ms=values["frame_deadline_ms"] or None, **{name: values[name] for name in CONTROLLER_SETTINGS}
         )
         if 0 < values["memory_budget"] < MIN_BUDGET:
             raise ConfigurationError(
@@ -93,7 +95,7 @@ class TrackerParameters:
         return cls(**plain, initial_prompt=_initial_prompt(values))
 
     def with_live(self, newer: "TrackerParameters") -> "TrackerParameters":
-        """Return these with the live ones of others; the rest was read at configure and holds until the next."""
+        """Return these with the live values of `newer`; the rest holds until the next configure."""
         live = [name for name, specification in SPECIFICATIONS.items() if specification.live]
         return replace(self, **{name: getattr(newer, name) for name in live})
 
@@ -153,15 +155,12 @@ def current_values(node: Node) -> dict[str, Any]:
 
 
 def refusal(values: Mapping[str, Any], changes: Mapping[str, Any], active: bool) -> str | None:
-    """Decide on a request to change parameters.
+    """Return the reason to refuse a change of parameters, or None to accept it.
 
     Args:
         values: the present value of every parameter.
         changes: the values asked for; names that are not ours are left to rclpy.
-        active: whether frames are being processed.
-
-    Returns:
-        The reason why the request is refused, or None when it is accepted.
+        active: True while frames are processed.
     """
     ours = {name: value for name, value in changes.items() if name in SPECIFICATIONS}
     if active:

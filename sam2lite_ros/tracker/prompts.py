@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from geometry_msgs.msg import PointStamped
+from geometry_msgs.msg import Point, PointStamped
 from numpy.typing import NDArray
 from sensor_msgs.msg import RegionOfInterest
 
@@ -16,12 +16,12 @@ from sam2lite_ros.conversions import MASK_ENCODINGS, prompt_mask
 from sam2lite_ros.tracker.parameters import InitialPrompt
 
 MAX_POINTS = 1024
-"""Most points of one prompt: each is drawn for the model, and nobody clicks as often."""
+"""Most points of one prompt: each is drawn for the model."""
 
 
 @dataclass(frozen=True)
 class PromptRequest:
-    """A prompt as it arrives: the id may still have to be chosen, the frame to be found.
+    """A prompt as it arrives, before its id is chosen and its frame found.
 
     Attributes:
         stamp_ns: stamp of the frame that the operator saw, nanoseconds; 0 = the newest.
@@ -42,11 +42,7 @@ class PromptRequest:
     mask: NDArray[np.bool_] | None = None
 
     def prompt(self, object_id: int) -> Prompt:
-        """Return the prompt for this id.
-
-        Raises:
-            InvalidPromptError: nothing to follow in it, or values that make no sense.
-        """
+        """Return the prompt for this id; InvalidPromptError as `Prompt` raises it."""
         return Prompt(
             object_id=object_id, points=self.points, point_labels=self.point_labels, box=self.box, mask=self.mask
         )
@@ -83,13 +79,18 @@ def request_from_service(request: Any) -> PromptRequest:
 
 
 def request_from_point(message: PointStamped) -> PromptRequest:
-    """Read a click: a new object at (x, y) in pixels of the frame with that stamp; z is ignored."""
+    """Read a click: a new object at pixel (x, y) of the frame with that stamp; z is ignored."""
     point = np.array([[message.point.x, message.point.y]], np.float32)
     return PromptRequest(stamp_ns=stamp_nanoseconds(message.header.stamp), points=point)
 
 
+def request_from_click(message: Point) -> PromptRequest:
+    """Read a click without a header: a new object in the newest frame."""
+    return request_from_point(PointStamped(point=message))
+
+
 def request_from_box(message: RegionOfInterest) -> PromptRequest:
-    """Read a drawn box: a new object in the newest frame (the message carries no stamp).
+    """Read a drawn box, which has no stamp: a new object in the newest frame.
 
     Raises:
         InvalidPromptError: a box without width or height.
@@ -108,11 +109,7 @@ def _box(region: RegionOfInterest) -> NDArray[np.float32] | None:
 
 
 def initial_prompts(initial: InitialPrompt, mask_encoding: str) -> tuple[Prompt, ...]:
-    """Make the prompts for the first frame, reading the mask file if there is one.
-
-    Args:
-        initial: what the parameters say.
-        mask_encoding: encoding of the published mask, which has to hold the ids.
+    """Make the prompts for the first frame; the published mask of this encoding has to hold their ids.
 
     Raises:
         SourceError: the mask file cannot be read.
@@ -120,27 +117,23 @@ def initial_prompts(initial: InitialPrompt, mask_encoding: str) -> tuple[Prompt,
     """
     if not initial.given:
         return ()
-    prompts = _first_prompts(initial)
+    labels = None if initial.mask_file is None else read_label_map(initial.mask_file)
+    if initial.object_id == 0 and labels is not None:
+        prompts = tuple(Prompt(object_id=int(value), mask=labels == value) for value in np.unique(labels) if value)
+        if not prompts:
+            raise InvalidPromptError(f"{initial.mask_file}: the mask is empty; mark at least one pixel")
+    else:
+        prompt = Prompt(
+            object_id=initial.object_id,
+            points=np.array(initial.points, np.float32) if initial.points else None,
+            point_labels=np.array(initial.point_labels, np.uint8) if initial.point_labels else None,
+            box=None if initial.box is None else np.array(initial.box, np.float32),
+            mask=None if labels is None else labels > 0,
+        )
+        prompts = (prompt,)
     for prompt in prompts:
         _check_id(prompt.object_id, mask_encoding)
     return prompts
-
-
-def _first_prompts(initial: InitialPrompt) -> tuple[Prompt, ...]:
-    labels = None if initial.mask_file is None else read_label_map(initial.mask_file)
-    if initial.object_id == 0 and labels is not None:
-        ids = [int(value) for value in np.unique(labels) if value]
-        if not ids:
-            raise InvalidPromptError(f"{initial.mask_file}: the mask is empty; mark at least one pixel")
-        return tuple(Prompt(object_id=object_id, mask=labels == object_id) for object_id in ids)
-    prompt = Prompt(
-        object_id=initial.object_id,
-        points=np.array(initial.points, np.float32) if initial.points else None,
-        point_labels=np.array(initial.point_labels, np.uint8) if initial.point_labels else None,
-        box=None if initial.box is None else np.array(initial.box, np.float32),
-        mask=None if labels is None else labels > 0,
-    )
-    return (prompt,)
 
 
 def resolve_id(asked: int, taken: Collection[int], mask_encoding: str) -> int:

@@ -4,7 +4,7 @@ import numpy as np
 
 from sam2lite_core.tracker import Tracker
 from sam2lite_core.types import Prompt
-from sam2lite_ros.tracker.parameters import TrackerParameters
+from sam2lite_ros.tracker.parameters import CONTROLLER_SETTINGS, TrackerParameters
 
 WARM_UP_SIZE = (480, 640)
 """(height, width) of the blank frames, pixels: VGA, what most cameras send."""
@@ -29,10 +29,10 @@ def build_tracker(parameters: TrackerParameters) -> Tracker:
         model_path=parameters.model_path,
         presence_threshold=parameters.presence_threshold,
     )
-    # The deadline comes with its controller: given alone, it would have the device measured for one that nobody chose.
+    # With its controller: a deadline alone would have the device measured for a controller that nobody chose.
     apply_live(tracker, parameters)
     if parameters.controller == "predictive" and tracker.deadline_ms is None and not tracker.fixed_size:
-        # A deadline may be set while frames flow, which are not to wait for the measuring then.
+        # Measured now, since a deadline may be set while frames flow.
         tracker.measure_latency()
     return tracker
 
@@ -49,18 +49,12 @@ def apply_live(tracker: Tracker, parameters: TrackerParameters) -> None:
         controller="off" if parameters.frame_deadline_ms is None or tracker.fixed_size else parameters.controller,
         deadline_ms=parameters.frame_deadline_ms,
         presence_threshold=parameters.presence_threshold,
-        kp=parameters.kp,
-        ki=parameters.ki,
-        kd=parameters.kd,
-        min_scale=parameters.min_scale,
-        max_scale=parameters.max_scale,
-        min_window=parameters.min_window,
-        max_window=parameters.max_window,
+        **{name: getattr(parameters, name) for name in CONTROLLER_SETTINGS},
     )
 
 
 def warm_up(tracker: Tracker) -> None:
-    """Run both graphs once on blank frames: the first run of each allocates, which would cost the first deadlines."""
+    """Run both graphs once on blank frames: the first run allocates, which would cost the first deadlines."""
     blank = np.zeros((*WARM_UP_SIZE, 3), np.uint8)
     box = np.array([0, 0, WARM_UP_SIZE[1] / 2, WARM_UP_SIZE[0] / 2], np.float32)
     tracker.step(blank, [Prompt(object_id=1, box=box)])

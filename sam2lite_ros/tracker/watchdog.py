@@ -1,4 +1,4 @@
-"""Notice a step that does not end."""
+"""Detect a step that does not end."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -8,22 +8,17 @@ from time import monotonic
 from sam2lite_core.errors import BackendError
 
 STALL_S = 5.0
-"""Seconds after which a running step counts as hanging; the slowest that we measured, on two cores, take one or two."""
+"""Seconds after which a running step counts as hanging; the slowest measured, on two cores, take one or two."""
 
 
 class Watchdog:
     """Watchdog over the inference thread's steps, for any other thread.
 
-    Python cannot end a thread that hangs in a runtime. It can report it, and discard the result of a step that was
-    given up, should it end after all.
+    Python cannot end a thread that hangs in a runtime. The step is reported, and its result discarded once given up.
     """
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
-        """Watch nothing yet.
-
-        Args:
-            clock: seconds that never go back.
-        """
+        """Watch nothing yet; `clock` tells monotonic seconds."""
         self._clock = clock
         self._lock = threading.Lock()
         self._started: float | None = None
@@ -34,7 +29,7 @@ class Watchdog:
         """Watch a step, which is the block.
 
         Raises:
-            BackendError: the step was given up before it ended, or one before it.
+            BackendError: this step, or one before it, was given up.
         """
         with self._lock:
             self._check()
@@ -44,8 +39,7 @@ class Watchdog:
         finally:
             with self._lock:
                 self._started = None
-        with self._lock:
-            self._check()
+        self._check()
 
     def _check(self) -> None:
         if self._given_up:
@@ -54,11 +48,8 @@ class Watchdog:
     @property
     def stalled_s(self) -> float:
         """Seconds since the hanging step began; 0 when no step hangs."""
-        with self._lock:
-            return self._stalled_s()
-
-    def _stalled_s(self) -> float:
-        running_s = 0.0 if self._started is None else self._clock() - self._started
+        started = self._started
+        running_s = 0.0 if started is None else self._clock() - started
         return running_s if running_s > STALL_S else 0.0
 
     def hang(self) -> BackendError | None:
@@ -74,5 +65,5 @@ class Watchdog:
     def give_up(self) -> bool:
         """Discard the result of a hanging step; return True if there is one."""
         with self._lock:
-            self._given_up = self._given_up or self._stalled_s() > 0.0
+            self._given_up = self._given_up or self.stalled_s > 0.0
             return self._given_up

@@ -13,30 +13,29 @@ from sensor_msgs.msg import CompressedImage, Image
 from sam2lite_core.errors import Sam2LiteError
 from sam2lite_core.types import Prompt, TrackResult
 from sam2lite_ros.conversions import to_rgb
-from sam2lite_ros.tracker.counters import FrameCounters
-from sam2lite_ros.tracker.frame_log import FrameLog
+from sam2lite_ros.tracker.counters import FrameCounters, FrameLog
 from sam2lite_ros.tracker.frame_ring import FrameRing, HeldFrame
 from sam2lite_ros.tracker.freshness import Freshness
-from sam2lite_ros.tracker.late_prompts import find_late_prompt, frames_to_catch_up
+from sam2lite_ros.tracker.late_prompts import CATCH_UP_STEPS, scale_prompt, spread
 from sam2lite_ros.tracker.mailbox import Command, Mailbox, ReceivedFrame
 from sam2lite_ros.tracker.outputs import Outputs
 from sam2lite_ros.tracker.parameters import TrackerParameters
-from sam2lite_ros.tracker.prompts import PromptRequest, stamp_nanoseconds
+from sam2lite_ros.tracker.prompts import PromptRequest, resolve_id, stamp_nanoseconds
 from sam2lite_ros.tracker.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from sam2lite_core.tracker import Tracker
 
 HAND_OVER_S = 1e-4
-"""Pause of the executor's thread once a frame is in the mailbox: the inference thread gets Python's lock meanwhile. It
-would otherwise wait until the executor is done with its own affairs, 0.7 ms instead of 0.2 for a VGA frame."""
+"""Pause of the executor's thread once a frame is in the mailbox, so that the inference thread gets Python's lock: a VGA
+frame then waits for 0.2 ms instead of 0.7."""
 
 POLL_S = 0.1
-"""Seconds between two looks of `stop` at a step that may hang."""
+"""Seconds between two checks of `stop` for a step that hangs."""
 
 
 class TrackingWorker:
-    """Inference thread. From construction to `stop`, nobody else touches the tracker."""
+    """Inference thread, from construction to `stop`; only it touches the tracker."""
 
     def __init__(
         self,
@@ -78,9 +77,9 @@ class TrackingWorker:
         return self._objects
 
     def receive(self, messages: Sequence[Image | CompressedImage]) -> None:
-        """Accept what the subscription had, oldest first, without waiting for the model.
+        """Accept images, oldest first, without waiting for the model.
 
-        The newest waits for the next step, in place of whatever waited before; the others are dropped.
+        The newest replaces the frame that waits for the next step; the others are dropped.
         """
         arrived = perf_counter()
         frames = []
@@ -89,15 +88,13 @@ class TrackingWorker:
             receive_ms = (self._now_ns() - stamp_ns) / 1e6 if stamp_ns else 0.0
             frames.append(ReceivedFrame(message, stamp_ns, self.counters.count_received(), arrived, receive_ms))
             self._freshness.seen(stamp_ns / 1e9 if stamp_ns else arrived)
-        for frame in frames:
-            self._ring.push(HeldFrame(frame.message, frame.stamp_ns, frame.sequence))
+            self._ring.push(HeldFrame(message, stamp_ns, frames[-1].sequence))
         for _ in frames[:-1]:
             self.counters.count_dropped()
         if self._mailbox.put_frame(frames[-1]) is not None:
             self.counters.count_dropped()
         sleep(HAND_OVER_S)
-        # Reducing large images takes milliseconds each: after the newest is on its way, and not for those that the
-        # newest has already pushed out of the ring.
+        # Reducing a large image takes milliseconds: last, and only for frames that the ring still holds.
         for held in self._ring.since(frames[0].sequence - 1):
             held.reduce()
 
@@ -135,7 +132,7 @@ class TrackingWorker:
         return self._mailbox.post(take_over)
 
     def refuse_while_hanging(self) -> None:
-        """Answer the operators who wait for a step that hangs; to be called now and then."""
+        """Answer operators who wait while a step hangs; to be called now and then."""
         if hang := self.watchdog.hang():
             self._mailbox.refuse_awaited(hang)
 
@@ -143,7 +140,7 @@ class TrackingWorker:
         """End the thread after the running step; a waiting frame is counted as dropped.
 
         Returns:
-            False when the step hangs: thread and tracker are then left alone, and nothing more comes of them.
+            False when the step hangs: thread and tracker are given up.
         """
         if self._mailbox.close() is not None:
             self.counters.count_dropped()
@@ -161,14 +158,14 @@ class TrackingWorker:
                 self._take_safely(item)
 
     def _hold_s(self, frame: ReceivedFrame) -> float:
-        """Return for how many seconds a waiting frame should be held back for its successor."""
+        """Return the seconds for which a waiting frame is held back for its successor."""
         limit_ms = self._parameters.max_frame_age_ms
         return self._freshness.hold_s(
             perf_counter() - frame.arrived, frame.receive_ms / 1e3, None if limit_ms is None else limit_ms / 1e3
         )
 
     def _take_safely(self, frame: ReceivedFrame) -> None:
-        """Process a frame; a failure is counted and logged, and the next frame gets its chance."""
+        """Process a frame; count and log a failure."""
         try:
             self._take(frame)
         except Exception as error:
@@ -176,7 +173,7 @@ class TrackingWorker:
             self._log.frame_failed(error)
 
     def _take(self, frame: ReceivedFrame) -> None:
-        """Process a frame from the mailbox, unless it is too old already."""
+        """Process a frame from the mailbox, unless it is too old."""
         limit = self._parameters.max_frame_age_ms
         age_ms = (self._now_ns() - frame.stamp_ns) / 1e6 if frame.stamp_ns else 0.0
         if limit is not None and age_ms > limit:
@@ -195,16 +192,16 @@ class TrackingWorker:
         """Decode, step, publish, report.
 
         Args:
-            frame: what to process.
+            frame: the frame.
             prompts: prompts on this frame, in its own pixels.
-            labels: what the operator calls the objects prompted here.
-            again: the frame was processed before and is published once more because of a prompt; not counted.
+            labels: the operator's labels of the objects prompted here.
+            again: the frame was processed before and is published once more for a prompt; not counted.
         """
         started = perf_counter()
         image = to_rgb(frame.message)
         decode_ms = (perf_counter() - started) * 1e3
         queue_ms = 0.0 if again else (started - frame.arrived) * 1e3
-        # Publishing comes after the step; the last frame's is the best guess at what this one's will take.
+        # Publishing comes after the step; the last frame's time is the best guess.
         result = self._step(image, prompts, frame.sequence, queue_ms + decode_ms + self._published_ms)
         self._name(labels or {})
         self._last = frame
@@ -238,56 +235,65 @@ class TrackingWorker:
     def _step(
         self, image: NDArray[np.uint8], prompts: Sequence[Prompt], sequence: int, overhead_ms: float
     ) -> TrackResult:
-        """Step with prompts; when the first frame's prompts are refused, say so once and go on without them."""
-        if not prompts or prompts is not self._first_prompts:
-            return self._advance(image, prompts, sequence, overhead_ms)
-        self._first_prompts = ()
+        """Step with prompts; when the first frame's prompts are refused, log it and go on without them."""
+        first = bool(prompts) and prompts is self._first_prompts
+        if first:
+            self._first_prompts = ()
         try:
             return self._advance(image, prompts, sequence, overhead_ms)
         except Sam2LiteError as error:
+            if not first:
+                raise
             self._log.frame_failed(error)
             return self._advance(image, (), sequence, overhead_ms)
 
     def _advance(
         self, image: NDArray[np.uint8], prompts: Sequence[Prompt], sequence: int, overhead_ms: float = 0.0
     ) -> TrackResult:
-        """Step the tracker to the frame of this sequence number, which may lie before the one stepped last."""
+        """Step the tracker to the frame of this number, which may lie before the one stepped last."""
         elapsed = 1 if self._stepped is None else max(1, abs(sequence - self._stepped))
         with self.watchdog.watching():
             result = self._tracker.step(image, prompts, elapsed=elapsed, overhead_ms=overhead_ms)
         self._stepped = sequence
         self._objects = len(result.objects)
         if prompts:
-            # A first prompt that still waits must not take over an object that was prompted before it.
+            # A first prompt that still waits must not take over an object prompted meanwhile.
             ids = {prompt.object_id for prompt in prompts}
             self._first_prompts = tuple(prompt for prompt in self._first_prompts if prompt.object_id not in ids)
         return result
 
     def _name(self, labels: Mapping[int, str]) -> None:
-        """Keep the labels of objects that an operator has just prompted; an empty one does not replace another."""
+        """Keep the labels of objects just prompted; an empty one does not replace another."""
         for object_id, label in labels.items():
             if label or object_id not in self._labels:
                 self._labels[object_id] = label
 
     def _prompt(self, request: PromptRequest) -> int:
-        """Apply a prompt on the frame that the operator saw, then catch up with the present."""
+        """Apply a prompt on the frame that the operator saw, then catch up with the present.
+
+        Raises:
+            InvalidPromptError: the frame is not held, the id does not fit, or the prompt lies outside the frame.
+            InvalidFrameError: the frame cannot be decoded.
+        """
         taken = {*self._tracker.object_ids, *(prompt.object_id for prompt in self._first_prompts)}
-        late = find_late_prompt(request, self._ring, taken, self._parameters.mask_encoding)
-        object_id = late.prompt.object_id
-        labels = {object_id: request.label}
-        waiting = self._mailbox.take_frame_if(lambda frame: frame.sequence == late.sequence)
+        held = self._ring.find(request.stamp_ns)
+        prompt = request.prompt(resolve_id(request.object_id, taken, self._parameters.mask_encoding))
+        image, size = held.load()
+        prompt.check_inside(*size)
+        labels = {prompt.object_id: request.label}
+        waiting = self._mailbox.take_frame_if(lambda frame: frame.sequence == held.sequence)
         if waiting is not None:
-            self._process_prompted(waiting, late.prompt, labels)
-        elif self._last is not None and self._last.sequence == late.sequence:
-            self._process(self._last, [late.prompt], labels, again=True)
+            self._process_prompted(waiting, prompt, labels)
+        elif self._last is not None and self._last.sequence == held.sequence:
+            self._process(self._last, [prompt], labels, again=True)
         else:
-            self._advance(late.image, [late.held_prompt], late.sequence)
+            self._advance(image, [scale_prompt(prompt, size, image.shape[:2])], held.sequence)
             self._name(labels)
-            self._catch_up(late.sequence)
-        return object_id
+            self._catch_up(held.sequence)
+        return prompt.object_id
 
     def _process_prompted(self, frame: ReceivedFrame, prompt: Prompt, labels: Mapping[int, str]) -> None:
-        """Process the frame that was waiting, with the prompt; a refused prompt does not cost the frame."""
+        """Process the waiting frame with the prompt; when that is refused, without it."""
         first = [other for other in self._first_prompts if other.object_id != prompt.object_id]
         try:
             self._process(frame, [*first, prompt], labels)
@@ -296,14 +302,15 @@ class TrackingWorker:
             raise
 
     def _catch_up(self, sequence: int) -> None:
-        """Step through some of the frames after an old one, so that the object is found where it is now.
+        """Step through at most `CATCH_UP_STEPS` frames after an old one, to find the object where it is now.
 
-        The object is followed already, so a frame that cannot be used is logged and passed over.
+        A frame that cannot be used is logged and passed over.
         """
         last = self._last
         if last is None:
             return
-        for frame in frames_to_catch_up(self._ring, sequence, last.sequence):
+        later = [frame for frame in self._ring.since(sequence) if frame.sequence <= last.sequence]
+        for frame in spread(later, CATCH_UP_STEPS):
             try:
                 if frame.sequence == last.sequence:
                     self._process(last, (), again=True)

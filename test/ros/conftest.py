@@ -24,8 +24,7 @@ from std_srvs.srv import Trigger
 
 from sam2lite_core.scenes.clip import render_clip
 from sam2lite_ros.conversions import rgb_to_image, rgb_to_jpeg
-from sam2lite_ros.sessions.isolation import isolate
-from sam2lite_ros.sessions.processes import process
+from sam2lite_ros.sessions.processes import isolate, process
 from sam2lite_ros.tracker.node import TrackerNode
 
 PATIENCE_S = 90.0

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sam2lite_core.errors import ConfigurationError
-from sam2lite_ros.sessions.isolation import isolate
+from sam2lite_ros.sessions.processes import isolate
 
 ROOT = Path(__file__).resolve().parents[2]
 OLD, NEW = "FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE"
