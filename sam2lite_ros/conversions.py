@@ -52,11 +52,7 @@ def _with_cv_bridge(message: Image) -> Pixels:
 
 
 def to_rgb(message: Image | CompressedImage) -> Pixels:
-    """Decode either kind of image message.
-
-    Raises:
-        InvalidFrameError: as `image_to_rgb` and `compressed_to_rgb`.
-    """
+    """Decode either kind of image message; InvalidFrameError as `image_to_rgb` and `compressed_to_rgb` raise it."""
     return compressed_to_rgb(message) if isinstance(message, CompressedImage) else image_to_rgb(message)
 
 
@@ -110,11 +106,7 @@ def label_map_to_image(label_map: NDArray[np.uint8] | NDArray[np.uint16], encodi
 
 
 def label_map_to_png(label_map: NDArray[np.uint8] | NDArray[np.uint16], encoding: str) -> CompressedImage:
-    """Make a PNG message of a label map (lossless, as ids must survive); the header is the caller's.
-
-    Raises:
-        ConfigurationError: as `label_map_to_image`.
-    """
+    """Make a PNG message of a label map, which keeps the ids; header and errors as for `label_map_to_image`."""
     labels = _encoded_labels(label_map, encoding)
     # Level 1: label maps are long runs, so higher levels cost time and save next to nothing.
     _, data = cv2.imencode(".png", labels, [cv2.IMWRITE_PNG_COMPRESSION, 1])

@@ -36,8 +36,7 @@ class HeldFrame:
     def load(self) -> tuple[NDArray[np.uint8], tuple[int, int]]:
         """Return the (H, W, 3) uint8 RGB image at no more than scale 1, and the (height, width) of the source.
 
-        Raises:
-            InvalidFrameError: the message is bad.
+        InvalidFrameError for a bad message.
         """
         content = self._content
         if isinstance(content, tuple):

@@ -17,7 +17,7 @@ THROTTLE_S = 5.0
 
 
 class ImageInput:
-    """Subscription to `image` or `image/compressed`, from construction to `destroy`."""
+    """Subscription to `image` or `image/compressed`, from construction to `destroy`; `topic` is the resolved name."""
 
     def __init__(
         self, node: Node, transport: str, receive: Callable[[Sequence[Image | CompressedImage]], None]
@@ -39,11 +39,7 @@ class ImageInput:
             QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=INPUT_DEPTH, reliability=ReliabilityPolicy.BEST_EFFORT),
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
         )
-
-    @property
-    def topic(self) -> str:
-        """The resolved topic."""
-        return str(self._subscription.topic_name)
+        self.topic = str(self._subscription.topic_name)
 
     def destroy(self) -> None:
         """Unsubscribe."""

@@ -64,8 +64,6 @@ class TrackerNode(LifecycleNode):
             return "active"
         return "inactive" if self._tracker is not None else "unconfigured"
 
-    # Lifecycle
-
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Read the parameters, load the model, warm it up; undo all on failure."""
         return self._transition("configure", self._configure, undo=self._release)
@@ -178,8 +176,6 @@ class TrackerNode(LifecycleNode):
         if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
             self.trigger_activate()
 
-    # Parameters
-
     def _on_set_parameters(self, changes: "list[Parameter[Any]]") -> SetParametersResult:
         """Accept or refuse with a reason; rclpy lets an exception from here escape into the executor."""
         try:
@@ -210,14 +206,10 @@ class TrackerNode(LifecycleNode):
         if work.exception() is not None:
             self.get_logger().error(f"parameter not applied: {work.exception()}")
 
-    # Frames
-
     def _receive(self, messages: Sequence[Image | CompressedImage]) -> None:
         self._diagnostics.image_arrived()
         if self._tracking is not None:
             self._tracking.receive(messages)
-
-    # Diagnostics
 
     def _each_second(self) -> None:
         if self._tracking is not None:
@@ -244,11 +236,7 @@ class TrackerNode(LifecycleNode):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the node until it is told to stop.
-
-    Returns:
-        0 after an ordinary stop, 2 when a parameter given at start is wrong.
-    """
+    """Run the node; return 0 after an ordinary stop, 2 when a parameter given at start is wrong."""
     keep_freed_memory()
     rclpy.init(args=None if arguments is None else list(arguments))
     node: TrackerNode | None = None

@@ -54,11 +54,7 @@ class Outputs:
     ) -> None:
         """Publish a result under the header of its input message.
 
-        Args:
-            message: the input message.
-            image: (H, W, 3) uint8 RGB, for the overlay.
-            result: of the tracker for this image.
-            labels: object id to the operator's label.
+        The overlay needs the (H, W, 3) uint8 RGB image; `labels` maps object ids to the operator's labels.
         """
         if self._wanted("~/mask"):
             self._send("~/mask", message, label_map_to_image(result.label_map, self._mask_encoding))

@@ -90,11 +90,7 @@ def request_from_click(message: Point) -> PromptRequest:
 
 
 def request_from_box(message: RegionOfInterest) -> PromptRequest:
-    """Read a drawn box, which has no stamp: a new object in the newest frame.
-
-    Raises:
-        InvalidPromptError: a box without width or height.
-    """
+    """Read a drawn box, which has no stamp: a new object in the newest frame; InvalidPromptError when it is empty."""
     box = _box(message)
     if box is None:
         raise InvalidPromptError(f"box is {message.width}x{message.height}; both sides must be positive")

@@ -32,13 +32,7 @@ class OperatorInterface:
     """
 
     def __init__(self, node: Node, worker: Callable[[], TrackingWorker | None], state: Callable[[], str]) -> None:
-        """Offer the services and topics.
-
-        Args:
-            node: their node.
-            worker: returns the inference thread while the node is active, else None.
-            state: returns the lifecycle state's label.
-        """
+        """Offer the services and topics; `worker` gives the active inference thread, `state` the lifecycle label."""
         self._node = node
         self._worker = worker
         self._state = state

@@ -6,6 +6,18 @@ from sam2lite_core.tracker import Tracker
 from sam2lite_core.types import Prompt
 from sam2lite_ros.tracker.parameters import CONTROLLER_SETTINGS, TrackerParameters
 
+MODEL_SETTINGS = (
+    "variant",
+    "backend",
+    "device",
+    "precision",
+    "memory_budget",
+    "memory_policy",
+    "threads",
+    "model_path",
+)
+"""Parameters that the tracker takes by the same name when it is built."""
+
 WARM_UP_SIZE = (480, 640)
 """(height, width) of the blank frames, pixels: VGA, what most cameras send."""
 
@@ -14,21 +26,11 @@ def build_tracker(parameters: TrackerParameters) -> Tracker:
     """Load the model, and measure the device where the controller asks for it.
 
     Raises:
-        BackendError: an unknown backend, or a device that it does not have.
+        BackendError: an unknown backend, a device that it does not have, or a measurement that failed.
         ModelFileError: weights that are missing or not ours.
         ConfigurationError: a setting that the core refuses.
     """
-    tracker = Tracker(
-        variant=parameters.variant,
-        backend=parameters.backend,
-        device=parameters.device,
-        precision=parameters.precision,
-        memory_budget=parameters.memory_budget,
-        memory_policy=parameters.memory_policy,
-        threads=parameters.threads,
-        model_path=parameters.model_path,
-        presence_threshold=parameters.presence_threshold,
-    )
+    tracker = Tracker(**{name: getattr(parameters, name) for name in MODEL_SETTINGS})
     # With its controller: a deadline alone would have the device measured for a controller that nobody chose.
     apply_live(tracker, parameters)
     if parameters.controller == "predictive" and tracker.deadline_ms is None and not tracker.fixed_size:
@@ -38,12 +40,7 @@ def build_tracker(parameters: TrackerParameters) -> Tracker:
 
 
 def apply_live(tracker: Tracker, parameters: TrackerParameters) -> None:
-    """Set what may change between two frames.
-
-    Raises:
-        ConfigurationError: a setting that the core refuses.
-        BackendError: measuring for the controller `predictive` failed.
-    """
+    """Set the live parameters, between two frames; errors as `build_tracker` raises them."""
     tracker.configure(
         # Without a deadline there is nothing to control for, and a model with one size has nothing to control.
         controller="off" if parameters.frame_deadline_ms is None or tracker.fixed_size else parameters.controller,

@@ -137,11 +137,7 @@ class TrackingWorker:
             self._mailbox.refuse_awaited(hang)
 
     def stop(self) -> bool:
-        """End the thread after the running step; a waiting frame is counted as dropped.
-
-        Returns:
-            False when the step hangs: thread and tracker are given up.
-        """
+        """End the thread after the running step; return False when that hangs: thread and tracker are given up."""
         if self._mailbox.close() is not None:
             self.counters.count_dropped()
         while self._thread.is_alive():
@@ -155,7 +151,7 @@ class TrackingWorker:
             if isinstance(item, Command):
                 item.run()
             else:
-                self._take_safely(item)
+                self._take(item)
 
     def _hold_s(self, frame: ReceivedFrame) -> float:
         """Return the seconds for which a waiting frame is held back for its successor."""
@@ -164,23 +160,19 @@ class TrackingWorker:
             perf_counter() - frame.arrived, frame.receive_ms / 1e3, None if limit_ms is None else limit_ms / 1e3
         )
 
-    def _take_safely(self, frame: ReceivedFrame) -> None:
-        """Process a frame; count and log a failure."""
-        try:
-            self._take(frame)
-        except Exception as error:
-            self.counters.count_failed(error)
-            self._log.frame_failed(error)
-
     def _take(self, frame: ReceivedFrame) -> None:
-        """Process a frame from the mailbox, unless it is too old."""
+        """Process a frame unless it is too old; count and log a failure."""
         limit = self._parameters.max_frame_age_ms
         age_ms = (self._now_ns() - frame.stamp_ns) / 1e6 if frame.stamp_ns else 0.0
         if limit is not None and age_ms > limit:
             self.counters.count_dropped()
             self._log.frame_too_old(age_ms, limit)
             return
-        self._process(frame, self._first_prompts)
+        try:
+            self._process(frame, self._first_prompts)
+        except Exception as error:
+            self.counters.count_failed(error)
+            self._log.frame_failed(error)
 
     def _process(
         self,
@@ -269,12 +261,7 @@ class TrackingWorker:
                 self._labels[object_id] = label
 
     def _prompt(self, request: PromptRequest) -> int:
-        """Apply a prompt on the frame that the operator saw, then catch up with the present.
-
-        Raises:
-            InvalidPromptError: the frame is not held, the id does not fit, or the prompt lies outside the frame.
-            InvalidFrameError: the frame cannot be decoded.
-        """
+        """Apply a prompt on the frame that the operator saw, then catch up with the present; return the id."""
         taken = {*self._tracker.object_ids, *(prompt.object_id for prompt in self._first_prompts)}
         held = self._ring.find(request.stamp_ns)
         prompt = request.prompt(resolve_id(request.object_id, taken, self._parameters.mask_encoding))
@@ -298,7 +285,7 @@ class TrackingWorker:
         try:
             self._process(frame, [*first, prompt], labels)
         except Sam2LiteError:
-            self._take_safely(frame)
+            self._take(frame)
             raise
 
     def _catch_up(self, sequence: int) -> None:
