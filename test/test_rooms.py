@@ -92,6 +92,26 @@ def test_no_import_runs_upwards_between_rooms() -> None:
     assert upwards == []
 
 
+@pytest.mark.parametrize(
+    ("importer", "forbidden"),
+    [
+        ("tracker", {"player", "sessions", "launching"}),
+        ("player", {"tracker", "sessions", "launching"}),
+        ("sessions", {"launching"}),
+    ],
+)
+def test_sessions_start_player_and_tracker_which_know_nothing_of_each_other(importer: str, forbidden: set[str]) -> None:
+    upwards = [
+        f"{name} imports {other}"
+        for name, others in graph().items()
+        for other in sorted(others)
+        if name.startswith(f"sam2lite_ros.{importer}.")
+        and other.startswith("sam2lite_ros.")
+        and room(other) in forbidden
+    ]
+    assert upwards == []
+
+
 def test_no_modules_import_each_other_in_a_circle() -> None:
     try:
         graphlib.TopologicalSorter(graph()).prepare()
