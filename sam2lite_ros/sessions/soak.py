@@ -34,12 +34,13 @@ def soak(folder: Path) -> None:
     request = read_request(folder)
     with tracker_session(request["tracker"], folder) as session:
         samples = _play(session, request)
+        # An inactive tracker counts from zero.
+        counters = session.recorder.counters[-1]
         session.change_state(Transition.TRANSITION_DEACTIVATE)
-    recorder = session.recorder
+    recording = session.recorder.recording
     write_lines(folder / "samples.jsonl", samples)
-    write_statuses(recorder.recording, folder)
-    seen = {**recorder.counters[-1], "masks": len(recorder.recording.masks)}
-    (folder / "seen.json").write_text(json.dumps(seen))
+    write_statuses(recording, folder)
+    (folder / "seen.json").write_text(json.dumps({**counters, "masks": len(recording.masks)}))
 
 
 def _play(session: "TrackerSession", request: dict[str, Any]) -> list[dict[str, float]]:
