@@ -23,8 +23,15 @@ REFERENCE_SCALE = 0.6
 DEADLINE_STEPS = 2.5
 """The deadline in steps at the reference scale (issue 7): room at first, too little under CPU load."""
 
-FIGURES = ("former_scale", "hog_scale", "missed_percent", "late_percent", "back_s", "switches_a_minute")
-"""Names of a controller's figures, in the order of the table."""
+FIGURES = {
+    "former_scale": "ρ before",
+    "hog_scale": "ρ under load",
+    "missed_percent": "missed % after 1 s",
+    "late_percent": "late or skipped %",
+    "back_s": "back after s",
+    "switches_a_minute": "changes of ρ a minute",
+}
+"""Titles of a controller's figures in the table."""
 
 BURN = """
 import os, sys, time
@@ -34,23 +41,20 @@ parent, end = os.getppid(), time.monotonic() + float(sys.argv[2])
 while time.monotonic() < end and os.getppid() == parent:
     sum(range(10000))
 """
-"""Keeps one core busy, and ends by itself when its time is over or its parent gone."""
+"""A process that keeps one core busy until its time is over or its parent gone."""
 
 
 @dataclass(frozen=True)
 class RealSettings:
-    """Settings of a run.
+    """Settings of a run; `variant`, `backend`, `threads` and `model` are the tracker's.
 
     Attributes:
-        variant, backend, threads, model: as for the tracker.
         controllers: which to compare, one after the other.
-        before_s: seconds without load, in which the controller finds its scale.
-        hog_s: seconds with one core kept busy.
-        after_s: seconds without that load again.
+        before_s, hog_s, after_s: seconds without load, with one core kept busy, and without load again.
         height, width: size of the frames, px.
 
     Raises:
-        ConfigurationError: a part of the run is too short to say anything.
+        ConfigurationError: a part of the run lasts less than 2 s.
     """
 
     variant: str = "tiny"
@@ -65,7 +69,6 @@ class RealSettings:
     width: int = 854
 
     def __post_init__(self) -> None:
-        """Check the durations."""
         if min(self.before_s, self.hog_s, self.after_s) < 2.0:
             raise ConfigurationError(
                 f"{self.before_s} s before, {self.hog_s} s with and {self.after_s} s after the load; "
@@ -75,15 +78,7 @@ class RealSettings:
 
 @dataclass(frozen=True)
 class Step:
-    """A step of a run.
-
-    Attributes:
-        at_s: when its frame was due, seconds since the start.
-        late_ms: how long after that it began: the step before it took too long.
-        step_ms: its duration, ms.
-        scale: its resolution scale.
-        skipped: frames that came and went during the step before it.
-    """
+    """A step: when its frame was due, from the start, how late it began, its time, and frames skipped before it."""
 
     at_s: float
     late_ms: float
@@ -105,11 +100,7 @@ def cpu_load(seconds: float) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def measure(settings: RealSettings, tell: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
-    """Run every controller through calm, load and calm.
-
-    Args:
-        settings: what to run.
-        tell: called with a line before each part.
+    """Run every controller through calm, load and calm; `tell` gets a line before each part.
 
     Returns:
         The deadline, and for each controller its figures and its steps.
@@ -147,7 +138,7 @@ def _reference_step_ms(tracker: Tracker, settings: RealSettings, steps: int = 20
 
 
 def _run(tracker: Tracker, settings: RealSettings, period_s: float) -> list[Step]:
-    """Step at every frame that comes when the tracker is free; frames that come meanwhile are skipped."""
+    """Step at every frame that comes when the tracker is free; skip those that come meanwhile."""
     frames = moving_frames(settings.height, settings.width)
     prompts = boxes(1, settings.height, settings.width)
     start = time.perf_counter()
@@ -183,8 +174,8 @@ def figures(steps: list[Step], settings: RealSettings, deadline_ms: float) -> di
     Returns:
         former_scale: median scale in the last half of the time before the load.
         hog_scale: median scale under load, after its first second.
-        missed_percent: share of steps under load, after its first second, that took longer than the deadline.
-        late_percent: the same, counting from when the frame came, and every skipped frame as missed.
+        missed_percent: share of steps under load, after its first second, longer than the deadline.
+        late_percent: the same from when the frame came, with skipped frames as missed.
         back_s: seconds from the load's end to the first step at the former scale or above; None if that never came.
         switches_a_minute: changes of scale over the whole run.
     """
@@ -209,26 +200,15 @@ def figures(steps: list[Step], settings: RealSettings, deadline_ms: float) -> di
 def summary(content: dict[str, Any]) -> str:
     """Write the figures as a Markdown table."""
     machine, settings = content["machine"], content["settings"]
+    rows = [
+        [name, *("never" if run[figure] is None else run[figure] for figure in FIGURES)]
+        for name, run in content["controllers"].items()
+    ]
     lines = [
         f"{machine['cpu']}, {machine['cores']} cores, {settings['threads'] or 'default'} threads; a step at scale "
         f"{REFERENCE_SCALE} takes {content['reference_step_ms']} ms, deadline {content['deadline_ms']} ms, frames at "
         f"that rate; one core kept busy for {settings['hog_s']:g} s",
         "",
-        *table(
-            (
-                "controller",
-                "ρ before",
-                "ρ under load",
-                "missed % after 1 s",
-                "late or skipped %",
-                "back after s",
-                "changes of ρ a minute",
-            ),
-            ([name, *(_cell(run[figure]) for figure in FIGURES)] for name, run in content["controllers"].items()),
-        ),
+        *table(("controller", *FIGURES.values()), rows),
     ]
     return "\n".join(lines) + "\n"
-
-
-def _cell(value: float | None) -> str:
-    return "never" if value is None else str(value)

@@ -1,11 +1,8 @@
-"""Deadline controllers on simulated devices: how fast they settle, what they miss, what it costs in scale.
-
-Everything follows from a seed, so that the figures are the same on every machine.
-"""
+"""Simulate deadline controllers: how fast they settle, what they miss, what it costs in scale; the same everywhere."""
 
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,16 +22,7 @@ CALM = 10
 
 @dataclass(frozen=True)
 class Trace:
-    """A run, frame by frame; all arrays (T,).
-
-    Attributes:
-        seconds: when each frame came.
-        expected_ms: its step time without noise.
-        measured_ms: its step time.
-        scale: its resolution scale.
-        window: its memory window, frames.
-        deadline_ms: what its step was allowed to take.
-    """
+    """A run: when each frame came, its step time without and with noise, its scale and window in frames; all (T,)."""
 
     seconds: FloatArray
     expected_ms: FloatArray
@@ -56,25 +44,14 @@ class Trace:
     def after(self, start_s: float, end_s: float = np.inf) -> "Trace":
         """Return the part of a run from one time to another."""
         chosen = (self.seconds >= start_s) & (self.seconds < end_s)
-        return Trace(
-            self.seconds[chosen],
-            self.expected_ms[chosen],
-            self.measured_ms[chosen],
-            self.scale[chosen],
-            self.window[chosen],
-            self.deadline_ms,
-        )
+        arrays = {name: values[chosen] for name, values in vars(self).items() if name != "deadline_ms"}
+        return replace(self, **arrays)
 
 
 def simulate(device: Device, scenario: Scenario, controller: str, seed: int, deadline_ms: float = DEADLINE_MS) -> Trace:
     """Run a controller through a scenario; a frame comes every `deadline_ms`.
 
-    Args:
-        device: what computes.
-        scenario: what else it has to do.
-        controller: plain, predictive or off.
-        seed: of the noise; the same for all controllers, so that they meet the same device.
-        deadline_ms: time that a step may take.
+    The noise follows from the seed, so that all controllers meet the same device.
     """
     control = make_controller(
         controller, ControllerConfig(deadline_ms=deadline_ms), device.measure(np.random.default_rng((seed, 1)))
@@ -93,11 +70,7 @@ def simulate(device: Device, scenario: Scenario, controller: str, seed: int, dea
 
 
 def settling_frames(trace: Trace, from_s: float) -> int:
-    """Frames after a change of load until `CALM` frames in a row lie within the deadline, were it not for noise.
-
-    Raises:
-        ConfigurationError: that never happens.
-    """
+    """Count frames from a change of load to `CALM` in a row in time, noise aside; ConfigurationError if never."""
     late = trace.after(from_s).expected_ms > trace.deadline_ms
     for start in range(len(late) - CALM + 1):
         if not late[start : start + CALM].any():
@@ -110,14 +83,13 @@ def figures(trace: Trace, scenario: Scenario) -> dict[str, float | None]:
 
     Returns:
         missed_percent: share of frames whose step took longer than the deadline.
-        mean_scale: mean resolution scale.
-        mean_window: mean memory window, frames.
+        mean_scale, mean_window: mean resolution scale, and memory window in frames.
         switches_a_minute: changes of scale.
-        settling_frames: frames from the onset of a load until its steps lie within the deadline again; None where no
-            load sets in, or nothing could hold the deadline.
+        settling_frames: frames from the onset of a load until its steps lie within the deadline again; None if never.
         overshoot: how far the scale fell below the one that it settled at.
         missed_after_percent: missed share while the load lasts, after settling.
-        most_switches_in_100: changes of scale in any 100 frames, while the load lasts, after settling.
+        most_switches_in_100: changes of scale in any 100 frames of that time.
+        The last four are there only where a load sets in; the last three only after settling.
     """
     minutes = len(trace.seconds) * trace.deadline_ms / 60e3
     result: dict[str, float | None] = {
@@ -153,20 +125,16 @@ def compare(
     devices: Sequence[Device] = DEVICES,
     scenarios: Sequence[Scenario] = SCENARIOS,
     seeds: int = 3,
-    deadline_ms: float = DEADLINE_MS,
     tell: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Compare every controller on every device in every scenario.
-
-    Args:
-        devices: what computes.
-        scenarios: what happens.
-        seeds: runs of each, with different noise; figures are means over them, the worst for settling and switches.
-        deadline_ms: time that a step may take.
-        tell: called with a line before each device and scenario.
+    """Compare every controller on every device in every scenario, over so many seeds; `tell` gets a line before each.
 
     Returns:
-        What was simulated, and a row for each controller, device and scenario.
+        What was simulated, and a row for each controller, device and scenario: the worst run for settling and changes
+        of scale, means for the rest.
+
+    Raises:
+        ConfigurationError: no seeds.
     """
     if seeds < 1:
         raise ConfigurationError(f"{seeds} seeds; give at least 1")
@@ -175,14 +143,11 @@ def compare(
         for device in devices:
             tell(f"{scenario.name}: {device.name}")
             for controller in CONTROLLERS:
-                runs = [
-                    figures(simulate(device, scenario, controller, seed, deadline_ms), scenario)
-                    for seed in range(seeds)
-                ]
+                runs = [figures(simulate(device, scenario, controller, seed), scenario) for seed in range(seeds)]
                 names = {"scenario": scenario.name, "device": device.name, "controller": controller}
                 rows.append(names | _summary(runs))
     return {
-        "deadline_ms": deadline_ms,
+        "deadline_ms": DEADLINE_MS,
         "seeds": seeds,
         "devices": [asdict(device) for device in devices],
         "scenarios": {scenario.name: scenario.description for scenario in scenarios},

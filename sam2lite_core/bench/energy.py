@@ -1,59 +1,39 @@
-"""Energy that the machine itself counts: RAPL (x86 packages), NVML (NVIDIA GPUs) and the rails of a Jetson board.
+"""Read the energy that the machine itself counts: RAPL (x86), NVML (NVIDIA GPUs), the rails of a Jetson board.
 
-All of them count the whole package, GPU or board, idle power included. A machine without readable counters says so:
-nothing is estimated.
+All count the whole package, GPU or board, idle power included. Nothing is estimated.
 """
 
 import importlib
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from sam2lite_core.errors import ConfigurationError
 
 RAIL_PERIOD_S = 0.05
-"""Rails tell power, not energy: they are read this often and summed up."""
+"""Time between readings of the rails, which tell power and not energy."""
 
 BOARD_RAIL = "VDD_IN"
-"""A Jetson's rail that feeds all the others; where it is missing, all rails are summed up."""
-
-
-class Meter(Protocol):
-    """A source of energy readings.
-
-    Attributes:
-        name: what it counts: "rapl package-0", "nvml", "jetson VDD_IN".
-    """
-
-    name: str
-
-    def joules(self) -> float:
-        """Energy since it was opened, J."""
+"""A Jetson's rail that feeds all the others; without it, all rails are summed up."""
 
 
 class RaplMeter:
     """One processor package, from Linux's powercap folder."""
 
     def __init__(self, folder: Path) -> None:
-        """Open it.
-
-        Raises:
-            OSError: its counter cannot be read; on many systems root alone may.
-        """
+        """Open it; OSError if its counter cannot be read: on many systems only root may."""
         self.name = f"rapl {(folder / 'name').read_text().strip()}"
         self._counter = folder / "energy_uj"
         self._range = int((folder / "max_energy_range_uj").read_text())
-        self._last, self._total = self._read(), 0
-
-    def _read(self) -> int:
-        return int(self._counter.read_text())
+        self._last, self._total = int(self._counter.read_text()), 0
 
     def joules(self) -> float:
-        """Energy since it was opened, J; to be read more often than the counter wraps, a matter of minutes."""
-        now = self._read()
+        """Return the energy since it was opened, J; to be read more often than the counter wraps, in minutes."""
+        now = int(self._counter.read_text())
         self._total += now - self._last if now >= self._last else now + self._range - self._last
         self._last = now
         return self._total / 1e6
@@ -65,11 +45,7 @@ class NvmlMeter:
     name = "nvml"
 
     def __init__(self, library: Any) -> None:
-        """Take pynvml, or what answers like it.
-
-        Raises:
-            Exception: of its own: no driver, or a GPU that counts no energy.
-        """
+        """Take pynvml; raises its errors: no driver, or a GPU that counts no energy."""
         library.nvmlInit()
         self._library = library
         self._gpus = [library.nvmlDeviceGetHandleByIndex(i) for i in range(library.nvmlDeviceGetCount())]
@@ -79,7 +55,7 @@ class NvmlMeter:
         return sum(int(self._library.nvmlDeviceGetTotalEnergyConsumption(gpu)) for gpu in self._gpus)
 
     def joules(self) -> float:
-        """Energy since it was opened, J."""
+        """Return the energy since it was opened, J."""
         return (self._millijoules() - self._start) / 1e3
 
 
@@ -87,14 +63,7 @@ class JetsonMeter:
     """The board's power monitor, sampled in a thread."""
 
     def __init__(self, rails: dict[str, tuple[Path, Path]]) -> None:
-        """Start sampling.
-
-        Args:
-            rails: files of millivolts and milliamperes by the rail's name.
-
-        Raises:
-            OSError: a file cannot be read.
-        """
+        """Start sampling rails: files of millivolts and of milliamperes by name; OSError if one cannot be read."""
         chosen = {BOARD_RAIL: rails[BOARD_RAIL]} if BOARD_RAIL in rails else rails
         self.name = f"jetson {'+'.join(chosen)}"
         self._rails = list(chosen.values())
@@ -111,7 +80,7 @@ class JetsonMeter:
             self.joules()
 
     def joules(self) -> float:
-        """Energy since it was opened, J: trapezoids between the readings."""
+        """Return the energy since it was opened, J: trapezoids between the readings."""
         with self._lock:
             now, power = time.monotonic(), self._watts()
             self._total += (now - self._last) * (power + self._power) / 2
@@ -125,7 +94,7 @@ class JetsonMeter:
 
 
 def jetson_rails(sys_root: Path) -> dict[str, tuple[Path, Path]]:
-    """Files of millivolts and milliamperes of an INA3221 monitor, by the rail's name."""
+    """Find the files of millivolts and milliamperes of an INA3221 monitor, by the rail's name."""
     rails = {}
     for label in sorted(sys_root.glob("bus/i2c/drivers/ina3221/*/hwmon/hwmon*/in*_label")):
         channel = label.name.removeprefix("in").removesuffix("_label")
@@ -135,15 +104,15 @@ def jetson_rails(sys_root: Path) -> dict[str, tuple[Path, Path]]:
     return rails
 
 
+Meter = RaplMeter | NvmlMeter | JetsonMeter
+
+
 def open_meters(sys_root: Path = Path("/sys"), nvml: str = "pynvml") -> tuple[list[Meter], list[str]]:
-    """Open every meter that this machine lets us read.
+    """Open every meter that this machine lets us read; return them, and why each of the others is missing.
 
     Args:
         sys_root: where Linux mounts sysfs.
         nvml: module of nvidia-ml-py.
-
-    Returns:
-        The meters, and why each of the others is not there.
     """
     meters: list[Meter] = []
     missing = []
@@ -169,42 +138,33 @@ def open_meters(sys_root: Path = Path("/sys"), nvml: str = "pynvml") -> tuple[li
     return meters, missing
 
 
+@dataclass(frozen=True)
 class Gauge:
-    """Meters around pieces of work; made by `opened_gauge`."""
+    """Meters around pieces of work, and why others are missing; made by `opened_gauge`."""
 
-    def __init__(self, meters: list[Meter], missing: list[str]) -> None:
-        """Take what `open_meters` gave."""
-        self._meters = meters
-        self.missing = missing
+    meters: Sequence[Meter]
+    missing: Sequence[str]
 
     @property
     def summary(self) -> str:
         """Name the meters, or say why there are none."""
-        if self._meters:
-            return ", ".join(meter.name for meter in self._meters)
+        if self.meters:
+            return ", ".join(meter.name for meter in self.meters)
         return f"not measurable here: {'; '.join(self.missing)}"
 
     def per_step(self, work: Callable[[], Any], steps: int) -> tuple[Any, dict[str, float] | None]:
-        """Do a piece of work.
-
-        Args:
-            work: to do.
-            steps: that it consists of.
+        """Do a piece of work of one step or more.
 
         Returns:
-            What it returned, and millijoules a step by meter; None where nothing is measurable.
-
-        Raises:
-            ConfigurationError: no steps.
+            Its result, and millijoules a step by meter; None where nothing is measurable.
         """
         if steps < 1:
             raise ConfigurationError(f"energy of {steps} steps; give at least 1")
-        before = [meter.joules() for meter in self._meters]
+        before = [meter.joules() for meter in self.meters]
         result = work()
-        after = [meter.joules() for meter in self._meters]
         used = {
-            meter.name: round(1e3 * (end - start) / steps, 3)
-            for meter, start, end in zip(self._meters, before, after, strict=True)
+            meter.name: round(1e3 * (meter.joules() - start) / steps, 3)
+            for meter, start in zip(self.meters, before, strict=True)
         }
         return result, used or None
 
@@ -213,8 +173,9 @@ class Gauge:
 def opened_gauge(sys_root: Path = Path("/sys"), nvml: str = "pynvml") -> Iterator[Gauge]:
     """Open a gauge of every meter there is; arguments as for `open_meters`."""
     meters, missing = open_meters(sys_root, nvml)
-    with ExitStack() as stack:
+    try:
+        yield Gauge(meters, missing)
+    finally:
         for meter in meters:
             if isinstance(meter, JetsonMeter):
-                stack.callback(meter.close)
-        yield Gauge(meters, missing)
+                meter.close()

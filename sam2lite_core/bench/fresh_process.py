@@ -22,7 +22,7 @@ def measure(options: dict[str, Any], size: tuple[int, int]) -> dict[str, float |
     """Start a Python, import the tracker, load a model, show an object and wait for its mask.
 
     Args:
-        options: as `Tracker` takes them; plain values.
+        options: plain values, as `Tracker` takes them.
         size: (height, width) of the frames, px.
 
     Returns:
@@ -30,38 +30,33 @@ def measure(options: dict[str, Any], size: tuple[int, int]) -> dict[str, float |
         `peak_resident_mb`, or "not measurable here" where there is no /proc.
 
     Raises:
-        BackendError: the process failed; with its last line.
+        BackendError: the process failed.
     """
-    order = json.dumps({"options": options, "size": size})
-    start = time.perf_counter()
-    with subprocess.Popen(
-        [sys.executable, "-m", __name__, order], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None  # it was asked for
-        first = process.stdout.readline()
-        taken = time.perf_counter() - start
-        rest, complaint = process.communicate(timeout=TIMEOUT_S)
-    if process.returncode != 0:
-        last = (complaint.strip().splitlines() or ["no message"])[-1]
-        raise BackendError(f"a tracker in a process of its own failed: {last}")
-    return {"to_first_mask_s": round(taken, 3), **json.loads(first), **json.loads(rest)}
+    order = json.dumps({"options": options, "size": size, "started": time.time()})
+    return run_module(__name__, order, "a tracker in a process of its own")
+
+
+def run_module(name: str, argument: str, title: str, environment: dict[str, str] | None = None) -> dict[str, Any]:
+    """Run a module in a process and read the JSON that it prints; BackendError with its last line if it fails."""
+    done = subprocess.run(
+        [sys.executable, "-m", name, argument], env=environment, capture_output=True, text=True, timeout=TIMEOUT_S
+    )
+    if done.returncode != 0:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise BackendError(f"{title} failed: {last}")
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
 
 
 def peak_resident_mb(status: Path = Path("/proc/self/status")) -> float | str:
-    """Most memory that this process ever held, MB of 10^6 bytes.
-
-    Not getrusage: its figure begins with what the parent held.
-    """
-    try:
-        lines = status.read_text().splitlines()
-    except OSError:
-        return "not measurable here"
+    """Return the most memory that this process ever held, MB of 10^6 bytes; getrusage also counts its parent's."""
+    lines = status.read_text().splitlines() if status.exists() else []
     kilobytes = next((line.split()[1] for line in lines if line.startswith("VmHWM:")), None)
     return "not measurable here" if kilobytes is None else round(int(kilobytes) * 1024 / 1e6, 1)
 
 
 def run(order: dict[str, Any]) -> None:
-    """Run the measured process: print a line of JSON after the first mask, and one at the end."""
+    """Run the measured process and print the figures as JSON."""
     start = time.perf_counter()
     import numpy as np
 
@@ -77,11 +72,13 @@ def run(order: dict[str, Any]) -> None:
     mask[height // 4 : -height // 4, width // 4 : -width // 4] = True
     shown = time.perf_counter()
     tracker.step(image, [Prompt(object_id=1, mask=mask)])
-    times = {"import_s": imported - start, "load_s": loaded - imported, "first_step_s": time.perf_counter() - shown}
-    print(json.dumps({name: round(value, 3) for name, value in times.items()}), flush=True)
+    ended = time.perf_counter()
+    taken = time.time() - order["started"]
     for _ in range(STEPS):
         tracker.step(image)
-    print(json.dumps({"peak_resident_mb": peak_resident_mb()}))
+    times = {"import_s": imported - start, "load_s": loaded - imported, "first_step_s": ended - shown}
+    figures = {name: round(value, 3) for name, value in {"to_first_mask_s": taken, **times}.items()}
+    print(json.dumps({**figures, "peak_resident_mb": peak_resident_mb()}))
 
 
 if __name__ == "__main__":

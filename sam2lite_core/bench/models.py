@@ -10,13 +10,11 @@ from sam2lite_core.bench.step import BenchSettings
 from sam2lite_core.errors import ConfigurationError, ModelFileError
 from sam2lite_core.variants import VARIANTS, get_variant
 
-ALL = "all"
-
 
 def chosen(text: str, every: Sequence[str]) -> tuple[str, ...]:
     """Comma-separated names of an option, or all."""
     names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
-    return tuple(every) if names == (ALL,) else names
+    return tuple(every) if names == ("all",) else names
 
 
 def models(
@@ -26,12 +24,11 @@ def models(
 
     Args:
         settings: all else.
-        variants, backends: names with commas between them, or "all": every variant, every backend that is installed.
-        precisions: names with commas between them.
+        variants, backends, precisions: comma-separated names; of the first two also "all" (backends: all installed).
         work: folder for random weights, made only where none ship.
 
     Yields:
-        Settings of one model, and what its weights are: shipped, given or random.
+        Settings of one model, and its weights: shipped, given or random.
 
     Raises:
         UnknownVariantError: an unknown variant.
@@ -49,32 +46,28 @@ def models(
         get_variant(name)
         model, weights = settings.model, "given"
         if model is None and not set(runtimes) <= set(FRAME_BACKENDS):
-            model, weights = _own(name, work)
+            try:
+                find_model(get_variant(name), None)
+                weights = "shipped"
+            except ModelFileError:
+                model, weights = str(random_model(name, work / name)), "random"
         for runtime in runtimes:
             for width in widths:
                 yield (replace(settings, variant=name, backend=runtime, precision=width, model=model), weights)
 
 
-def _own(name: str, work: Path) -> tuple[str | None, str]:
-    """Return the shipped model, or one with random weights."""
-    try:
-        find_model(get_variant(name), None)
-        return None, "shipped"
-    except ModelFileError:
-        return str(random_model(name, work / name)), "random"
-
-
 def random_model(name: str, folder: Path) -> Path:
-    """Export a variant that nobody trained; takes a minute.
-
-    Raises:
-        ConfigurationError: what exports is not installed.
-    """
+    """Export a variant with random weights, the same in every run; takes a minute."""
     try:
-        from sam2lite_core.bench.random_weights import export_random
+        import torch
+
+        from sam2lite_core.export.onnx import export_student
+        from sam2lite_core.model.student import Student
     except ImportError as error:
         raise ConfigurationError(
             f"no weights ship for {name}, and random ones need {error.name}: python -m pip install 'sam2lite[export]'"
         ) from None
-    export_random(name, folder)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        export_student(Student(get_variant(name)).eval(), folder, note="random weights")
     return folder

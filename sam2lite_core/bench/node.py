@@ -1,7 +1,4 @@
-"""Measure the real node over DDS: its overhead, its counters, and growth over time.
-
-The ROS side is a process of its own, `sam2lite_ros.sessions.soak`, since the core imports no ROS.
-"""
+"""Measure the real node over DDS: overhead, counters, and growth over time; its ROS side is a process of its own."""
 
 import json
 import statistics
@@ -11,6 +8,8 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from sam2lite_core.bench.step import percentiles
 from sam2lite_core.bench.tables import table
@@ -22,7 +21,7 @@ from sam2lite_core.scenes.clip import render_clip
 
 SOAK = "sam2lite_ros.sessions.soak"
 OVERHEAD = ("queue_ms", "preprocess_ms", "publish_ms")
-"""Fields of TrackerStatus between receiving a frame and having published its mask, but for the model's time."""
+"""Fields of TrackerStatus from receiving a frame to having published its mask, without the model's time."""
 
 LIMITS_MS = {"p50": 5.0, "p95": 10.0}
 SAMPLES = 600
@@ -37,13 +36,7 @@ ROWS = 10
 
 @dataclass(frozen=True)
 class NodeSettings:
-    """Settings of a run.
-
-    Attributes:
-        frames: frames to send.
-        rate: frames per second; their period is the deadline.
-        variant, backend, threads, model: of the tracker; None for its own choice.
-    """
+    """Settings of a run: frames to send, frames per second (their period is the deadline), and the tracker's."""
 
     frames: int = 300
     rate: float = 10.0
@@ -60,11 +53,7 @@ class NodeSettings:
 
 
 def measure(settings: NodeSettings, on_frame: Callable[[], None] = lambda: None) -> dict[str, Any]:
-    """Run the node.
-
-    Args:
-        settings: what to run.
-        on_frame: told of every frame that was sent.
+    """Run the node; `on_frame` is told of every frame that was sent.
 
     Returns:
         Figures for `markdown` and JSON.
@@ -114,11 +103,11 @@ def report(
     """Sum a run up.
 
     Args:
-        settings: what was run.
+        settings: of the run.
         sent: frames that were sent.
         statuses: TrackerStatus of each processed frame, by field.
         samples: seconds, memory_mb, threads and files of the node's process, over time.
-        seen: the node's own last counters (received, processed, dropped, failed), and the masks that arrived.
+        seen: received, processed, dropped and failed as the node last counted them, and the masks that arrived.
 
     Raises:
         ConfigurationError: frames came too fast to tell what the node itself costs.
@@ -152,10 +141,7 @@ def report(
 
 
 def found_idle(statuses: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Select the frames that arrived after the one before was published: they waited for no inference.
-
-    Arrival and publishing are both told from the header's stamp.
-    """
+    """Select the frames that arrived after the one before was published: they waited for no inference."""
     idle = list(statuses[:1])
     for before, status in pairwise(statuses):
         published = before["stamp_ns"] / 1e6 + before["age_ms"]
@@ -165,7 +151,7 @@ def found_idle(statuses: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _growth(values: Sequence[float]) -> dict[str, float]:
-    """Medians of the second and the last tenth: the first holds what a start allocates."""
+    """Compare medians of the second and the last tenth: the first holds what a start allocates."""
     tenth = max(1, len(values) // 10)
     early, late = statistics.median(values[tenth : 2 * tenth] or values), statistics.median(values[-tenth:])
     return {"early": round(early, 2), "late": round(late, 2), "growth": round(late - early, 2)}
@@ -176,7 +162,8 @@ def markdown(content: dict[str, Any]) -> str:
     machine, settings, overhead = content["machine"], content["settings"], content["overhead_ms"]
     frames, growth = content["frames"], content["growth"]
     verdict = "within" if content["within_limits"] else "over"
-    limits = content["limits_ms"]
+    limits, samples = content["limits_ms"], content["samples"]
+    shown = np.linspace(0, len(samples) - 1, min(ROWS, len(samples))).round().astype(int)
     lines = [
         f"{machine['cpu']}, {machine['cores']} cores, {settings['variant']}, {settings['frames']} frames of 640x480 at "
         f"{settings['rate']:g} Hz, mean scale {content['mean_scale']}, {content['deadlines_missed']} deadlines missed",
@@ -199,7 +186,7 @@ def markdown(content: dict[str, Any]) -> str:
             ("after s", "memory MB", "threads", "files"),
             (
                 (f"{row['seconds']:.0f}", f"{row['memory_mb']:.1f}", row["threads"], row["files"])
-                for row in _spread(content["samples"])
+                for row in (samples[index] for index in shown)
             ),
         ),
         "",
@@ -207,10 +194,3 @@ def markdown(content: dict[str, Any]) -> str:
         + ", ".join(f"{name.replace('_mb', ' MB')} {growth[name]['growth']:+g}" for name in growth),
     ]
     return "\n".join(lines) + "\n"
-
-
-def _spread(samples: Sequence[dict[str, float]]) -> list[dict[str, float]]:
-    """At most `ROWS` of them, evenly spaced, with the first and the last."""
-    if len(samples) <= ROWS:
-        return list(samples)
-    return [samples[round(row * (len(samples) - 1) / (ROWS - 1))] for row in range(ROWS)]

@@ -1,7 +1,6 @@
 """Measure the cost of further objects: `sam2lite bench objects`.
 
-The shipped graphs hold 16 objects at once. Beside them runs a graph exported from the same weights for one object only:
-what one object costs there is what the room for sixteen must not cost more than.
+Beside the shipped graphs, which hold 16 objects, runs one exported from the same weights for one object only.
 """
 
 import tempfile
@@ -16,13 +15,12 @@ from sam2lite_core.tracker import Tracker
 from sam2lite_core.variants import get_variant
 
 WARM_UP = 5
+ALONE = 0
+"""Key of the graph for one object among numbers of objects."""
 
 
 def measure(settings: BenchSettings) -> dict[str, Any]:
-    """Time whole steps by number of objects, and one object in a graph of its own, frame by frame in turns.
-
-    Args:
-        settings: the first scale is measured; `frames` steps of each.
+    """Time whole steps of the first scale by number of objects, and of one object in a graph of its own, in turns.
 
     Returns:
         `step_ms` (medians) by number of objects, `one_object_graph_ms`, and `ratios` of the first to their least and of
@@ -40,21 +38,15 @@ def measure(settings: BenchSettings) -> dict[str, Any]:
         alone = Path(work) / "one"
         export_student(load_shipped(folder / WEIGHTS_FILE)[0], alone, max_objects=1)
         trackers = {count: _prompted(settings, folder, count) for count in settings.objects}
-        single = _prompted(settings, alone, 1)
+        trackers[ALONE] = _prompted(settings, alone, 1)
         source = endless(frames_of(settings))
         times: dict[int, list[float]] = {count: [] for count in trackers}
-        own: list[float] = []
-        for step in range(WARM_UP + settings.frames):
+        for _ in range(WARM_UP + settings.frames):
             image = next(source)
-            # In turns, so that whatever else the machine does falls on all of them alike.
-            row = {count: tracker.step(image).timings.total_ms for count, tracker in trackers.items()}
-            lone = single.step(image).timings.total_ms
-            if step >= WARM_UP:
-                own.append(lone)
-                for count, value in row.items():
-                    times[count].append(value)
-    medians = {count: round(median(values), 3) for count, values in times.items()}
-    one_graph = round(median(own), 3)
+            for count, tracker in trackers.items():
+                times[count].append(tracker.step(image).timings.total_ms)
+    medians = {count: round(median(values[WARM_UP:]), 3) for count, values in times.items()}
+    one_graph = medians.pop(ALONE)
     fewest = min(medians)
     return {
         "variant": settings.variant,

@@ -7,6 +7,7 @@ import json
 import tempfile
 import time
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,10 @@ from sam2lite_core.graph_io import PromptInputs, StepInputs
 from sam2lite_core.variants import PATCH, get_variant
 
 KERNEL = "_kernel_time"
-"""Ends the name of a profiler's event that is a node at work."""
+"""Ending of the profiler's events of a node at work."""
 
 PRODUCT_SIDE = 1024
-"""Side of the square matrices whose product says what the processor can do; larger ones gained nothing here."""
+"""Side of the square matrices whose product says what the processor can do."""
 
 
 def step_inputs(scale: float, budget: int, max_objects: int, rng: np.random.Generator) -> StepInputs:
@@ -59,15 +60,13 @@ def shown(inputs: StepInputs) -> PromptInputs:
 
 
 def parts_of(events: list[dict[str, Any]], steps: int) -> dict[str, float]:
-    """Milliseconds of each part from a profile: the median over its steps of each node's time, summed up.
+    """Sum up the milliseconds of each part: the medians of its nodes' times over the steps of a profile.
 
     Args:
-        events: as ONNX Runtime writes them.
-        steps: how many times the graph ran.
+        events: as ONNX Runtime writes them, of so many steps.
 
     Returns:
-        By part, the slowest first. A node that the optimiser put in without a name counts as "layout": those reorder
-        tensors between the layouts of convolutions and products.
+        By part, the slowest first. Nodes without a name reorder tensors, and count as "layout".
     """
     nodes: dict[str, list[float]] = defaultdict(list)
     for event in events:
@@ -85,16 +84,11 @@ def parts_of(events: list[dict[str, Any]], steps: int) -> dict[str, float]:
 def profile_parts(
     variant: str = "tiny", scale: float = 0.5, threads: int | None = None, model: str | None = None, steps: int = 40
 ) -> dict[str, Any]:
-    """Time the parts of the step graph, the whole graph without the profiler, and a large matrix product.
-
-    Args:
-        variant, threads, model: as for the tracker.
-        scale: resolution scale of a 480x854 source.
-        steps: how many frames each measurement takes.
+    """Time the parts of the step graph, the whole graph without the profiler, and a large matrix product in NumPy.
 
     Returns:
-        `graph_ms` (median), `parts_ms`, `gflop` of a frame, the `gflop_per_s` that the graph reaches, and the
-        `product_gflop_per_s` of a float32 matrix product in this process's NumPy.
+        `graph_ms` (median over the steps), `parts_ms`, `gflop` of a frame of 480x854 px, the `gflop_per_s` that the
+        graph reaches, and the `product_gflop_per_s` of the float32 product.
 
     Raises:
         ModelFileError: no such model.
@@ -103,12 +97,11 @@ def profile_parts(
     rng = np.random.default_rng(0)
     times = []
     with tempfile.TemporaryDirectory() as work:
-        plain = OnnxRuntimeBackend(BackendSettings(folder, _budget(variant), threads=threads))
-        traced = OnnxRuntimeBackend(
-            BackendSettings(folder, _budget(variant), threads=threads, profile=Path(work) / "step")
-        )
-        inputs = step_inputs(scale, _budget(variant), plain.info.max_objects, rng)
-        first = StepInputs(**{**vars(inputs), "prompt": shown(inputs)})
+        settings = BackendSettings(folder, get_variant(variant).memory_budget, threads=threads)
+        plain = OnnxRuntimeBackend(settings)
+        traced = OnnxRuntimeBackend(replace(settings, profile=Path(work) / "step"))
+        inputs = step_inputs(scale, settings.slots, plain.info.max_objects, rng)
+        first = replace(inputs, prompt=shown(inputs))
         for backend in (plain, traced):
             backend.step(first)
         for _ in range(steps):
@@ -132,12 +125,8 @@ def profile_parts(
     }
 
 
-def _budget(variant: str) -> int:
-    return get_variant(variant).memory_budget
-
-
 def product_rate(side: int = PRODUCT_SIDE) -> float:
-    """GFLOP/s of a float32 matrix product, the best of ten."""
+    """Measure the GFLOP/s of a float32 matrix product, the best of ten."""
     matrix: NDArray[np.float32] = np.random.default_rng(0).standard_normal((side, side), np.float32)
     times = []
     for _ in range(10):
@@ -149,7 +138,9 @@ def product_rate(side: int = PRODUCT_SIDE) -> float:
 
 def markdown(profiles: list[dict[str, Any]]) -> str:
     """Write the profiles as a Markdown table, a column per profile; the slowest part first, equals by name."""
-    parts = sorted({part for p in profiles for part in p["parts_ms"]}, key=lambda n: (-_most(profiles, n), n))
+    names = {part for p in profiles for part in p["parts_ms"]}
+    most = {part: max(p["parts_ms"].get(part, 0.0) for p in profiles) for part in names}
+    parts = sorted(names, key=lambda part: (-most[part], part))
     rows = [[part, *(f"{p['parts_ms'].get(part, 0.0):.2f}" for p in profiles)] for part in parts]
     totals = {
         "graph_ms": "whole graph",
@@ -161,7 +152,3 @@ def markdown(profiles: list[dict[str, Any]]) -> str:
         rows.append([label, *("-" if p[name] is None else f"{p[name]:.1f}" for p in profiles)])
     head = ["part, ms", *(f"{p['variant']}, scale {p['scale']:g}" for p in profiles)]
     return "\n".join(table(head, rows)) + "\n"
-
-
-def _most(profiles: list[dict[str, Any]], part: str) -> float:
-    return max(float(p["parts_ms"].get(part, 0.0)) for p in profiles)

@@ -1,16 +1,14 @@
 """Compare our model with SAM 2.1-tiny and EdgeTAM on the same frames and threads: `sam2lite bench --peers`.
 
-The peers have their published architectures and random weights: enough for time, which does not depend on what they
-find. Each is opened by the backend `transformers`, as a user's own would be, at the size that it was trained with and
-at the smallest that its architecture takes with a side no shorter than our short side. Rounds go through all of them in
-turn, and a ratio is the median over rounds, so that a machine that slows down meets peer and ours alike.
+The peers have their published architectures and random weights, which is enough for time. Rounds go through all of them
+in turn, and a ratio is the median over rounds, so that a machine that slows down meets peer and ours alike.
 """
 
 import statistics
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,15 +30,12 @@ OWN_WARM_UP = 10
 
 @dataclass(frozen=True)
 class PeerSettings:
-    """Settings of the comparison.
+    """Settings of the comparison; `variant`, `backend`, `precision`, `model` and `scales` are of ours.
 
     Attributes:
-        variant, backend, precision, model: of ours, as for the tracker.
-        device: of all, as the backends name it.
-        threads: CPU threads of each; None for every core that this process may use.
-        peers: names in `transformers_published.PUBLISHED`.
+        device, threads: of all; threads None for every core that this process may use.
+        peers: names in `published_peers.PUBLISHED`.
         sides: of the peers' squares, px; None for each one's own and the one nearest to our short side.
-        scales: resolution scales of ours.
         rounds: timed frames of each peer.
         own_steps: timed steps of ours in each round, at each scale.
         height, width: source size, px.
@@ -67,13 +62,7 @@ class PeerSettings:
 
 @dataclass(frozen=True)
 class Contender:
-    """One tracker in the race, prompted already.
-
-    Attributes:
-        tracker: it.
-        steps: timed steps in a round.
-        facts: what its row says besides its times.
-    """
+    """A prompted tracker, its timed steps in a round, and the facts of its row besides its times."""
 
     tracker: Tracker
     steps: int
@@ -81,11 +70,7 @@ class Contender:
 
 
 def measure(settings: PeerSettings, tell: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
-    """Race ours against the peers.
-
-    Args:
-        settings: what to compare.
-        tell: called with a line before each contender is prepared and before each round.
+    """Race ours against the peers; `tell` gets a line before each contender is prepared and before each round.
 
     Returns:
         `machine`, `settings`, and `rows`: a model, its input, milliseconds of a whole step with preparation and label
@@ -95,6 +80,7 @@ def measure(settings: PeerSettings, tell: Callable[[str], None] = lambda _: None
         BackendError: transformers or torch is not installed.
         ConfigurationError: a peer's architecture does not take a side.
     """
+    settings = replace(settings, threads=settings.threads or usable_cores())
     source = endless(frames_of(_as_bench(settings)))
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -111,7 +97,7 @@ def measure(settings: PeerSettings, tell: Callable[[str], None] = lambda _: None
         row["over_ours"] = {
             f"{scale:g}": round(over(laps, times[index]), 1) for index, scale in enumerate(settings.scales)
         }
-    return {"machine": describe_machine(), "settings": asdict(settings) | {"threads": _threads(settings)}, "rows": rows}
+    return {"machine": describe_machine(), "settings": asdict(settings), "rows": rows}
 
 
 def over(peer: list[list[float]], ours: list[list[float]]) -> float:
@@ -124,8 +110,8 @@ def over(peer: list[list[float]], ours: list[list[float]]) -> float:
 def _contenders(
     settings: PeerSettings, folder: Path, source: Iterator[Image], tell: Callable[[str], None]
 ) -> Iterator[Contender]:
-    """Ours at every scale, then the peers, each with its memory filled."""
-    shared: dict[str, Any] = {"threads": _threads(settings), "device": settings.device}
+    """Prepare ours at every scale, then the peers, each with its memory filled."""
+    shared: dict[str, Any] = {"threads": settings.threads, "device": settings.device}
     entries = _entries(settings)
     from sam2lite_core.bench.published_peers import save
 
@@ -139,9 +125,8 @@ def _contenders(
             "scale": scale,
             "input": f"{columns}x{rows}",
             "weights": "given" if settings.model else "shipped",
-            "memory_tokens": _fill(tracker, settings, source, OWN_WARM_UP),
         }
-        yield Contender(tracker, settings.own_steps, {**facts, **_model_facts(tracker)})
+        yield Contender(tracker, settings.own_steps, facts | _fill(tracker, settings, source, OWN_WARM_UP))
     for name, side, published in entries:
         tell(f"preparing {published.title}, {side}x{side}")
         place = folder / f"{name}{side}"
@@ -150,14 +135,12 @@ def _contenders(
         facts = {"name": published.title, "input": f"{side}x{side}", "weights": "random"}
         if side == published.side:
             # The scores are of this size; nobody published those of the other.
-            scores = {"davis17_jf": published.davis17, "mose_jf": published.mose}
-            facts |= {**scores, "jf_source": published.source}
-        facts["memory_tokens"] = _fill(tracker, settings, source, FILL)
-        yield Contender(tracker, 1, {**facts, **_model_facts(tracker)})
+            facts |= {"davis17_jf": published.davis17, "mose_jf": published.mose, "jf_source": published.source}
+        yield Contender(tracker, 1, facts | _fill(tracker, settings, source, FILL))
 
 
 def _entries(settings: PeerSettings) -> list[tuple[str, int, Any]]:
-    """Peers by name and side, the largest first, with what was published; refused before anything is prepared."""
+    """List peers by name and side, the largest first, with the published facts; refuse before anything is prepared."""
     check_frame_backend("transformers")
     from sam2lite_core.bench.published_peers import PUBLISHED, check_side
 
@@ -171,17 +154,13 @@ def _entries(settings: PeerSettings) -> list[tuple[str, int, Any]]:
     return entries
 
 
-def _fill(tracker: Tracker, settings: PeerSettings, source: Iterator[Image], frames: int) -> int:
-    """Show the object, follow it for so many frames; returns the tokens in memory then."""
+def _fill(tracker: Tracker, settings: PeerSettings, source: Iterator[Image], frames: int) -> dict[str, Any]:
+    """Show the object and follow it for so many frames; return the tokens in memory then, and the model's size."""
     result = tracker.step(next(source), middle_masks(1, _as_bench(settings)))
     for _ in range(frames):
         result = tracker.step(next(source))
-    return result.memory_tokens_used
-
-
-def _model_facts(tracker: Tracker) -> dict[str, Any]:
-    backend = tracker.backend
-    return {"backend": backend.name, "parameters_m": round(backend.info.parameters["total"] / 1e6, 1)}
+    parameters = round(tracker.backend.info.parameters["total"] / 1e6, 1)
+    return {"memory_tokens": result.memory_tokens_used, "backend": tracker.backend.name, "parameters_m": parameters}
 
 
 def _row(contender: Contender, laps: list[list[float]]) -> dict[str, Any]:
@@ -193,10 +172,6 @@ def _row(contender: Contender, laps: list[list[float]]) -> dict[str, Any]:
         "round_medians_ms": [round(statistics.median(lap), 3) for lap in laps],
         "fps": round(1000.0 / float(np.median(times)), 2),
     }
-
-
-def _threads(settings: PeerSettings) -> int:
-    return settings.threads or usable_cores()
 
 
 def _as_bench(settings: PeerSettings) -> BenchSettings:
@@ -226,20 +201,18 @@ def markdown(content: dict[str, Any]) -> str:
     for row in content["rows"]:
         ratios = [f"{row['over_ours'][scale]:.1f}" if "over_ours" in row else "" for scale in scales]
         scores = ["-" if row.get(key) is None else f"{row[key]:.1f}" for key in ("davis17_jf", "mose_jf")]
-        name = row["name"] + (f", scale {row['scale']:g}" if "scale" in row else "")
-        cells = [
-            name,
-            row["weights"],
-            row["backend"],
-            row["input"],
-            f"{row['parameters_m']:.1f}",
-            str(row["steps"]),
-            f"{row['step_ms']['p50']:.1f}",
-            f"{row['fps']:g}",
-            *ratios,
-            *scores,
-        ]
-        body.append(cells)
+        body.append(
+            [
+                row["name"] + (f", scale {row['scale']:g}" if "scale" in row else ""),
+                *(row[key] for key in ("weights", "backend", "input")),
+                f"{row['parameters_m']:.1f}",
+                row["steps"],
+                f"{row['step_ms']['p50']:.1f}",
+                f"{row['fps']:g}",
+                *ratios,
+                *scores,
+            ]
+        )
     lines += table(head, body)
     sources = {row["name"]: row["jf_source"] for row in content["rows"] if "jf_source" in row}
     if sources:

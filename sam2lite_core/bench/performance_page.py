@@ -1,4 +1,4 @@
-"""Fills the tables of docs/performance.md from the JSON of `sam2lite bench`, so that no figure is typed by hand.
+"""Fill the tables of docs/performance.md from the JSON of `sam2lite bench`, so that no figure is typed by hand.
 
 `python -m sam2lite_core.bench.performance_page docs/performance.md docs/benchmarks`
 """
@@ -21,27 +21,18 @@ BLOCK = re.compile(r"<!-- table: (\S+) -->\n.*?<!-- end -->", re.DOTALL)
 Read = Callable[[str], dict[str, Any]]
 """Gives a file of the folder by its name."""
 
-
-def _roofline(read: Read) -> str:
-    return roofline.markdown(read("roofline.json"), read("parts.json")["profiles"])
-
-
 TABLES: dict[str, Callable[[Read], str]] = {
     "step": lambda read: latency(read("step.json")),
     "parts": lambda read: parts.markdown(read("parts.json")["profiles"]),
     "peers": lambda read: peers.markdown(read("peers.json")),
     "peaks": lambda read: roofline.peaks_markdown(read("roofline.json")["peaks"]),
-    "roofline": _roofline,
+    "roofline": lambda read: roofline.markdown(read("roofline.json"), read("parts.json")["profiles"]),
 }
 """Every table by the name that its block has."""
 
 
 def fill(page: str, folder: Path) -> str:
-    """Fill every block of the page anew.
-
-    Args:
-        page: Markdown with blocks from `<!-- table: NAME -->` to `<!-- end -->`.
-        folder: holds the JSON.
+    """Fill every block of the page, from `<!-- table: NAME -->` to `<!-- end -->`, from the JSON in a folder.
 
     Raises:
         SourceError: a block has an unknown name, or a file is missing or was not written by `sam2lite bench`.
@@ -74,12 +65,9 @@ def main(arguments: list[str]) -> int:
         return 2
     page, folder = map(Path, arguments)
     try:
-        try:
-            text = page.read_text(encoding="utf-8")
-        except OSError as error:
-            raise SourceError(f"{page}: cannot be read: {error.strerror}") from None
+        text = page.read_text(encoding="utf-8")
         write_atomically(page, fill(text, folder).encode())
-    except Sam2LiteError as error:
+    except (OSError, Sam2LiteError) as error:
         print(error, file=sys.stderr)
         return 2
     return 0

@@ -1,10 +1,7 @@
-"""SAM 2.1-tiny and EdgeTAM as they were published, with random weights: `sam2lite bench --peers` times them.
+"""Build SAM 2.1-tiny and EdgeTAM as published, with random weights: `sam2lite bench --peers` times them.
 
-transformers has both but for EdgeTAM's backbone, RepViT-M1 (Wang et al., "RepViT: Revisiting Mobile CNN From ViT
-Perspective", CVPR 2024), which it takes from timm. That needs a torchvision that matches torch, so the backbone is
-built here from the paper's description: four stages of widths 48 to 384, blocks of a depthwise mixer with three
-branches, squeeze-and-excitation in every other one, and a residual feed-forward. It computes what timm's does; its
-weights have other names, so it serves for time alone.
+transformers takes EdgeTAM's backbone from timm, which needs a torchvision that matches torch. So it is built here:
+RepViT-M1 (Wang et al., "RepViT: Revisiting Mobile CNN From ViT Perspective", CVPR 2024), under names of its own.
 """
 
 from dataclasses import dataclass
@@ -30,11 +27,10 @@ class Published:
     """A published tracker.
 
     Attributes:
-        title: as its authors call it.
         side: of the square that it was trained with, px.
-        multiple: its architecture takes squares whose sides are multiples of this, px.
+        multiple: of which its sides are multiples, px.
         davis17, mose: J&F on DAVIS 2017 val and MOSE val, at `side`, where its authors give it.
-        source: where those stand.
+        source: of those.
     """
 
     title: str
@@ -79,7 +75,7 @@ class _TokenMixer(nn.Module):
 
 
 class _SqueezeExcite(nn.Module):
-    """Channels weighted by what their means say."""
+    """Channels weighted by a gate on their means."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -132,18 +128,16 @@ class RepVit(transformers.PreTrainedModel):
         super().__init__(config)
         first = REPVIT_WIDTHS[0]
         self.stem = nn.Sequential(_ConvNorm(3, first // 2, 3, 2), nn.GELU(), _ConvNorm(first // 2, first, 3, 2))
-        stages, before = [], None
+        self.stages = nn.ModuleList()
+        before = first
         for width, depth in zip(REPVIT_WIDTHS, REPVIT_DEPTHS, strict=True):
-            blocks = [_block(width, index % 2 == 0) for index in range(depth)]
-            if before is not None:
-                blocks.insert(0, _downsample(before, width))
-            stages.append(nn.Sequential(*blocks))
+            start = [] if width == before else [_downsample(before, width)]
+            self.stages.append(nn.Sequential(*start, *(_block(width, index % 2 == 0) for index in range(depth))))
             before = width
-        self.stages = nn.ModuleList(stages)
         self.post_init()  # type: ignore[no-untyped-call]  # transformers gives it no types
 
     def forward(self, pixel_values: Tensor, **_: Any) -> BaseModelOutput:
-        """(N, 3, H, W) to maps of 48, 96, 192 and 384 channels at strides 4, 8, 16 and 32."""
+        """Encode (N, 3, H, W) into maps of 48, 96, 192 and 384 channels at strides 4, 8, 16 and 32."""
         maps: list[Tensor] = []
         image = self.stem(pixel_values)
         for stage in self.stages:
@@ -158,26 +152,17 @@ transformers.AutoModel.register(RepVitConfig, RepVit)
 
 
 def check_side(name: str, side: int) -> int:
-    """Return the side of a published model's input, px.
-
-    Raises:
-        ConfigurationError: its architecture does not take it.
-    """
+    """Return the side of a published model's input, px; ConfigurationError if its architecture does not take it."""
     published = PUBLISHED[name]
     if side < published.multiple or side % published.multiple:
         raise ConfigurationError(f"{published.title} takes squares of multiples of {published.multiple} px, not {side}")
     return side
 
 
-def build(name: str, side: int) -> Any:
-    """Build a published tracker with random weights.
+def save(name: str, side: int, folder: Path) -> None:
+    """Write a published tracker with random weights, for an input of this side, px, in Hugging Face's layout.
 
-    Args:
-        name: one of `PUBLISHED`.
-        side: of its input, px.
-
-    Raises:
-        ConfigurationError: its architecture does not take this side.
+    A folder of EdgeTAM opens only in a process that imported this module, which knows its backbone.
     """
     check_side(name, side)
     maps = [[side // stride, side // stride] for stride in _STRIDES]
@@ -188,19 +173,13 @@ def build(name: str, side: int) -> Any:
     }
     with torch.random.fork_rng():
         torch.manual_seed(0)
+        model: transformers.PreTrainedModel
         if name == "sam2":
             hiera = {"model_type": "sam2_hiera_det_model", "image_size": [side, side]}
             vision = {"model_type": "sam2_vision_model", "backbone_config": hiera, "backbone_feature_sizes": maps}
-            return transformers.Sam2VideoModel(transformers.Sam2VideoConfig(vision_config=vision, **common)).eval()
-        eye = transformers.EdgeTamVisionConfig(backbone_config=RepVitConfig(), backbone_feature_sizes=maps)
-        return transformers.EdgeTamVideoModel(transformers.EdgeTamVideoConfig(vision_config=eye, **common)).eval()
-
-
-def save(name: str, side: int, folder: Path) -> None:
-    """Write a published tracker with random weights as a folder in Hugging Face's layout.
-
-    A folder of EdgeTAM opens only in a process that imported this module, which knows its backbone.
-    """
-    model = build(name, side)
+            model = transformers.Sam2VideoModel(transformers.Sam2VideoConfig(vision_config=vision, **common))
+        else:
+            eye = transformers.EdgeTamVisionConfig(backbone_config=RepVitConfig(), backbone_feature_sizes=maps)
+            model = transformers.EdgeTamVideoModel(transformers.EdgeTamVideoConfig(vision_config=eye, **common))
     with quiet():
         model.save_pretrained(folder)

@@ -1,7 +1,6 @@
 """Compare a frame's arithmetic and bytes with the machine's peaks: `sam2lite bench roofline`.
 
-The roofline model: a frame takes at least the longer of its arithmetic at the machine's peak and its bytes at the
-machine's bandwidth. What is measured above that is neither, but the work between: small operations one after another.
+A frame takes at least the longer of its arithmetic at the machine's peak and its bytes at the machine's bandwidth.
 """
 
 from collections.abc import Sequence
@@ -21,8 +20,7 @@ class Floor:
     Attributes:
         arithmetic_ms: its operations at the peak rate.
         bytes_ms: its products' operands and results at the rate of a copy, each moved once.
-        unfused_ms: the operands and results of every operation at that rate; what a runtime that fuses nothing, with no
-            cache that helps, would move.
+        unfused_ms: the operands and results of every operation at that rate, without fusion or cache.
     """
 
     arithmetic_ms: float
@@ -31,22 +29,12 @@ class Floor:
 
     @property
     def least_ms(self) -> float:
-        """Return the roof."""
+        """Return the roof: the longer of arithmetic and bytes."""
         return max(self.arithmetic_ms, self.bytes_ms)
-
-    @property
-    def side(self) -> str:
-        """Name what the roof is made of: arithmetic or bytes."""
-        return "arithmetic" if self.arithmetic_ms >= self.bytes_ms else "bytes"
 
 
 def floor(cost: dict[str, float], peak: dict[str, float]) -> Floor:
-    """Compute the floor of a frame.
-
-    Args:
-        cost: a row of `rows`: `flops`, `product_bytes`, `all_bytes`.
-        peak: as `peaks.measure` gives it.
-    """
+    """Compute the floor of a frame from a row of `rows` and a peak of `peaks.measure`."""
     bandwidth = peak["gbyte_per_s"] * 1e6
     return Floor(
         cost["flops"] / (peak["gflop_per_s"] * 1e6), cost["product_bytes"] / bandwidth, cost["all_bytes"] / bandwidth
@@ -57,19 +45,24 @@ def bound(floors: Floor, measured_ms: float | None) -> str:
     """Name what bounds a frame: the roof's side, or "small operations" far below the roof."""
     if measured_ms is not None and measured_ms > OVERHEAD * floors.least_ms:
         return "small operations"
-    return floors.side
+    return "arithmetic" if floors.arithmetic_ms >= floors.bytes_ms else "bytes"
 
 
 def rows(variants: Sequence[str]) -> list[dict[str, Any]]:
     """Count the cost of a frame of each variant at each rung; needs torch."""
-    from sam2lite_core.bench.traffic import costs_by_rung
+    import torch
+
+    from sam2lite_core.bench.traffic import frame_cost
+    from sam2lite_core.frame.resolution import RUNGS
+    from sam2lite_core.model.student import Student
     from sam2lite_core.variants import get_variant
 
-    return [
-        {"variant": name, "scale": float(rung), **vars(cost)}
-        for name in variants
-        for rung, cost in costs_by_rung(get_variant(name)).items()
-    ]
+    found = []
+    for name in variants:
+        with torch.device("meta"):
+            student = Student(get_variant(name))
+        found += [{"variant": name, "scale": rung, **vars(frame_cost(student, rung))} for rung in RUNGS]
+    return found
 
 
 def markdown(content: dict[str, Any], profiles: Sequence[dict[str, Any]] = (), threads: int = 2) -> str:
@@ -77,9 +70,8 @@ def markdown(content: dict[str, Any], profiles: Sequence[dict[str, Any]] = (), t
 
     Args:
         content: `peaks` and `rows`; where no peak was measured with these threads, the counts stand alone.
-        profiles: rows of `sam2lite bench parts`; where one is of the same variant, scale and threads, its measured time
-            stands beside the roof.
-        threads: which peak to set the frames against.
+        profiles: rows of `sam2lite bench parts`: times to set beside the roof of the same variant, scale and threads.
+        threads: of the peak to set the frames against.
     """
     peak = next((entry for entry in content["peaks"] if entry["threads"] == threads), None)
     times = {(entry["variant"], entry["scale"]): entry["graph_ms"] for entry in profiles if entry["threads"] == threads}
@@ -90,17 +82,18 @@ def markdown(content: dict[str, Any], profiles: Sequence[dict[str, Any]] = (), t
     body = []
     for row in content["rows"]:
         measured = times.get((row["variant"], row["scale"]))
-        cells = [
-            row["variant"],
-            f"{row['scale']:g}",
-            f"{row['flops'] / 1e9:.1f}",
-            f"{row['product_bytes'] / 1e6:.0f}",
-            f"{row['all_bytes'] / 1e6:.0f}",
-            str(row["operations"]),
-            f"{row['flops'] / row['product_bytes']:.0f}",
-            *_against(None if peak is None else floor(row, peak), measured),
-        ]
-        body.append(cells)
+        body.append(
+            [
+                row["variant"],
+                f"{row['scale']:g}",
+                f"{row['flops'] / 1e9:.1f}",
+                f"{row['product_bytes'] / 1e6:.0f}",
+                f"{row['all_bytes'] / 1e6:.0f}",
+                row["operations"],
+                f"{row['flops'] / row['product_bytes']:.0f}",
+                *_against(None if peak is None else floor(row, peak), measured),
+            ]
+        )
     return "\n".join(table(head, body)) + "\n"
 
 

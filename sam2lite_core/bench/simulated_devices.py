@@ -1,4 +1,4 @@
-"""Devices and loads to try deadline controllers on: step times as functions of scale, window and what else runs."""
+"""Simulate devices and loads: step times as functions of scale, window and other load."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +19,6 @@ class Device:
     """A device as a latency function.
 
     Attributes:
-        name: what it stands for.
         full_ms: step time at scale 1 with the longest window and nothing else running, ms.
         fixed: share of that which no scale changes.
         windowed: share of the rest that is proportional to the window.
@@ -36,18 +35,11 @@ class Device:
     noise: float = 0.05
 
     def __post_init__(self) -> None:
-        """Check every value."""
         if self.full_ms <= 0 or not all(0 <= part < 1 for part in (self.fixed, self.windowed, self.noise)):
             raise ConfigurationError(f"{self}: give a positive time, and shares in 0..1")
 
     def step_ms(self, scale: float, window: int, load: float = 1.0) -> float:
-        """Time of a step without noise, ms.
-
-        Args:
-            scale: resolution scale.
-            window: memory window, frames.
-            load: what everything else that runs multiplies the time by.
-        """
+        """Return the time of a step without noise, ms; `load` is the factor of everything else that runs."""
         reading = 1.0 - self.windowed * (1.0 - window / MAX_WINDOW)
         return self.full_ms * load * (self.fixed + (1.0 - self.fixed) * scale**2 * reading)
 
@@ -66,11 +58,10 @@ class Scenario:
     """A load over time.
 
     Attributes:
-        name: one word.
-        description: what happens, in words.
+        name, description: one word, and words.
         seconds: how long it lasts.
         load: from seconds since the start, (T,), to the factor on step times, (T,).
-        step_s: when a load sets in that a controller has to settle on, and until when it stays; None without one.
+        step_s: start and end of a load that a controller has to settle on; None without one.
     """
 
     name: str
@@ -97,10 +88,9 @@ def _stalled(seconds: FloatArray) -> FloatArray:
 
 
 def _under_cpu_load(seconds: FloatArray) -> FloatArray:
-    """Load one of two cores by another process: steps take twice as long and scatter four times as widely, in spells.
+    """Load one of two cores by another process, as `sam2lite bench controller --real` measured it.
 
-    The figures are those that `sam2lite bench controller --real` measured: a median of 2.3 and a standard deviation of
-    the logarithm of .2.
+    Steps take 2.3 times as long in the median; the standard deviation of their logarithm is 0.2, in spells.
     """
     generator = np.random.default_rng(0)
     own, spells = generator.normal(0.0, 0.14, seconds.shape), generator.normal(0.0, 0.14, seconds.shape)

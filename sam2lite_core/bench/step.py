@@ -1,7 +1,6 @@
-"""Speed and memory of the tracker on this machine: `sam2lite bench`.
+"""Measure speed and memory of the tracker on this machine: `sam2lite bench`.
 
-Frames come from the rendered clip, so that anybody measures the same; times are wall clock, medians of many steps after
-a warm-up, everything in one process and one run.
+Frames come from the rendered clip, so that anybody measures the same; times are wall clock, medians after a warm-up.
 """
 
 import resource
@@ -31,10 +30,9 @@ Image = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class BenchSettings:
-    """Settings of a measurement.
+    """Settings of a measurement; those not listed are the tracker's.
 
     Attributes:
-        variant, backend, threads, model, precision, device: as for the tracker.
         scales: resolution scales; None for a foreign model's own size, which rows call scale 1.
         objects: numbers of objects followed at once.
         frames: timed steps per row.
@@ -59,19 +57,19 @@ class BenchSettings:
 
 
 def percentiles(values: list[float]) -> dict[str, float]:
-    """p50, p95, p99 of milliseconds, rounded to the microsecond."""
+    """Compute p50, p95, p99 of milliseconds, rounded to the microsecond."""
     return {f"p{q}": round(float(np.percentile(values, q)), 3) for q in (50, 95, 99)}
 
 
 def frames_of(settings: BenchSettings) -> list[Image]:
-    """Ten rendered frames at the source's size."""
+    """Render ten frames at the source's size."""
     clip = render_clip(0, height=240, width=320, frames=10)
     size = (settings.width, settings.height)
     return [np.asarray(cv2.resize(frame, size), dtype=np.uint8) for frame in clip.frames]
 
 
 def middle_boxes(count: int, settings: BenchSettings) -> list[Prompt]:
-    """Boxes in a grid of cells, one per object."""
+    """Place boxes in a grid of cells, one per object."""
     side = int(np.ceil(np.sqrt(count)))
     cell = np.array([settings.width / side, settings.height / side])
     corners = [(index % side, index // side) for index in range(count)]
@@ -82,26 +80,25 @@ def middle_boxes(count: int, settings: BenchSettings) -> list[Prompt]:
 
 
 def middle_masks(count: int, settings: BenchSettings) -> list[Prompt]:
-    """Return the same boxes as masks: they need no reading, so that every object is followed and drawn."""
+    """Return the same boxes as masks, so that every object is followed and drawn."""
     prompts = []
     for prompt in middle_boxes(count, settings):
-        assert prompt.box is not None  # middle_boxes makes boxes
         mask = np.zeros((settings.height, settings.width), np.bool_)
-        x0, y0, x1, y1 = (int(value) for value in prompt.box)
+        x0, y0, x1, y1 = np.asarray(prompt.box, dtype=int)
         mask[y0:y1, x0:x1] = True
         prompts.append(Prompt(object_id=prompt.object_id, mask=mask))
     return prompts
 
 
 def endless(frames: list[Image]) -> Iterator[Image]:
-    """Frames forward and backward for ever, so that no cut appears."""
+    """Yield frames forward and backward for ever, so that no cut appears."""
     while True:
         yield from frames
         yield from frames[-2:0:-1]
 
 
 def tracker_options(settings: BenchSettings, scale: float | None) -> dict[str, Any]:
-    """Arguments of the tracker, plain values."""
+    """Return the arguments of the tracker, plain values."""
     return {
         "variant": settings.variant,
         "backend": settings.backend,
@@ -113,28 +110,20 @@ def tracker_options(settings: BenchSettings, scale: float | None) -> dict[str, A
     }
 
 
-def _tracker(settings: BenchSettings, scale: float | None) -> Tracker:
-    return Tracker(**tracker_options(settings, scale))
-
-
 def latency_rows(
     settings: BenchSettings,
     tell: Callable[[str], None] = lambda _: None,
     gauge: Gauge | None = None,
     weights: str = "shipped",
 ) -> list[dict[str, Any]]:
-    """Time of a step by part, for every scale and number of objects.
+    """Time steps by part, for every scale and number of objects, and measure their energy with a gauge.
 
-    Args:
-        settings: what to measure.
-        tell: called with a line before each row is measured.
-        gauge: measures energy as well; None leaves it out.
-        weights: what a row says of them.
+    `tell` gets a line before each row; `weights` (shipped, given or random) stands in the rows.
     """
     frames = frames_of(settings)
     rows = []
     for scale in settings.scales:
-        tracker = _tracker(settings, scale)
+        tracker = Tracker(**tracker_options(settings, scale))
         for count in settings.objects:
             tell(f"{tracker.backend.info.variant}, {tracker.backend.name}, scale {scale or 1}, {count} objects")
             tracker.reset()
@@ -164,7 +153,7 @@ def _steps(tracker: Tracker, source: Iterator[Image], count: int) -> list[TrackR
 
 
 def _parts(results: list[TrackResult]) -> dict[str, Any]:
-    """Percentiles of the whole step and medians of its parts."""
+    """Compute percentiles of the whole step and medians of its parts."""
     totals = [result.timings.total_ms for result in results]
     parts = ("preprocess_ms", "motion_ms", "inference_ms", "postprocess_ms")
     medians = {part: round(statistics.median(getattr(r.timings, part) for r in results), 3) for part in parts}
@@ -172,14 +161,10 @@ def _parts(results: list[TrackResult]) -> dict[str, Any]:
 
 
 def endurance(settings: BenchSettings, steps: int, tell: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
-    """Run many steps in a row at the first scale, one object, to see growth and slowdown.
-
-    Raises:
-        ConfigurationError: too few steps to compare the first thousand with the last.
-    """
+    """Run many steps, 2,000 or more, at the first scale with one object, to see growth and slowdown."""
     if steps < 2 * EDGE:
         raise ConfigurationError(f"endurance of {steps} steps; give at least {2 * EDGE}")
-    tracker = _tracker(settings, settings.scales[0])
+    tracker = Tracker(**tracker_options(settings, settings.scales[0]))
     source = endless(frames_of(settings))
     tracker.step(next(source), middle_boxes(1, settings))
     for _ in range(200):  # allocators and caches settle
@@ -192,6 +177,7 @@ def endurance(settings: BenchSettings, steps: int, tell: Callable[[str], None] =
         tokens = max(tokens, result.memory_tokens_used)
         if step % 1000 == 999:
             tell(f"{step + 1} of {steps} steps, {resident_mb() - before:+.1f} MB")
+    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
     return {
         "variant": settings.variant,
         "scale": settings.scales[0],
@@ -199,17 +185,12 @@ def endurance(settings: BenchSettings, steps: int, tell: Callable[[str], None] =
         "resident_mb_before": round(before, 1),
         "resident_mb_growth": round(resident_mb() - before, 2),
         # The kernel counts pages in batches a thread: its peak may lag behind what it told a moment ago.
-        "peak_resident_mb": round(max(peak_mb(), before, resident_mb()), 1),
+        "peak_resident_mb": round(max(peak_mb, before, resident_mb()), 1),
         "first_1000_median_ms": round(statistics.median(times[:EDGE]), 3),
         "last_1000_median_ms": round(statistics.median(times[-EDGE:]), 3),
         "most_tokens": tokens,
         "memory_budget": tracker.memory_budget,
     }
-
-
-def peak_mb() -> float:
-    """Most resident memory that this process ever held, MB of 10^6 bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 
 
 def report(
@@ -220,19 +201,14 @@ def report(
     fresh: list[dict[str, Any]] | None = None,
     energy: str | None = None,
 ) -> dict[str, Any]:
-    """Everything that was measured, with what it was measured on.
+    """Join the rows of `latency_rows` and `fresh_process` and the rest with the machine and the first model's settings.
 
-    Args:
-        settings: of the first model, where several were measured.
-        rows, endured: of `latency_rows` and `endurance`.
-        fresh: rows of trackers in a process of their own (`fresh_process`).
-        energy: what the energy was measured with, or why it was not.
+    `energy` names the meters, or says why there are none.
     """
+    others = {"endurance": endured, "fresh_process": fresh, "energy": energy}
     return {
         "machine": describe_machine(),
         "settings": asdict(settings),
         "latency": rows,
-        **({"endurance": endured} if endured is not None else {}),
-        **({"fresh_process": fresh} if fresh is not None else {}),
-        **({"energy": energy} if energy is not None else {}),
+        **{name: value for name, value in others.items() if value is not None},
     }

@@ -46,11 +46,6 @@ def _cells(row: dict[str, Any], parts: tuple[str, ...], meters: list[str]) -> li
 
 
 def table(head: Sequence[str], body: Iterable[Iterable[object]]) -> list[str]:
-    """Write a Markdown table, a line a row.
-
-    Args:
-        head: titles of the columns.
-        body: cells of each row.
-    """
+    """Write a Markdown table of titles and rows of cells, line by line."""
     rule = "|---" * len(head) + "|"
     return [f"| {' | '.join(head)} |", rule, *(f"| {' | '.join(map(str, cells))} |" for cells in body)]

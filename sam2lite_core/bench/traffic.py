@@ -4,16 +4,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from sam2lite_core.frame.resolution import BASE_SHORT_SIDE, REFERENCE_SOURCE, RUNGS, network_size, token_grid
+from sam2lite_core.frame.resolution import BASE_SHORT_SIDE, REFERENCE_SOURCE, network_size, token_grid
 from sam2lite_core.model.cost import flops_per_frame
 from sam2lite_core.model.student import Student
-from sam2lite_core.variants import Variant
 
 
 @dataclass(frozen=True)
@@ -22,10 +20,8 @@ class FrameCost:
 
     Attributes:
         flops: floating point operations of products and convolutions, two for each multiply-add.
-        product_bytes: fp32 operands and results of those, weights among them, each moved once: what is left if
-            everything between them is fused into them.
-        all_bytes: operands and results of every operation that computes or copies: if nothing is fused and no cache
-            helps.
+        product_bytes: fp32 operands and results of those, weights among them, each moved once: all else is fused.
+        all_bytes: operands and results of every operation that computes or copies, without fusion or cache.
         operations: how many those are.
     """
 
@@ -36,7 +32,7 @@ class FrameCost:
 
 
 class Traffic(TorchDispatchMode):
-    """Counts the bytes of operations on the meta device; what only gives a tensor another shape moves none."""
+    """Counter of the bytes of operations on the meta device; views move none."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it without types
@@ -51,7 +47,7 @@ class Traffic(TorchDispatchMode):
         # Example inputs and the student's weights are made before they are moved to the meta device.
         if func.is_view or not given or any(tensor.device.type != "meta" for tensor in (*given, *made)):
             return result
-        count = sum(_bytes(tensor) for tensor in (*given, *made))
+        count = sum(tensor.numel() * tensor.element_size() for tensor in (*given, *made))
         self.operations += 1
         self.all_bytes += count
         if func._overloadpacket in flop_registry:
@@ -63,26 +59,13 @@ def _tensors(values: object) -> list[Tensor]:
     return [leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]
 
 
-def _bytes(tensor: Tensor) -> int:
-    return tensor.numel() * tensor.element_size()
-
-
 def frame_cost(student: Student, rung: float) -> FrameCost:
-    """Cost of a frame of the reference size with one object and a full bank.
+    """Count the cost of a frame of the reference size at a rung, with one object and a full bank.
 
-    Args:
-        student: any variant; its weights may be on the meta device.
-        rung: resolution scale.
+    The weights of the student may be on the meta device.
     """
     size = network_size(*REFERENCE_SOURCE, rung, BASE_SHORT_SIDE)
     tokens = token_grid(*REFERENCE_SOURCE, size, BASE_SHORT_SIDE)
     with Traffic() as traffic:
         flops = flops_per_frame(student, size, tokens, student.variant.memory_budget)
     return FrameCost(flops, traffic.product_bytes, traffic.all_bytes, traffic.operations)
-
-
-def costs_by_rung(variant: Variant) -> dict[str, FrameCost]:
-    """`frame_cost` of a variant at every rung; its weights are neither needed nor made."""
-    with torch.device("meta"):
-        student = Student(variant)
-    return {f"{rung:g}": frame_cost(student, rung) for rung in RUNGS}
