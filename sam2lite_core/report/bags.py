@@ -1,4 +1,4 @@
-"""Bags that were played to the node: how it kept up, and what that cost."""
+"""Tabulate bags that were played to the node: how it kept up, and what that cost."""
 
 from sam2lite_core.report.inputs import BagRun, Inputs
 from sam2lite_core.report.views import BAG, Section, TableView, number, per_cent

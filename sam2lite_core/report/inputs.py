@@ -1,5 +1,6 @@
 """Read the folders that a report is made of."""
 
+import itertools
 import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
@@ -14,19 +15,11 @@ from sam2lite_core.evaluation.runs.resume import UNFINISHED, is_part
 FIGURES = ("memory_timeline.png", "memory_attention.png")
 
 NO_RESULT = "no evaluation, table of policies, bag or measurement of speed that a report shows"
-"""Why a JSON file is left out."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One evaluation.
-
-    Attributes:
-        name: of its folder, with a number where another run has it.
-        evaluation: what it found.
-        document: the JSON as it was read: also what the dataclasses do not hold.
-        masks: folder of the masks; None where none were written.
-    """
+    """An evaluation: its unique name, its JSON, the folder of its masks or None."""
 
     name: str
     evaluation: Evaluation
@@ -35,25 +28,23 @@ class Run:
 
     @property
     def tracker(self) -> dict[str, Any]:
-        """Return the tracker's options; empty where masks from elsewhere were scored."""
+        """Return the tracker's options; none where masks from elsewhere were scored."""
         tracker: dict[str, Any] = self.evaluation.settings.get("tracker", {})
         return tracker
 
 
 @dataclass(frozen=True)
 class BagRun:
-    """One bag that was played to the node: what `bag.json` says, as far as the report shows it.
+    """A bag that was played to the node, from `bag.json`.
 
     Attributes:
-        topic: what was played.
-        rate: how many times as fast as it was recorded.
-        frames: how many frames got how far.
+        topic: of its images.
+        rate: playing speed over recording speed.
+        frames: numbers in_bag, received, processed and dropped.
         deadline: `ms`, None where there was none, and how many processed frames `missed` it.
         age_ms: percentiles of the masks' age; empty when nothing was processed.
-        jf: J&F, 0..1, of the frames `processed`, of `all_frames`, and of the `offline` run; None where nothing could be
-            scored.
+        jf: J&F, 0..1, of `processed`, `all_frames` and `offline`; None where nothing could be scored.
         why: parts of their difference, -1..1, by name; empty where nothing could be scored.
-        machine: what it ran on.
     """
 
     topic: str
@@ -67,11 +58,7 @@ class BagRun:
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> "BagRun":
-        """Read what `eval bag` wrote.
-
-        Raises:
-            KeyError: something is missing in it.
-        """
+        """Read what `eval bag` wrote; KeyError if something is missing in it."""
         frames, limit, why = document["frames"], document["deadline"], document["why"] or {}
         parts = ("resolution_and_window", "node", "dropped_frames") if why else ()
         return cls(
@@ -88,16 +75,7 @@ class BagRun:
 
 @dataclass(frozen=True)
 class Inputs:
-    """Everything that was found, in the order of the folders.
-
-    Attributes:
-        runs: evaluations.
-        benches: what `sam2lite bench` wrote, by name.
-        policies: tables of policies and budgets, by name.
-        bags: what `sam2lite eval bag` wrote, by name.
-        figures: pictures of the memory, as `memory_figures` draws them.
-        left_out: files and folders that the report cannot show, and why not.
-    """
+    """Everything that was found, in the order of the folders, by name; `left_out` says why the rest cannot be shown."""
 
     runs: list[Run] = field(default_factory=list)
     benches: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -108,17 +86,13 @@ class Inputs:
 
     def shown(self) -> int:
         """Count the results that there are to show."""
-        return len(self.runs) + len(self.benches) + len(self.policies) + len(self.bags) + len(self.figures)
+        return sum(map(len, (self.runs, self.benches, self.policies, self.bags, self.figures)))
 
 
 def read_inputs(given: Sequence[Path]) -> Inputs:
-    """Read results, and look through folders and the folders in them.
+    """Read JSON files, and look through folders and the folders in them.
 
-    Everything that is given has something to show, or is refused. What else lies in the folders and cannot be shown is
-    listed in `left_out`.
-
-    Args:
-        given: folders, and JSON files.
+    Whatever else lies in the folders is listed in `left_out`.
 
     Raises:
         SourceError: a folder or file is missing or has nothing to show, or a result is damaged.
@@ -166,12 +140,13 @@ def _sort_in(inputs: Inputs, path: Path, folder: Path) -> None:
     except (OSError, ValueError) as error:
         raise SourceError(f"{path}: cannot be read: {error}") from None
     found = document.keys() if isinstance(document, dict) else set()
-    name = _name(path, folder)
+    inside = path.parent.relative_to(folder)
+    name = str(inside) if inside.parts else path.parent.resolve().name
     try:
         if {"protocol", "settings", "sequences"} <= found:
             masks = path.parent / MASKS
-            evaluation = Evaluation.from_json(document)
             free = _free(name, [run.name for run in inputs.runs])
+            evaluation = Evaluation.from_json(document)
             inputs.runs.append(Run(free, evaluation, document, masks if masks.is_dir() else None))
         elif {"protocol", "policies"} <= found:
             inputs.policies[_free(name, inputs.policies)] = document
@@ -186,16 +161,7 @@ def _sort_in(inputs: Inputs, path: Path, folder: Path) -> None:
         raise SourceError(f"{path}: a damaged result, or of another version: {error!r}") from None
 
 
-def _name(path: Path, folder: Path) -> str:
-    """Name a result by its folder, as it was given or from there on."""
-    inside = path.parent.relative_to(folder)
-    return str(inside) if inside.parts else path.parent.resolve().name
-
-
 def _free(name: str, taken: Collection[str]) -> str:
     """Return the name, with a number where another result has it."""
-    number = 2
-    free = name
-    while free in taken:
-        free, number = f"{name} ({number})", number + 1
-    return free
+    names = itertools.chain([name], (f"{name} ({number})" for number in itertools.count(2)))
+    return next(free for free in names if free not in taken)

@@ -9,29 +9,18 @@ from sam2lite_core.errors import ConfigurationError
 from sam2lite_core.files import write_atomically
 from sam2lite_core.report.inputs import Inputs, read_inputs
 
-NEEDS = ("jinja2", "matplotlib")
-
 
 def write_report(
     folders: Sequence[Path], out: Path, title: str = "SAM2-Lite report", deadline_ms: float = 50.0
 ) -> Inputs:
-    """Make a report of everything that lies in some folders.
-
-    Args:
-        folders: results of `sam2lite eval` and `bench`: folders that hold them at any depth, or their JSON files.
-        out: the HTML file.
-        title: heading of the page.
-        deadline_ms: the line in the latency plot.
-
-    Returns:
-        What was found.
+    """Make a report of folders that hold results at any depth, or JSON files; the deadline is drawn into a plot.
 
     Raises:
         ConfigurationError: Jinja2 or matplotlib is not installed, or the deadline is not positive.
         SourceError: a folder or file is missing or has nothing to show, a result is damaged, or the page cannot be
             written.
     """
-    missing = [name for name in NEEDS if importlib.util.find_spec(name) is None]
+    missing = [name for name in ("jinja2", "matplotlib") if importlib.util.find_spec(name) is None]
     if missing:
         raise ConfigurationError(f"a report needs {' and '.join(missing)}: pip install 'sam2lite[report]'")
     if not deadline_ms > 0:
@@ -71,14 +60,10 @@ def render(inputs: Inputs, title: str, deadline_ms: float) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    machines = dict.fromkeys(
-        f"{machine['cpu']}, {counted(machine['cores'], 'core')}"
-        for machine in (
-            *(run.evaluation.machine for run in inputs.runs if run.evaluation.machine),
-            *(bench["machine"] for bench in inputs.benches.values()),
-            *(bag.machine for bag in inputs.bags.values()),
-        )
-    )
+    measured = [run.evaluation.machine for run in inputs.runs if run.evaluation.machine]
+    measured += [bench["machine"] for bench in inputs.benches.values()]
+    measured += [bag.machine for bag in inputs.bags.values()]
+    machines = dict.fromkeys(f"{machine['cpu']}, {counted(machine['cores'], 'core')}" for machine in measured)
     facts = "; ".join([*what_was_found(inputs), *machines])
     page = environment.get_template("page.html").render(
         title=title, facts=facts, sections=make_sections(inputs, deadline_ms), version=__version__

@@ -1,4 +1,4 @@
-"""Draw the report's plots, as SVG that stands in the page itself."""
+"""Draw the report's plots as SVG in data URIs."""
 
 import base64
 import io
@@ -21,6 +21,12 @@ def as_data_uri(figure: Any) -> str:
     return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
+def hide_frame(axes: Any, labelsize: int = 8) -> None:
+    """Leave out a plot's upper and right edge, and set the size of its ticks' labels, points."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=labelsize)
+
+
 def _figure(width: float, height: float, columns: int = 1) -> tuple[Any, list[Any]]:
     """Return a figure and its axes in a row, inches."""
     from matplotlib.figure import Figure
@@ -28,15 +34,14 @@ def _figure(width: float, height: float, columns: int = 1) -> tuple[Any, list[An
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = list(figure.subplots(1, columns, sharey=True, squeeze=False)[0])
     for each in axes:
-        each.spines[["top", "right"]].set_visible(False)
-        each.tick_params(labelsize=8)
+        hide_frame(each)
         each.grid(axis="y", color="#e6e9ed", linewidth=0.8)
         each.set_axisbelow(True)
     return figure, axes
 
 
 def sequence_bars(runs: Sequence[Run]) -> str:
-    """J&F of every sequence, a bar a run; runs share a protocol."""
+    """Draw J&F of every sequence, a bar a run; runs share a protocol."""
     names = list(dict.fromkeys(entry.name for run in runs for entry in run.evaluation.sequences))
     figure, (axes,) = _figure(max(6.0, min(16.0, 1.5 + len(names) * (0.35 + 0.12 * len(runs)))), 3.4)
     width = 0.8 / len(runs)
@@ -54,7 +59,7 @@ def sequence_bars(runs: Sequence[Run]) -> str:
 
 
 def time_series(run: Run) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Mean J&F by share of the video that is over: middles of the bins 0..1, and J&F in 0..1 (NaN in empty bins)."""
+    """Average J&F by share of the video that is over: middles of the bins, 0..1, and J&F, 0..1 (NaN in empty bins)."""
     sums, counts = np.zeros(TIME_BINS), np.zeros(TIME_BINS)
     for sequence in run.evaluation.sequences:
         if sequence.scores is None:
@@ -69,7 +74,7 @@ def time_series(run: Run) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
 
 
 def policies_over_time(by_budget: Mapping[str, Mapping[str, Run]]) -> str:
-    """J&F over the video by memory policy, a plot a budget (the paper's figure 3)."""
+    """Draw J&F over the video by memory policy, a plot a budget (the paper's figure 3)."""
     figure, all_axes = _figure(1.2 + 3.2 * len(by_budget), 3.2, len(by_budget))
     handles: dict[str, Any] = {}
     for axes, (budget, runs) in zip(all_axes, by_budget.items(), strict=True):
@@ -85,7 +90,7 @@ def policies_over_time(by_budget: Mapping[str, Mapping[str, Run]]) -> str:
 
 
 def policies_by_budget(table: Mapping[str, Any]) -> str:
-    """J&F against the budget, a line a policy."""
+    """Draw J&F against the budget, a line a policy."""
     figure, (axes,) = _figure(5.2, 3.2)
     cells = table["policies"]
     for policy in dict.fromkeys(cell["policy"] for cell in cells):
@@ -99,30 +104,26 @@ def policies_by_budget(table: Mapping[str, Any]) -> str:
 
 
 def model_of_row(row: Mapping[str, Any]) -> str:
-    """Variant, backend and precision of a row of `sam2lite bench`, as far as it has them."""
+    """Write variant, backend and precision of a row of `sam2lite bench`, as far as it has them."""
     return ", ".join(str(row[key]) for key in ("variant", "backend", "precision") if key in row)
 
 
 def latency_by_rung(benches: Mapping[str, Mapping[str, Any]], deadline_ms: float) -> str:
-    """Step time of one object by rung, a line a device and variant, with the deadline (the paper's figure 2)."""
+    """Draw step time of one object by rung, a line a device and variant, and the deadline (the paper's figure 2)."""
     figure, (axes,) = _figure(6.4, 3.4)
     colours = iter(PALETTE * 8)
     for name, bench in benches.items():
         rows = bench["latency"]
         fewest = min(row["objects"] for row in rows)
         for model in dict.fromkeys(map(model_of_row, rows)):
-            chosen = sorted(
-                (row for row in rows if model_of_row(row) == model and row["objects"] == fewest),
-                key=lambda row: float(row["scale"]),
-            )
+            chosen = [row for row in rows if model_of_row(row) == model and row["objects"] == fewest]
+            chosen.sort(key=lambda row: float(row["scale"]))
             scales = [row["scale"] for row in chosen]
+            medians, slow = ([row["step_ms"][key] for row in chosen] for key in ("p50", "p95"))
             colour = next(colours)
             label = f"{name}: {model}, {bench['machine']['cpu']}"
-            axes.plot(scales, [row["step_ms"]["p50"] for row in chosen], marker="o", color=colour, label=label)
-            axes.fill_between(
-                scales, [row["step_ms"]["p50"] for row in chosen], [row["step_ms"]["p95"] for row in chosen],
-                color=colour, alpha=0.18, linewidth=0,
-            )  # fmt: skip
+            axes.plot(scales, medians, marker="o", color=colour, label=label)
+            axes.fill_between(scales, medians, slow, color=colour, alpha=0.18, linewidth=0)
     axes.axhline(deadline_ms, color="#1f2933", linestyle="--", linewidth=1.2)
     axes.annotate(f"deadline {deadline_ms:g} ms", (1, deadline_ms), xycoords=("axes fraction", "data"),
                   ha="right", va="bottom", fontsize=8, xytext=(0, 2), textcoords="offset points",
@@ -135,12 +136,7 @@ def latency_by_rung(benches: Mapping[str, Mapping[str, Any]], deadline_ms: float
 
 
 def accuracy_against(points: Sequence[tuple[Run, float]], label: str) -> str:
-    """J&F against what a step costs, a point a run (the paper's figure 4).
-
-    Args:
-        points: runs and what a step of theirs costs.
-        label: of the cost, with its unit.
-    """
+    """Draw J&F against the cost of a step, with its label and unit, a point a run (the paper's figure 4)."""
     figure, (axes,) = _figure(6.0, 3.6)
     for index, (run, cost) in enumerate(points):
         y = 100 * (run.evaluation.jf or 0.0)

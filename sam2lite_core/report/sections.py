@@ -18,7 +18,7 @@ POLICIES = "sam2lite eval policies --root DAVIS --out DIR"
 
 
 def make_sections(inputs: Inputs, deadline_ms: float) -> list[Section]:
-    """All sections in the order of the page."""
+    """Make all sections in the order of the page."""
     makers: list[Callable[[Inputs], Section]] = [
         accuracy, sequences, side_by_side, over_time, by_budget, absences, bags, memory,
         lambda given: latency(given, deadline_ms), tradeoff, worst,
@@ -47,19 +47,10 @@ def accuracy(inputs: Inputs) -> Section:
         j, f = result.j, result.f
         means = [None] * 5 if j is None or f is None else [result.jf, j.mean, f.mean, j.recall, j.decay]
         peaks = [e.timing["peak_resident_mb"] for e in result.sequences if "peak_resident_mb" in e.timing]
-        rows.append(
-            (
-                run.name,
-                result.protocol,
-                str(result.settings.get("prompt", "–")),
-                _tracker(run),
-                *map(per_cent, means),
-                *(per_cent(result.mean_stability(name)) for name in ("drift", "consistency", "flicker")),
-                number(result.mean_ms),
-                number(result.fps),
-                number(max(peaks, default=None), 0),
-            )
-        )
+        stability = [result.mean_stability(name) for name in ("drift", "consistency", "flicker")]
+        words = (run.name, result.protocol, str(result.settings.get("prompt", "–")), _tracker(run))
+        times = (number(result.mean_ms), number(result.fps), number(max(peaks, default=None), 0))
+        rows.append((*words, *map(per_cent, (*means, *stability)), *times))
     caption = (
         "Scores in per cent. Drift: J&F per 1,000 frames, of objects scored on "
         f"{DRIFT_LEAST_FRAMES} frames or more; over fewer a slope says nothing. Std: standard deviation of J&F "
@@ -67,28 +58,26 @@ def accuracy(inputs: Inputs) -> Section:
         "Times are those of the machine that ran it."
     )
     tables = [TableView(columns, rows, caption)] if rows else []
-    return Section("accuracy", "Accuracy and speed", tables, missing="" if rows else f"No evaluation: {EVAL}")
+    return Section("accuracy", "Accuracy and speed", tables, missing=f"No evaluation: {EVAL}")
 
 
 def sequences(inputs: Inputs) -> Section:
-    """Bars by sequence, a plot a protocol."""
+    """Draw bars by sequence, a plot a protocol."""
     pictures = []
-    for protocol, group in itertools.groupby(
-        sorted(scored(inputs), key=lambda run: run.evaluation.protocol), lambda run: run.evaluation.protocol
-    ):
-        runs = list(group)
+    for protocol in sorted({run.evaluation.protocol for run in scored(inputs)}):
+        runs = [run for run in scored(inputs) if run.evaluation.protocol == protocol]
         shown = runs[: len(plots.PALETTE)]
         left = f"; the first {len(shown)} of {len(runs)} runs" if len(runs) > len(shown) else ""
         pictures.append(Picture(plots.sequence_bars(shown), f"J&F by sequence, {protocol}", protocol + left))
-    missing = "" if pictures else f"No scored evaluation: {EVAL}"
-    return Section("sequences", "By sequence", pictures=pictures, missing=missing)
+    return Section("sequences", "By sequence", pictures=pictures, missing=f"No scored evaluation: {EVAL}")
 
 
 def side_by_side(inputs: Inputs) -> Section:
     """Compare the first two runs that share sequences."""
     for first, second in itertools.combinations(scored(inputs), 2):
-        left = {e.name: e.scores.jf for e in first.evaluation.sequences if e.scores is not None}
-        right = {e.name: e.scores.jf for e in second.evaluation.sequences if e.scores is not None}
+        left, right = (
+            {e.name: e.scores.jf for e in run.evaluation.sequences if e.scores is not None} for run in (first, second)
+        )
         shared = [name for name in left if name in right]
         if not shared or first.evaluation.protocol != second.evaluation.protocol:
             continue
@@ -106,12 +95,9 @@ def side_by_side(inputs: Inputs) -> Section:
 
 def over_time(inputs: Inputs) -> Section:
     """Draw the paper's figure 3: runs that differ by their memory policy alone."""
-    title = "Over time, by memory policy"
     groups: dict[str, dict[str, dict[str, Run]]] = {}
-    for run in scored(inputs):
+    for run in (run for run in scored(inputs) if "memory_policy" in run.tracker):
         tracker = run.tracker
-        if "memory_policy" not in tracker:
-            continue
         rest = {k: v for k, v in tracker.items() if k not in ("memory_policy", "memory_budget", "threads")}
         key = f"{run.evaluation.protocol} {run.evaluation.settings.get('prompt')} {sorted(rest.items())}"
         budget = str(tracker["memory_budget"] or "default")
@@ -121,15 +107,14 @@ def over_time(inputs: Inputs) -> Section:
         several = {budget: runs for budget, runs in by_budget.items() if len(runs) > 1}
         if several:
             protocol = next(iter(next(iter(several.values())).values())).evaluation.protocol
-            pictures.append(
-                Picture(plots.policies_over_time(several), f"J&F over time by memory policy, {protocol}", protocol)
-            )
-    missing = "" if pictures else f"Needs runs of several policies: {POLICIES}"
-    return Section("time", title, pictures=pictures, missing=missing)
+            alt = f"J&F over time by memory policy, {protocol}"
+            pictures.append(Picture(plots.policies_over_time(several), alt, protocol))
+    missing = f"Needs runs of several policies: {POLICIES}"
+    return Section("time", "Over time, by memory policy", pictures=pictures, missing=missing)
 
 
 def by_budget(inputs: Inputs) -> Section:
-    """Policies against budgets."""
+    """Tabulate and draw policies against budgets."""
     tables, pictures = [], []
     for name, table in inputs.policies.items():
         cells = table["policies"]
@@ -139,12 +124,12 @@ def by_budget(inputs: Inputs) -> Section:
         rows = [(policy, *(per_cent(values.get((policy, b))) for b in budgets)) for policy in policies]
         tables.append(TableView(("policy", *(f"B = {b}" for b in budgets)), rows, f"{name}: J&F, per cent"))
         pictures.append(Picture(plots.policies_by_budget(table), f"J&F by policy and budget, {name}"))
-    missing = "" if tables else f"No table of policies: {POLICIES}"
+    missing = f"No table of policies: {POLICIES}"
     return Section("policies", "Memory policies and budgets", tables, pictures, missing)
 
 
 def absences(inputs: Inputs) -> Section:
-    """Stress sets, and what became of objects that vanished."""
+    """Tabulate stress sets, and what became of objects that vanished."""
     rows, tables = [], []
     for run in scored(inputs):
         summary = summarise_absences(run.evaluation.sequences)
@@ -158,7 +143,7 @@ def absences(inputs: Inputs) -> Section:
     if rows:
         columns = ("run", "absences", "LOST within 10", "found within 15", "false LOST")
         tables.append(TableView(columns, rows, "Frames; shares in per cent"))
-    missing = "" if tables else "No stress sets: sam2lite eval stress --out DIR"
+    missing = "No stress sets: sam2lite eval stress --out DIR"
     return Section("stress", "Stress sets and absences", tables, missing=missing)
 
 
@@ -168,13 +153,11 @@ def memory(inputs: Inputs) -> Section:
         "memory_timeline.png": "Which frames' tokens the memory bank keeps",
         "memory_attention.png": "What one patch reads from the frames that are remembered",
     }
-    pictures = [
-        Picture(
-            "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode(), words[path.name], words[path.name]
-        )
-        for path in inputs.figures
-    ]
-    missing = "" if pictures else "No pictures of the memory: python -m sam2lite_core.report.figures.memory --out DIR"
+    pictures = []
+    for path in inputs.figures:
+        uri = "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+        pictures.append(Picture(uri, words[path.name], words[path.name]))
+    missing = "No pictures of the memory: python -m sam2lite_core.report.figures.memory --out DIR"
     return Section("memory", "What memory keeps", pictures=pictures, missing=missing)
 
 
@@ -183,28 +166,21 @@ def latency(inputs: Inputs, deadline_ms: float) -> Section:
     if not inputs.benches:
         return Section("latency", "Latency", missing=f"No measurement of speed: {BENCH}")
     columns = ("device", "variant", "ρ", "objects", "p50 ms", "p95 ms", "inference ms", "FPS", "meets deadline")
-    rows = [
-        (
-            f"{name}: {bench['machine']['cpu']}",
-            plots.model_of_row(row),
-            number(row["scale"], 2),
-            str(row["objects"]),
-            number(row["step_ms"]["p50"]),
-            number(row["step_ms"]["p95"]),
-            number(row["inference_ms"]),
-            number(row["fps"]),
-            "yes" if row["step_ms"]["p95"] <= deadline_ms else "no",
-        )
-        for name, bench in inputs.benches.items()
-        for row in bench["latency"]
-    ]
+    rows = []
+    for name, bench in inputs.benches.items():
+        for row in bench["latency"]:
+            step = row["step_ms"]
+            speed = map(number, (step["p50"], step["p95"], row["inference_ms"], row["fps"]))
+            names = (f"{name}: {bench['machine']['cpu']}", plots.model_of_row(row))
+            met = "yes" if step["p95"] <= deadline_ms else "no"
+            rows.append((*names, number(row["scale"], 2), str(row["objects"]), *speed, met))
     picture = Picture(plots.latency_by_rung(inputs.benches, deadline_ms), "Latency by device and resolution scale")
     caption = f"A deadline of {deadline_ms:g} ms is met when p95 is below it"
     return Section("latency", "Latency by device and rung", [TableView(columns, rows, caption)], [picture])
 
 
 def worst(inputs: Inputs) -> Section:
-    """Pictures of the worst frames of the first run that can show them."""
+    """Show the worst frames of the first run that can."""
     reasons = []
     for run in scored(inputs):
         try:

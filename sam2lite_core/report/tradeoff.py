@@ -1,7 +1,6 @@
-"""Accuracy against what it costs (the paper's figure 4): energy where it was measured, time everywhere.
+"""Draw accuracy against cost (the paper's figure 4): energy where it was measured, time everywhere.
 
-Evaluations count no energy: their processes also read files and score. `sam2lite bench` does, of steps alone, and a run
-takes its figure from there when machine and tracker are the same. Nothing is estimated.
+A run takes its energy from a `sam2lite bench` of the same machine and tracker. Nothing is estimated.
 """
 
 from collections.abc import Mapping
@@ -19,13 +18,7 @@ TITLE = "Accuracy against energy or time"
 
 @dataclass(frozen=True)
 class StepEnergy:
-    """Energy of a step that follows one object.
-
-    Attributes:
-        millijoules: the sum over the meters.
-        meters: their names.
-        bench: name of the measurement.
-    """
+    """Energy of a step that follows one object, mJ, summed over the named meters, and the name of the measurement."""
 
     millijoules: float
     meters: tuple[str, ...]
@@ -35,8 +28,7 @@ class StepEnergy:
 def measured_energy(run: Run, benches: Mapping[str, Mapping[str, Any]]) -> StepEnergy | None:
     """Find the energy of a step of this run's tracker in the first measurement of the same, or None.
 
-    The same: processor and cores, variant, backend and scale. Measurements are of the default policy and budget, so
-    that runs with others have none; nor have runs whose scale the controller chose.
+    The same: processor and cores, variant, backend and scale, at the default policy and budget.
     """
     if not _as_measured(run.tracker):
         return None
@@ -97,18 +89,16 @@ def _energy_pictures(protocol: str, runs: list[Run], energies: Mapping[str, Step
         energy = energies[run.name]
         if energy is not None:
             groups.setdefault(energy.meters, []).append((run, energy.millijoules))
+    alt = f"J&F against the energy of a step, {protocol}, a point a run"
+    title = f"{protocol}, against energy, measured with"
     return [
-        Picture(
-            plots.accuracy_against(points, "energy of a step, mJ"),
-            f"J&F against the energy of a step, {protocol}, a point a run",
-            f"{protocol}, against energy, measured with {' + '.join(meters)}",
-        )
+        Picture(plots.accuracy_against(points, "energy of a step, mJ"), alt, f"{title} {' + '.join(meters)}")
         for meters, points in groups.items()
     ]
 
 
 def _table(runs: list[Run], energies: Mapping[str, StepEnergy | None]) -> TableView:
-    """Accuracy, time and energy of every run."""
+    """Tabulate accuracy, time and energy of every run."""
     rows = []
     for run in runs:
         energy = energies[run.name]

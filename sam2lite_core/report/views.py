@@ -20,8 +20,9 @@ class TableView:
 
     @property
     def kinds(self) -> list[str]:
-        """Of each column, how the page sets it: `name` for the first, else `number` or `text`."""
-        return ["name", *(_kind([row[index] for row in self.rows]) for index in range(1, len(self.columns)))]
+        """Return the CSS class of each column: `name` for the first, else `number` or `text` (any letter)."""
+        columns = [[row[index] for row in self.rows] for index in range(1, len(self.columns))]
+        return ["name", *("text" if any(map(str.isalpha, "".join(cells))) else "number" for cells in columns)]
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,7 @@ class Section:
         key: the anchor.
         title: the heading.
         note: a line below it.
-        tables, pictures: what it shows.
-        missing: what it lacks and which command makes that; empty when it lacks nothing.
+        missing: what it lacks and which command makes that; shown where it has neither table nor picture.
     """
 
     key: str
@@ -51,11 +51,6 @@ class Section:
     pictures: Sequence[Picture] = ()
     missing: str = ""
     note: str = ""
-
-
-def _kind(cells: Sequence[str]) -> str:
-    """Tell if cells hold text or numbers, signs and dashes alone."""
-    return "text" if any(character.isalpha() for cell in cells for character in cell) else "number"
 
 
 def scored(inputs: Inputs) -> list[Run]:

@@ -15,7 +15,6 @@ from sam2lite_core.media.overlay import draw_overlay
 from sam2lite_core.report.inputs import Run
 
 WORST_FRAMES = 6
-PER_SEQUENCE = 1
 PICTURE_WIDTH = 420
 
 
@@ -30,7 +29,7 @@ class WorstFrame:
     index: int
 
 
-def worst_frames(run: Run, limit: int = WORST_FRAMES) -> list[WorstFrame]:
+def worst_frames(run: Run) -> list[WorstFrame]:
     """Return the frames with the lowest J&F of any object, worst first, one a sequence at most."""
     candidates = []
     for sequence in run.evaluation.sequences:
@@ -40,15 +39,12 @@ def worst_frames(run: Run, limit: int = WORST_FRAMES) -> list[WorstFrame]:
             for entry in entries
             for index, score in zip(entry.frames, entry.frames_jf, strict=True)
         ]
-        candidates += sorted(scored, key=lambda frame: frame.score)[:PER_SEQUENCE]
-    return sorted(candidates, key=lambda frame: frame.score)[:limit]
+        candidates += sorted(scored, key=lambda frame: frame.score)[:1]
+    return sorted(candidates, key=lambda frame: frame.score)[:WORST_FRAMES]
 
 
-def draw_worst(run: Run, limit: int = WORST_FRAMES) -> Iterator[tuple[WorstFrame, str]]:
-    """Draw the worst frames: prediction left, truth right.
-
-    Yields:
-        The frame, and the picture as a data URI.
+def draw_worst(run: Run) -> Iterator[tuple[WorstFrame, str]]:
+    """Draw the worst frames, prediction left and truth right, as data URIs.
 
     Raises:
         SourceError: the data or the masks are no longer where they were.
@@ -56,7 +52,7 @@ def draw_worst(run: Run, limit: int = WORST_FRAMES) -> Iterator[tuple[WorstFrame
     if run.masks is None:
         raise SourceError(f"{run.name}: this run wrote no masks")
     dataset = find_dataset(run.evaluation.settings["data"])
-    for worst in worst_frames(run, limit):
+    for worst in worst_frames(run):
         sequence = dataset.open(worst.sequence)
         frame = next(entry for entry in sequence.frames() if entry.index == worst.index)
         target, truth = sequence.mask_file(frame), sequence.truth(frame)
@@ -68,7 +64,7 @@ def draw_worst(run: Run, limit: int = WORST_FRAMES) -> Iterator[tuple[WorstFrame
 
 
 def _jpeg(image: NDArray[np.uint8]) -> str:
-    """An RGB picture as a data URI, scaled to the page."""
+    """Encode an RGB picture as a data URI, scaled to the page."""
     factor = 2 * PICTURE_WIDTH / image.shape[1]
     small = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
     encoded, data = cv2.imencode(".jpg", small[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 82])

@@ -1,8 +1,6 @@
-"""Draw the system in one picture, as SVG.
+"""Draw the system in one picture, as SVG, with the numbers of the code.
 
-    python -m sam2lite_core.report.figures.architecture docs/figures/architecture.svg
-
-Boxes and arrows are laid by hand; the numbers in them come from the code, so that the picture cannot fall behind it.
+python -m sam2lite_core.report.figures.architecture docs/figures/architecture.svg
 """
 
 import sys

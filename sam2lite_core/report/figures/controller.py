@@ -1,4 +1,4 @@
-"""Pictures and tables of what deadline controllers do; the pictures need `pip install 'sam2lite[figures]'`."""
+"""Draw and tabulate deadline controllers; drawing needs `pip install 'sam2lite[figures]'`."""
 
 import importlib.util
 import io
@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from sam2lite_core.bench.controller_simulation import CONTROLLERS, DEADLINE_MS, Trace, simulate
-from sam2lite_core.bench.simulated_devices import DEVICES, SCENARIOS, Device
+from sam2lite_core.bench.simulated_devices import DEVICES, SCENARIOS
 from sam2lite_core.bench.tables import table
 from sam2lite_core.errors import ConfigurationError
+from sam2lite_core.report.plots import hide_frame
 
 COLOURS = {"plain": "#d2691e", "predictive": "#1f6fb4", "off": "#b9bec6"}
 SHOWN = ("step", "throttle", "bursts", "stall")
@@ -22,11 +23,7 @@ BARS = {
 
 
 def check_drawing() -> None:
-    """Refuse to promise a picture, before long work starts.
-
-    Raises:
-        ConfigurationError: matplotlib is not installed.
-    """
+    """Raise ConfigurationError before long work starts if matplotlib, which pictures need, is not installed."""
     if importlib.util.find_spec("matplotlib") is None:
         raise ConfigurationError("pictures need matplotlib; pip install 'sam2lite[figures]'")
 
@@ -38,24 +35,16 @@ def png(figure: Any) -> bytes:
     return buffer.getvalue()
 
 
-def draw(content: dict[str, Any], device: Device = DEVICES[1], seed: int = 0) -> Any:
-    """Draw one device through four scenarios, and all devices' means as bars.
-
-    Args:
-        content: what `control_simulation.compare` returned.
-        device: whose runs to draw.
-        seed: of those runs.
-
-    Returns:
-        A matplotlib figure.
-    """
+def draw(content: dict[str, Any]) -> Any:
+    """Draw one device through four scenarios, and the means of `controller_simulation.compare` as bars (matplotlib)."""
+    device = DEVICES[1]
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(13, 15), dpi=110, layout="constrained")
     grid = figure.add_gridspec(len(SHOWN) + 1, 6, height_ratios=[1.0] * len(SHOWN) + [1.15])
     scenarios = [scenario for scenario in SCENARIOS if scenario.name in SHOWN]
     for row, scenario in enumerate(scenarios):
-        traces = {name: simulate(device, scenario, name, seed) for name in CONTROLLERS}
+        traces = {name: simulate(device, scenario, name, seed=0) for name in CONTROLLERS}
         times = figure.add_subplot(grid[row, :3])
         _draw_times(times, traces)
         times.set_title(f"{scenario.name}: {scenario.description}", fontsize=10, loc="left")
@@ -72,39 +61,38 @@ def draw(content: dict[str, Any], device: Device = DEVICES[1], seed: int = 0) ->
 
 
 def _draw_times(axes: Any, traces: dict[str, Trace]) -> None:
-    """Step times, dots so that single late frames show, at the upper edge where they lie beyond it."""
+    """Draw step times as dots, so that single late frames show, cut off at the upper edge."""
     top = 2.2 * DEADLINE_MS
     for name in reversed(list(traces)):
         trace = traces[name]
         size = 1.0 if len(trace.seconds) > 3000 else 4.0
-        axes.plot(
-            trace.seconds, np.minimum(trace.measured_ms, top), ".", markersize=size, color=COLOURS[name], label=name,
-            rasterized=True,
-        )  # fmt: skip
+        shown = np.minimum(trace.measured_ms, top)
+        axes.plot(trace.seconds, shown, ".", markersize=size, color=COLOURS[name], label=name, rasterized=True)
     axes.axhline(DEADLINE_MS, color="black", linewidth=1, label="deadline")
     axes.set_ylim(0, 1.03 * top)
     axes.set_ylabel("step, ms")
-    _plain(axes)
+    hide_frame(axes)
 
 
 def _draw_scales(axes: Any, traces: dict[str, Trace]) -> None:
     for name in ("off", "plain", "predictive"):
         trace = traces[name]
-        crowded = len(trace.seconds) > 3000 and name == "plain"
-        axes.step(
-            trace.seconds, trace.scale, where="post", color=COLOURS[name], label=name,
-            linewidth=0.25 if crowded else 1.4, alpha=0.8 if name == "plain" else 1.0,
-        )  # fmt: skip
+        width = 0.25 if len(trace.seconds) > 3000 and name == "plain" else 1.4
+        style = {"where": "post", "linewidth": width, "alpha": 0.8 if name == "plain" else 1.0}
+        axes.step(trace.seconds, trace.scale, color=COLOURS[name], label=name, **style)
     axes.set_ylim(0.45, 1.05)
     axes.set_ylabel("scale ρ")
-    _plain(axes)
+    hide_frame(axes)
 
 
 def _draw_bars(axes: Any, rows: Sequence[dict[str, Any]], name: str, label: str) -> None:
     """Draw a figure's mean over the devices, by scenario and controller."""
     scenarios = list(dict.fromkeys(row["scenario"] for row in rows))
     for place, controller in enumerate(CONTROLLERS):
-        heights = [_mean_over_devices(rows, scenario, controller, name) for scenario in scenarios]
+        heights = [
+            np.mean([row[name] for row in rows if (row["scenario"], row["controller"]) == (scenario, controller)])
+            for scenario in scenarios
+        ]
         at = np.arange(len(scenarios)) + 0.27 * (place - 1)
         bars = axes.bar(at, heights, width=0.25, color=COLOURS[controller], label=controller)
         axes.bar_label(bars, fmt="%.2g" if name != "switches_a_minute" else "%.0f", fontsize=6)
@@ -112,16 +100,7 @@ def _draw_bars(axes: Any, rows: Sequence[dict[str, Any]], name: str, label: str)
     axes.set_title(f"{label}, mean over {len({row['device'] for row in rows})} devices", fontsize=10, loc="left")
     if name == "mean_scale":
         axes.set_ylim(0.4, 1.05)
-    _plain(axes)
-
-
-def _mean_over_devices(rows: Sequence[dict[str, Any]], scenario: str, controller: str, name: str) -> float:
-    return float(np.mean([row[name] for row in rows if (row["scenario"], row["controller"]) == (scenario, controller)]))
-
-
-def _plain(axes: Any) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(labelsize=8)
+    hide_frame(axes)
 
 
 def markdown(content: dict[str, Any]) -> str:
@@ -150,7 +129,7 @@ def markdown(content: dict[str, Any]) -> str:
 
 
 def _cell(value: float | None) -> str:
-    """Three digits, or a dash where there is no figure."""
+    """Write three digits, or a dash where there is no figure."""
     if value is None:
         return "–"
     return f"{value:.0f}" if value >= 1000 else f"{value:.3g}"

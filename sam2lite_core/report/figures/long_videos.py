@@ -1,4 +1,4 @@
-"""Figure of accuracy over minutes."""
+"""Draw accuracy over minutes."""
 
 from typing import Any
 
@@ -8,11 +8,7 @@ COLOURS = {"learned": "#1f6fb4", "fifo": "#d2691e", "random": "#8a8f98", "unifor
 
 
 def draw(content: dict[str, Any]) -> Any:
-    """J&F by minute: all sequences' mean, then each sequence.
-
-    Returns:
-        A matplotlib figure.
-    """
+    """Draw J&F by minute, all sequences' mean, then each sequence, as a matplotlib figure."""
     from matplotlib.figure import Figure
 
     summary, names = content["policies"], content["sequences"]
@@ -27,8 +23,7 @@ def draw(content: dict[str, Any]) -> Any:
         panel.set_xticks(range(len(minutes)), ["once", *map(str, range(1, len(minutes)))])
         panel.set_xlabel("minute")
         panel.grid(axis="y", alpha=0.3)
-        for side in ("top", "right"):
-            panel.spines[side].set_visible(False)
+        panel.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylabel("J&F, %")
     panels[0].legend(frameon=False, fontsize=8)
     return figure

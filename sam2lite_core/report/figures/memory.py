@@ -1,10 +1,10 @@
-"""Pictures of the memory bank at work, drawn from a real run; needs `pip install 'sam2lite[figures,torch]'`.
+"""Draw the memory bank at work in a real run; needs `pip install 'sam2lite[figures,torch]'`.
 
     python -m sam2lite_core.report.figures.memory --out docs/figures
     python -m sam2lite_core.report.figures.memory --source clip.mp4 --mask first.png --out figures
 
-`memory_timeline.png` is the paper's figure 1: which frames the bank keeps. `memory_attention.png` shows what one patch
-of a frame reads from the frames that are still remembered.
+`memory_timeline.png` shows which frames the bank keeps (the paper's figure 1), `memory_attention.png` what one patch of
+a frame reads from the remembered ones.
 """
 
 import argparse
@@ -28,6 +28,7 @@ from sam2lite_core.report.figures.memory_record import (
     inner_point,
     record_memory,
 )
+from sam2lite_core.report.plots import hide_frame
 from sam2lite_core.tracker import Tracker
 from sam2lite_core.types import Prompt
 from sam2lite_core.variants import MAX_WINDOW, PATCH
@@ -41,14 +42,12 @@ LABELS = {
     "other": "kept for another reason",
 }
 THUMBNAILS = 6
+SHOWN = 5
+"""Remembered frames in the picture of the attention."""
 
 
 def draw_timeline(record: MemoryRecord) -> Any:
-    """Draw the bank over time: which frames it keeps at the end, and how it came to that.
-
-    Returns:
-        A matplotlib figure.
-    """
+    """Draw which frames the bank keeps at the end, and over time, as a matplotlib figure."""
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
@@ -72,12 +71,12 @@ def draw_timeline(record: MemoryRecord) -> Any:
 
 
 def _draw_final(axes: Any, counts: NDArray[np.int64], budget: int) -> None:
-    """Tokens by source frame after the last frame, stacked by kind; frames of which nothing is left are grey."""
+    """Draw tokens by source frame after the last frame, stacked by kind; frames with none left are grey."""
     total, bottom = len(counts), np.zeros(len(counts))
     for kind, column in zip(KINDS, counts.T, strict=True):
         axes.bar(range(total), column, bottom=bottom, width=0.9, color=COLOURS[kind])
         bottom += column
-    # The prompt frame's anchors would press all other bars flat: its bar is cut, and says its number.
+    # The bar of the prompt frame's anchors is cut and labelled: it would press all others flat.
     top = max(4.0, 1.35 * float(np.sort(bottom)[-2])) if total > 1 else float(bottom.max())
     for frame in np.flatnonzero(bottom > top):
         axes.annotate(f"{int(bottom[frame])}", (frame + 0.6, 0.86 * top), fontsize=9)
@@ -88,12 +87,9 @@ def _draw_final(axes: Any, counts: NDArray[np.int64], budget: int) -> None:
     axes.yaxis.get_major_locator().set_params(integer=True)
     axes.set_ylabel("tokens kept")
     sources = np.count_nonzero(bottom)
-    axes.set_title(
-        f"after frame {total - 1}: {int(bottom.sum())} of {budget} tokens, from {sources} of {total} frames",
-        fontsize=10,
-        loc="left",
-    )
-    _plain(axes)
+    title = f"after frame {total - 1}: {int(bottom.sum())} of {budget} tokens, from {sources} of {total} frames"
+    axes.set_title(title, fontsize=10, loc="left")
+    hide_frame(axes, 9)
 
 
 def _draw_history(axes: Any, counts: NDArray[np.int64]) -> None:
@@ -112,7 +108,7 @@ def _draw_history(axes: Any, counts: NDArray[np.int64]) -> None:
     axes.set_xlabel("frame that wrote the tokens")
     axes.set_ylabel("bank after frame")
     axes.set_title("how it came to that: strong colours stand for many tokens", fontsize=10, loc="left")
-    _plain(axes)
+    hide_frame(axes, 9)
 
 
 def draw_attention(
@@ -122,26 +118,20 @@ def draw_attention(
     bank: BankSnapshot,
     attention: FloatArray,
     cells: tuple[int, int],
-    shown: int = 5,
 ) -> Any:
     """Draw what one patch reads: its frame, and the frames that it reads most from, with their tokens.
 
     Args:
         frames: (T, H, W, 3) uint8 RGB.
-        query_frame: index of the frame that asks.
-        query: (x, y) pixel that asks.
-        bank: what is remembered when it asks.
-        attention: (S,) over the bank's slots.
+        query_frame, query: index of the frame that asks, and (x, y) pixel there.
+        bank: before that frame.
+        attention: (S,) over the bank's rows.
         cells: rows and columns of a frame's token grid.
-        shown: how many remembered frames to draw.
-
-    Returns:
-        A matplotlib figure.
     """
     from matplotlib.figure import Figure
 
     ranked = attention_by_frame(bank, attention)
-    chosen = sorted(list(ranked)[:shown])
+    chosen = sorted(list(ranked)[:SHOWN])
     columns = min(3, len(chosen) + 1)
     rows = -(-(len(chosen) + 1) // columns)
     height, width = frames[0].shape[:2]
@@ -182,17 +172,8 @@ def _draw_tokens(
     axes.set_axis_off()
 
 
-def _plain(axes: Any) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(labelsize=9)
-
-
 def ask(tracker: Tracker, record: MemoryRecord, prompts: Sequence[Prompt], query_frame: int, scale: float) -> Any:
-    """Track up to a frame, ask from inside its largest object, and draw what that patch reads.
-
-    Raises:
-        ConfigurationError: the backend cannot tell, or nothing is tracked on that frame.
-    """
+    """Track up to a frame, ask from inside its largest object, and draw what that patch reads; needs backend torch."""
     backend: Any = tracker.backend
     if backend.name != "torch":
         raise ConfigurationError(f"backend {backend.name} does not show its attention; choose torch")
@@ -218,12 +199,7 @@ def last_tracked(record: MemoryRecord) -> int:
 
 
 def load_clip(source: str | None, mask: Path | None, limit: int) -> tuple[list[NDArray[np.uint8]], list[Prompt]]:
-    """Load the clip to draw and the prompts of its first frame; a rendered clip without a source.
-
-    Raises:
-        ConfigurationError: a source without a mask, or a mask without objects.
-        SourceError: a file cannot be read.
-    """
+    """Load the clip to draw, rendered without a source, and the prompts of its first frame."""
     from sam2lite_core.media.label_map import read_label_map
     from sam2lite_core.media.open import open_source
     from sam2lite_core.scenes.clip import render_clip
@@ -250,9 +226,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--source", help="folder of frames or video file; a rendered clip by default")
     parser.add_argument("--mask", type=Path, help="label map of the source's first frame")
     parser.add_argument("--frames", type=int, default=60)
-    parser.add_argument(
-        "--query-frame", type=int, help="frame that asks; by default the last on which anything is tracked"
-    )
+    parser.add_argument("--query-frame", type=int, help="frame that asks; the last with a tracked object by default")
     parser.add_argument("--variant", default="tiny")
     parser.add_argument("--model", type=Path, help="folder of an exported model")
     parser.add_argument("--policy", default="learned", help="learned, fifo, random or uniform")
@@ -261,14 +235,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     try:
         frames, prompts = load_clip(args.source, args.mask, args.frames)
-        tracker = Tracker(
-            args.variant,
-            "torch",
-            scale=args.scale,
-            memory_policy=args.policy,
-            threads=args.threads,
-            model_path=args.model,
-        )
+        chosen = {"scale": args.scale, "memory_policy": args.policy, "threads": args.threads, "model_path": args.model}
+        tracker = Tracker(args.variant, "torch", **chosen)
         record = record_memory(tracker, frames, prompts)
         asking = last_tracked(record) if args.query_frame is None else args.query_frame
         if not 0 < asking < len(frames):

@@ -1,6 +1,6 @@
 """Record the memory bank after every frame of a run, and what one patch reads from it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,26 +16,18 @@ from sam2lite_core.variants import MAX_WINDOW
 Image = NDArray[np.uint8]
 
 KINDS = ("anchor", "change", "recent", "other")
-"""Why a token is there, in the words of the paper's figure 1: written by a prompt; written where something moved or was
-in doubt; young; or none of these."""
+"""Kinds of tokens (the paper's figure 1): written by a prompt; where something moved or was in doubt; young; other."""
 
 HIGH_MOTION = 0.5
-"""Patch widths per frame, relative to the camera, from which a token counts as written at a change."""
+"""Least motion of a change, patch widths per frame relative to the camera."""
 
 HIGH_UNCERTAINTY = 0.25
-"""Mask entropy in bits from which it does."""
+"""Least mask entropy of a change, bits."""
 
 
 @dataclass(frozen=True)
 class MemoryRecord:
-    """A run over T frames.
-
-    Attributes:
-        frames: (T, H, W, 3) uint8 RGB.
-        label_maps: (T, H, W) what the tracker answered.
-        banks: the bank after each frame.
-        budget: B.
-    """
+    """A run over T frames: (T, H, W, 3) uint8 RGB, label maps (T, H, W), the bank after each, its budget B."""
 
     frames: Sequence[Image]
     label_maps: Sequence[NDArray[np.uint8] | NDArray[np.uint16]]
@@ -43,7 +35,7 @@ class MemoryRecord:
     budget: int
 
     def counts(self) -> NDArray[np.int64]:
-        """Tokens after frame t that were written on frame b, by kind: (T, T, 4) over t, b, `KINDS`."""
+        """Count tokens after frame t that were written on frame b, by kind: (T, T, 4) over t, b, `KINDS`."""
         total = len(self.banks)
         table = np.zeros((total, total, len(KINDS)), np.int64)
         for index, bank in enumerate(self.banks):
@@ -54,23 +46,16 @@ class MemoryRecord:
 
 
 def token_kinds(bank: BankSnapshot) -> NDArray[np.int64]:
-    """Index into `KINDS` of every slot, (S,); of free slots without meaning."""
+    """Return the index into `KINDS` of every row, (S,); of free rows without meaning."""
     change = (bank.column("motion") >= HIGH_MOTION) | (bank.column("uncertainty") >= HIGH_UNCERTAINTY)
     recent = bank.column("age") <= MAX_WINDOW
     # The first that holds counts: a young token tells nothing yet of what the gate likes to keep.
-    conditions = [bank.column("owner") > 0.5, recent, change]
-    choices = [KINDS.index(kind) for kind in ("anchor", "recent", "change")]
-    return np.select(conditions, choices, KINDS.index("other")).astype(np.int64)
+    conditions = [bank.column("owner") > 0.5, change & ~recent, recent]
+    return np.select(conditions, [0, 1, 2], KINDS.index("other")).astype(np.int64)
 
 
-def record_memory(
-    tracker: Tracker, frames: Sequence[Image], prompts: Sequence[Prompt], progress: Callable[[], object] = lambda: None
-) -> MemoryRecord:
-    """Track a clip from its first frame on and keep every bank. The tracker is reset first.
-
-    Raises:
-        ConfigurationError: a foreign model's memory is no bank of tokens.
-    """
+def record_memory(tracker: Tracker, frames: Sequence[Image], prompts: Sequence[Prompt]) -> MemoryRecord:
+    """Reset the tracker, track a clip and keep every bank; ConfigurationError for a foreign model, which has none."""
     backend = tracker.backend
     if isinstance(backend, FrameBackend):
         raise ConfigurationError(f"backend {backend.name} has no bank of tokens; choose torch or onnxruntime")
@@ -79,16 +64,11 @@ def record_memory(
     for index, image in enumerate(frames):
         label_maps.append(tracker.step(image, prompts if index == 0 else ()).label_map)
         banks.append(backend.bank())
-        progress()
     return MemoryRecord(frames, label_maps, tuple(banks), tracker.memory_budget)
 
 
 def inner_point(mask: NDArray[np.bool_]) -> tuple[int, int]:
-    """Find the pixel (x, y) of a mask that lies deepest inside it.
-
-    Raises:
-        ConfigurationError: the mask is empty.
-    """
+    """Find the pixel (x, y) that lies deepest inside a mask; ConfigurationError if the mask is empty."""
     import cv2
 
     if not mask.any():
@@ -99,7 +79,7 @@ def inner_point(mask: NDArray[np.bool_]) -> tuple[int, int]:
 
 
 def attention_by_frame(bank: BankSnapshot, attention: FloatArray) -> dict[int, float]:
-    """Attention (S,) of one query summed over the tokens of each frame that wrote them, largest first."""
+    """Sum the attention (S,) of one query over the tokens of each frame that wrote them, largest first."""
     births = bank.column("birth").astype(int)
     used = bank.column("valid") > 0.5
     sums = {int(birth): float(attention[used & (births == birth)].sum()) for birth in np.unique(births[used])}
