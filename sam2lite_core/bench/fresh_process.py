@@ -28,9 +28,6 @@ def measure(options: dict[str, Any], size: tuple[int, int]) -> dict[str, float |
     Returns:
         `to_first_mask_s` from starting the process, of which `import_s`, `load_s` and `first_step_s`; and
         `peak_resident_mb`, or "not measurable here" where there is no /proc.
-
-    Raises:
-        BackendError: the process failed.
     """
     order = json.dumps({"options": options, "size": size, "started": time.time()})
     return run_module(__name__, order, "a tracker in a process of its own")

@@ -32,8 +32,7 @@ def models(
 
     Raises:
         UnknownVariantError: an unknown variant.
-        ConfigurationError: several variants of one given model, no name at all, or random weights without what
-            makes them.
+        ConfigurationError: several variants of one given model, no name, or nothing that makes random weights.
     """
     names = chosen(variants, tuple(VARIANTS))
     runtimes = chosen(backends, installed_backends())
@@ -57,17 +56,12 @@ def models(
 
 
 def random_model(name: str, folder: Path) -> Path:
-    """Export a variant with random weights, the same in every run; takes a minute."""
+    """Export a variant with random weights."""
     try:
-        import torch
-
-        from sam2lite_core.export.onnx import export_student
-        from sam2lite_core.model.student import Student
+        from sam2lite_core.bench.random_weights import export_random
     except ImportError as error:
         raise ConfigurationError(
             f"no weights ship for {name}, and random ones need {error.name}: python -m pip install 'sam2lite[export]'"
         ) from None
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        export_student(Student(get_variant(name)).eval(), folder, note="random weights")
+    export_random(name, folder)
     return folder

@@ -55,9 +55,6 @@ class NodeSettings:
 def measure(settings: NodeSettings, on_frame: Callable[[], None] = lambda: None) -> dict[str, Any]:
     """Run the node; `on_frame` is told of every frame that was sent.
 
-    Returns:
-        Figures for `markdown` and JSON.
-
     Raises:
         ConfigurationError: ROS is missing, or frames came too fast to tell what the node itself costs.
         SourceError: the node refused a setting.

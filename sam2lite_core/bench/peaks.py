@@ -24,11 +24,10 @@ TRIES = 10
 
 
 def measure(threads: int) -> dict[str, float]:
-    """Measure in a process of its own, with so many threads for the product and for the copy.
+    """Measure in a process of its own, with so many threads for the product and for the copy; the best of ten.
 
     Returns:
-        `threads`, `gflop_per_s` of a float32 matrix product, `gbyte_per_s` of a copy, reading and writing added up;
-        the best of ten.
+        `threads`, `gflop_per_s` of a float32 matrix product, `gbyte_per_s` of a copy, reading and writing added up.
     """
     environment = os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads))
     return run_module(__name__, str(threads), "measuring the machine's peaks", environment)

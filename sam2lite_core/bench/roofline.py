@@ -34,7 +34,7 @@ class Floor:
 
 
 def floor(cost: dict[str, float], peak: dict[str, float]) -> Floor:
-    """Compute the floor of a frame from a row of `rows` and a peak of `peaks.measure`."""
+    """Compute the floor of a frame from a row of `traffic.rows` and a peak of `peaks.measure`."""
     bandwidth = peak["gbyte_per_s"] * 1e6
     return Floor(
         cost["flops"] / (peak["gflop_per_s"] * 1e6), cost["product_bytes"] / bandwidth, cost["all_bytes"] / bandwidth
@@ -46,23 +46,6 @@ def bound(floors: Floor, measured_ms: float | None) -> str:
     if measured_ms is not None and measured_ms > OVERHEAD * floors.least_ms:
         return "small operations"
     return "arithmetic" if floors.arithmetic_ms >= floors.bytes_ms else "bytes"
-
-
-def rows(variants: Sequence[str]) -> list[dict[str, Any]]:
-    """Count the cost of a frame of each variant at each rung; needs torch."""
-    import torch
-
-    from sam2lite_core.bench.traffic import frame_cost
-    from sam2lite_core.frame.resolution import RUNGS
-    from sam2lite_core.model.student import Student
-    from sam2lite_core.variants import get_variant
-
-    found = []
-    for name in variants:
-        with torch.device("meta"):
-            student = Student(get_variant(name))
-        found += [{"variant": name, "scale": rung, **vars(frame_cost(student, rung))} for rung in RUNGS]
-    return found
 
 
 def markdown(content: dict[str, Any], profiles: Sequence[dict[str, Any]] = (), threads: int = 2) -> str:

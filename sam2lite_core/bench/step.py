@@ -71,12 +71,10 @@ def frames_of(settings: BenchSettings) -> list[Image]:
 def middle_boxes(count: int, settings: BenchSettings) -> list[Prompt]:
     """Place boxes in a grid of cells, one per object."""
     side = int(np.ceil(np.sqrt(count)))
-    cell = np.array([settings.width / side, settings.height / side])
-    corners = [(index % side, index // side) for index in range(count)]
-    return [
-        Prompt(object_id=k + 1, box=np.array([*(cell * (np.array(at) + 0.2)), *(cell * (np.array(at) + 0.8))]))
-        for k, at in enumerate(corners)
-    ]
+    cell = np.array([settings.width / side, settings.height / side] * 2)
+    inner = np.array([0.2, 0.2, 0.8, 0.8])
+    corners = [np.array([index % side, index // side] * 2) for index in range(count)]
+    return [Prompt(object_id=k + 1, box=cell * (at + inner)) for k, at in enumerate(corners)]
 
 
 def middle_masks(count: int, settings: BenchSettings) -> list[Prompt]:

@@ -4,14 +4,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from sam2lite_core.frame.resolution import BASE_SHORT_SIDE, REFERENCE_SOURCE, network_size, token_grid
+from sam2lite_core.frame.resolution import BASE_SHORT_SIDE, REFERENCE_SOURCE, RUNGS, network_size, token_grid
 from sam2lite_core.model.cost import flops_per_frame
 from sam2lite_core.model.student import Student
+from sam2lite_core.variants import get_variant
 
 
 @dataclass(frozen=True)
@@ -69,3 +71,13 @@ def frame_cost(student: Student, rung: float) -> FrameCost:
     with Traffic() as traffic:
         flops = flops_per_frame(student, size, tokens, student.variant.memory_budget)
     return FrameCost(flops, traffic.product_bytes, traffic.all_bytes, traffic.operations)
+
+
+def rows(variants: Sequence[str]) -> list[dict[str, Any]]:
+    """Count the cost of a frame of each variant at each rung; weights are neither needed nor made."""
+    found = []
+    for name in variants:
+        with torch.device("meta"):
+            student = Student(get_variant(name))
+        found += [{"variant": name, "scale": rung, **vars(frame_cost(student, rung))} for rung in RUNGS]
+    return found

@@ -29,11 +29,13 @@ def roofline(
         raise ConfigurationError(
             "bench roofline counts on the model itself, which needs torch: python -m pip install 'sam2lite[torch]'"
         )
+    from sam2lite_core.bench.traffic import rows
+
     counts = tuple(int(text) for text in threads.split(","))
     content: dict[str, Any] = {
         "machine": describe_machine(),
         "peaks": [peaks.measure(count) for count in counts],
-        "rows": model.rows(names),
+        "rows": rows(names),
     }
     print(model.peaks_markdown(content["peaks"]))
     print(model.markdown(content, threads=counts[-1]))

@@ -121,12 +121,8 @@ def draw_attention(
 ) -> Any:
     """Draw what one patch reads: its frame, and the frames that it reads most from, with their tokens.
 
-    Args:
-        frames: (T, H, W, 3) uint8 RGB.
-        query_frame, query: index of the frame that asks, and (x, y) pixel there.
-        bank: before that frame.
-        attention: (S,) over the bank's rows.
-        cells: rows and columns of a frame's token grid.
+    `frames` are (T, H, W, 3) uint8 RGB, `query` is a pixel (x, y), `bank` that before the query frame, `attention` (S,)
+    over its rows, `cells` rows and columns of a frame's token grid.
     """
     from matplotlib.figure import Figure
 
