@@ -228,7 +228,7 @@ def test_sections_without_inputs_say_which_command_makes_them(tmp_path):
         ("policies", "sam2lite eval policies"),
         ("stress", "sam2lite eval stress"),
         ("bags", "sam2lite eval bag"),
-        ("memory", "memory_figures"),
+        ("memory", "python -m sam2lite_core.report.figures.memory"),
         ("worst", "sam2lite eval davis"),
     ):
         assert command in " ".join(page.text[section]), section
