@@ -121,7 +121,7 @@ def test_convolutions_and_linear_layers_are_simulated_and_the_rest_is_not():
 
 def test_parts_to_keep_must_exist():
     with pytest.raises(ConfigurationError, match="heads"):
-        quantization.prepare(small(), quantization.QuantizationConfig(keep=("heads",)))
+        quantization.prepare(small(), keep=("heads",))
 
 
 def test_calibration_computes_in_floating_point_and_sets_every_range():
@@ -196,7 +196,7 @@ def test_weights_and_ranges_learn_through_the_rounding(calibrated):
 
 def test_mixed_precision_leaves_the_8_bits_alone(calibrated):
     layer = quantization.simulated_layers(calibrated)["pixel"]
-    values = torch.randn(4, layer.in_features, generator=torch.Generator().manual_seed(0))
+    values = torch.randn(4, layer.weight.shape[1], generator=torch.Generator().manual_seed(0))
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         mixed = layer(values)
     with torch.no_grad():
@@ -228,12 +228,10 @@ def run(model, value, level=LEVELS.ORT_DISABLE_ALL):
 )
 def test_a_layer_is_exported_as_it_was_simulated(layer, shape):
     values = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    linear = isinstance(layer, nn.Linear)
-    simulated = (quantization.SimulatedLinear if linear else quantization.SimulatedConv2d)(layer, 1.0)
+    simulated = quantization.SimulatedLayer(layer)
     with torch.no_grad():
         simulated.input_log_scale.fill_(math.log(2.0 / 127))  # clips some of the values
-    kind = quantized_export.DeployedLinear if linear else quantized_export.DeployedConv2d
-    model = export(kind(simulated), values)
+    model = export(quantized_export.Deployed(simulated), values)
     operators = {node.op_type for node in model.graph.node}
     assert {"QuantizeLinear", "DequantizeLinear"} <= operators
     stored = {tensor.name: tensor.data_type for tensor in model.graph.initializer}

@@ -1,8 +1,8 @@
-"""Stage 3: INT8 simulated in training (paper section 3.5).
+"""Simulate INT8 in training, stage 3 (paper section 3.5).
 
 Convolutions and linear layers multiply signed, symmetric 8-bit numbers: weights with a range per output channel,
-activations with one range per tensor, calibrated first and learned from then on. Everything between the layers, the
-attention's products and softmax among it, stays in floating point.
+activations with one range per tensor, calibrated first and learned from then on. All else, as the attention's products
+and softmax, stays in floating point.
 
     student = prepare(student)
     with calibrating(student):
@@ -12,10 +12,9 @@ attention's products and softmax among it, stays in floating point.
 """
 
 import contextlib
-import copy
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -27,147 +26,93 @@ from sam2lite_core.model.deploy import fold_batch_norms
 from sam2lite_core.model.student import Student
 
 LOWEST, HIGHEST = -128, 127
+COVERAGE = 0.9999
+"""Share of an activation's magnitudes that its calibrated range holds; the rest is clipped."""
+
 SAMPLES = 100_000
-"""Values of a tensor that calibration looks at; more say nothing new."""
-
-
-@dataclass(frozen=True)
-class QuantizationConfig:
-    """The layers that run in INT8.
-
-    Attributes:
-        keep: layers that stay in floating point, by name or by the name of a part that holds them.
-        coverage: share of an activation's magnitudes that its calibrated range holds; the rest is clipped.
-    """
-
-    keep: tuple[str, ...] = KEEP
-    coverage: float = 0.9999
-
-
-def rounded(values: Tensor) -> Tensor:
-    """Round half to even as ONNX does; the gradient passes straight through."""
-    return values + (values.round() - values).detach()
+"""Most values of a tensor that calibration looks at."""
 
 
 def simulate(values: Tensor, scale: Tensor) -> Tensor:
-    """Quantise and dequantise; values past the range are clipped, and both they and the rounding teach the scale.
+    """Quantise and dequantise; gradients pass straight through the rounding, and teach the scale.
 
     Args:
-        values: any shape.
+        values: any shape; those past the range are clipped.
         scale: value of one step, broadcastable.
     """
-    return rounded((values / scale).clamp(LOWEST, HIGHEST)) * scale
+    steps = (values / scale).clamp(LOWEST, HIGHEST)
+    return (steps + (steps.round() - steps).detach()) * scale
 
 
 def weight_scale(weight: Tensor) -> Tensor:
-    """Step per output channel that makes the largest weight 127, (out, 1, ...)."""
+    """Return the step of each output channel that makes the largest weight 127, (out, 1, ...)."""
     peak = weight.detach().abs().flatten(1).amax(dim=1).clamp(min=1e-8)
     return (peak / HIGHEST).view(-1, *[1] * (weight.ndim - 1))
 
 
-class _Simulated:
-    """Common parts of both kinds of layers: the learned range of their input, and its calibration.
+class SimulatedLayer(nn.Module):
+    """Linear layer or convolution that computes as INT8 will, with its weights and a learned input range.
 
-    The range starts as NaN: a layer that was never calibrated answers NaN rather than something plausible.
+    The range starts as NaN, so that a layer that was never calibrated is noticed.
     """
 
-    input_log_scale: nn.Parameter
-    coverage: float
-    observing: bool = False
-    peak: float = 0.0
-
-    def _begin(self, coverage: float, like: Tensor) -> None:
-        self.coverage = coverage
-        self.input_log_scale = nn.Parameter(torch.tensor(math.nan, device=like.device))
-
-    def _observe(self, inputs: Tensor) -> None:
-        magnitude = inputs.detach().float().abs().flatten()
-        magnitude = magnitude[:: max(1, len(magnitude) // SAMPLES)]
-        self.peak = max(self.peak, float(torch.quantile(magnitude, self.coverage)))
-
-    def _operands(self, inputs: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-        scale = weight_scale(weight)
-        return simulate(inputs.float(), self.input_log_scale.exp()), simulate(weight.float(), scale)
-
-
-class SimulatedLinear(nn.Linear, _Simulated):
-    """A linear layer that computes as INT8 will; `weight` and `bias` are those of the layer it replaces."""
-
-    def __init__(self, layer: nn.Linear, coverage: float) -> None:
-        nn.Module.__init__(self)
-        self.in_features, self.out_features = layer.in_features, layer.out_features
+    def __init__(self, layer: nn.Linear | nn.Conv2d) -> None:
+        super().__init__()
         self.weight, self.bias = layer.weight, layer.bias
-        self._begin(coverage, layer.weight)
+        self.input_log_scale = nn.Parameter(torch.tensor(math.nan, device=layer.weight.device))
+        self.geometry: Any = None
+        if isinstance(layer, nn.Conv2d):
+            self.geometry = (layer.stride, layer.padding, layer.dilation, layer.groups)
+        self.observing, self.peak = False, 0.0
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Map (..., in) to (..., out)."""
+        """Map as the replaced layer does."""
         if self.observing:
-            self._observe(inputs)
-            return super().forward(inputs)
+            magnitude = inputs.detach().float().abs().flatten()
+            magnitude = magnitude[:: max(1, len(magnitude) // SAMPLES)]
+            self.peak = max(self.peak, float(torch.quantile(magnitude, COVERAGE)))
+            return self._multiply(inputs, self.weight)
         # bfloat16 cannot hold products of 8-bit numbers: no autocast in here.
         with torch.autocast(inputs.device.type, enabled=False):
-            return F.linear(*self._operands(inputs, self.weight), self.bias)
+            values = simulate(inputs.float(), self.input_log_scale.exp())
+            return self._multiply(values, simulate(self.weight.float(), weight_scale(self.weight)))
+
+    def _multiply(self, inputs: Tensor, weight: Tensor) -> Tensor:
+        if self.geometry is None:
+            return F.linear(inputs, weight, self.bias)
+        return torch.conv2d(inputs, weight, self.bias, *self.geometry)
 
 
-class SimulatedConv2d(nn.Conv2d, _Simulated):
-    """A convolution that computes as INT8 will; `weight` and `bias` are those of the layer it replaces."""
-
-    def __init__(self, layer: nn.Conv2d, coverage: float) -> None:
-        nn.Module.__init__(self)
-        for name in nn.Conv2d.__constants__:
-            setattr(self, name, getattr(layer, name))
-        self._reversed_padding_repeated_twice = layer._reversed_padding_repeated_twice
-        self.weight, self.bias = layer.weight, layer.bias
-        self._begin(coverage, layer.weight)
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Map (N, in, H, W) to (N, out, H', W')."""
-        if self.observing:
-            self._observe(inputs)
-            return super().forward(inputs)
-        with torch.autocast(inputs.device.type, enabled=False):
-            values, weight = self._operands(inputs, self.weight)
-            return torch.conv2d(values, weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
-
-
-def prepare(student: Student, config: QuantizationConfig | None = None) -> Student:
+def prepare(student: Student, keep: Sequence[str] = KEEP) -> Student:
     """Make a copy that simulates INT8, batch norms folded; calibrate it before it is used.
 
     Its state holds the folded student's names and one `input_log_scale` per layer.
 
+    Args:
+        student: stays as it is.
+        keep: layers that stay in floating point, by name or by the name of a part that holds them.
+
     Raises:
-        ConfigurationError: config.keep names something that the student does not have.
+        ConfigurationError: `keep` names something that the student does not have.
     """
-    config = config or QuantizationConfig()
-    copied = copy.deepcopy(student) if _is_folded(student) else fold_batch_norms(student)
+    copied = fold_batch_norms(student)
     names = {name for name, _ in copied.named_modules()}
-    if unknown := [name for name in config.keep if name not in names]:
+    if unknown := [name for name in keep if name not in names]:
         raise ConfigurationError(f"the student has no part named {', '.join(unknown)} to keep from INT8")
     for name, layer in list(copied.named_modules()):
-        if is_kept(name, config.keep):
-            continue
-        if isinstance(layer, _Simulated):
-            continue
-        if isinstance(layer, nn.Linear):
-            copied.set_submodule(name, SimulatedLinear(layer, config.coverage))
-        elif isinstance(layer, nn.Conv2d):
-            copied.set_submodule(name, SimulatedConv2d(layer, config.coverage))
+        if not is_kept(name, keep) and isinstance(layer, nn.Linear | nn.Conv2d):
+            copied.set_submodule(name, SimulatedLayer(layer))
     return copied
 
 
-def _is_folded(student: Student) -> bool:
-    return not any(isinstance(module, nn.BatchNorm2d) for module in student.modules())
-
-
-def simulated_layers(student: Student) -> dict[str, SimulatedLinear | SimulatedConv2d]:
+def simulated_layers(student: Student) -> dict[str, SimulatedLayer]:
     """Return the layers of a prepared student that run in INT8, by name."""
-    kinds = (SimulatedLinear, SimulatedConv2d)
-    return {name: layer for name, layer in student.named_modules() if isinstance(layer, kinds)}
+    return {name: layer for name, layer in student.named_modules() if isinstance(layer, SimulatedLayer)}
 
 
 @contextlib.contextmanager
 def calibrating(student: Student) -> Iterator[None]:
-    """Inside, a prepared student computes in floating point and notes its activations; at the end ranges are set.
+    """Compute in floating point and note activations inside; set the ranges of a prepared student at the end.
 
     Raises:
         ConfigurationError: a layer saw nothing, or nothing but zeros; frames with prompts are needed as well.
