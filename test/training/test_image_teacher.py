@@ -13,7 +13,7 @@ from training.config.run import RunConfig
 from training.loop.trainer import Stop, Trainer
 from training.objective import losses
 from training.teachers.base import TeacherError
-from training.teachers.image_features import RIDGE, ImageTeacher, fit, image_projection, load, packaged_weights
+from training.teachers.image_features import RIDGE, ImageTeacher, fit, load, packaged_weights
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def test_the_loss_is_the_share_that_is_not_explained():
 def test_the_encoder_learns_what_the_teacher_sees(teacher):
     torch.manual_seed(0)
     student = Student(get_variant("tiny"))
-    projection = image_projection(student, teacher)
+    projection = nn.Linear(student.variant.width, teacher.width)
     optimizer = torch.optim.Adam([*student.encoder.parameters(), *projection.parameters()], lr=2e-3)
     images = pictures(3, 2, 96, 96)
     told, seen = teacher(images), []
@@ -91,7 +91,7 @@ def test_the_encoder_learns_what_the_teacher_sees(teacher):
 def test_a_fitted_projection_is_what_least_squares_gives(teacher):
     torch.manual_seed(1)
     student = Student(get_variant("tiny")).eval()
-    projection = image_projection(student, teacher)
+    projection = nn.Linear(student.variant.width, teacher.width)
     batches = [pictures(seed, 2, 96, 128) for seed in (4, 5)]
     fit(projection, student, teacher, batches)
     with torch.no_grad():

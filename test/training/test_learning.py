@@ -13,9 +13,8 @@ from sam2lite_core.model.student import Student
 from sam2lite_core.variants import get_variant
 from training.config.stages import Phase, StageConfig
 from training.loop.device_rate import count_operations, matrix_rate
-from training.loop.learning_rate import learning_rate
 from training.loop.log import Throughput, TrainingLog
-from training.loop.optimizer import ExponentialMovingAverage, clip_gradients, parameter_groups
+from training.loop.optimizer import ExponentialMovingAverage, clip_gradients, learning_rate, parameter_groups
 from training.loop.progress import Progress, phase_at, stage_steps
 from training.objective.module import ClipLoss
 from training.seeds import seed_of

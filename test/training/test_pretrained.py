@@ -90,7 +90,7 @@ def test_a_run_starts_from_them(small_run):
     ("content", "message"),
     [
         (None, "no such file"),
-        (b"not weights", "not a file of weights"),
+        (b"not weights", "not the weights of EfficientNet-Lite0: ."),
         ({}, r"not the weights of EfficientNet-Lite0: '_conv_stem\.weight'"),
     ],
 )

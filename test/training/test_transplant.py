@@ -16,7 +16,8 @@ from training.__main__ import main
 from training.config.run import PACKAGED
 from training.students.load import load_average
 from training.students.pretrained import fill_trunk
-from training.students.transplant import READERS, SIZE, _Sums, read_pictures, transplant
+from training.students.transplant import READERS, SIZE, read_pictures, transplant
+from training.teachers.image_features import RidgeRegression
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +83,7 @@ def test_regression_in_pieces_is_least_squares_at_once():
     torch.manual_seed(0)
     given, mix = torch.randn(900, 7, dtype=torch.double), torch.randn(7, 3, dtype=torch.double)
     wanted = given @ mix + 2.5 + 0.3 * torch.randn(900, 3, dtype=torch.double)
-    sums = _Sums()
+    sums = RidgeRegression()
     for start in range(0, 900, 250):
         sums.add(given[start : start + 250], wanted[start : start + 250])
     solution, share = sums.solve()

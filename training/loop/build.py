@@ -1,8 +1,6 @@
-"""Build what a stage consists of: the student that it trains, its teachers, and how clips run through it."""
+"""Build the student of a stage and open its teachers."""
 
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -11,34 +9,20 @@ from sam2lite_core.errors import ModelFileError
 from sam2lite_core.export.checkpoint import fill_student, read_checkpoint
 from sam2lite_core.model.student import Student
 from sam2lite_core.variants import get_variant
-from training.config.objective import UnrollConfig
-from training.config.run import PACKAGED, RunConfig
-from training.config.stages import Phase, StageConfig
+from training.config.run import RunConfig
+from training.config.stages import StageConfig
 from training.seeds import seed_of
-from training.students import pretrained
-from training.teachers import image_features
+from training.students.pretrained import fill_trunk
+from training.teachers import Teacher, image_features, readout_projection
+from training.teachers import open_teacher as open_by_name
 from training.teachers.cache import CachedTeacher
 from training.teachers.image_features import ImageTeacher
-
-
-def phase_unroll(config: RunConfig, stage: StageConfig, phase: Phase) -> UnrollConfig:
-    """Configure how clips of a phase run through the student."""
-    unroll = config.unroll
-    if phase.budgets is not None:
-        unroll = replace(unroll, budgets=phase.budgets)
-    if phase.pooled is not None:
-        unroll = replace(unroll, pooled=phase.pooled)
-    return unroll if stage.prune else replace(unroll, selection="unbounded")
 
 
 def build_student(config: RunConfig, stage: StageConfig, start: Path | None, *, restored: bool = False) -> Student:
     """Build the student that a stage trains, with the averaged weights of `start`, or with the seed's.
 
-    Args:
-        config: the run.
-        stage: this part of it.
-        start: the checkpoint to start from, if any.
-        restored: whether other weights will replace all of these.
+    Published weights of the trunk are not read where it is `restored`: other weights replace them.
 
     Raises:
         ModelFileError: the checkpoint cannot be read or is of another variant.
@@ -52,7 +36,7 @@ def build_student(config: RunConfig, stage: StageConfig, start: Path | None, *, 
             raise ModelFileError(f"{start}: is of variant {state['variant']}, the run of {config.variant}")
         fill_student(student, state, start).train()
     elif config.trunk is not None and not restored:
-        pretrained.fill_trunk(student, config.trunk)
+        fill_trunk(student, config.trunk)
     if stage.int8:
         # Only this stage pays for the import.
         from training.students.quantization import prepare
@@ -63,31 +47,26 @@ def build_student(config: RunConfig, stage: StageConfig, start: Path | None, *, 
 
 def open_image_teacher(
     config: RunConfig, student: Student, device: torch.device
-) -> tuple[ImageTeacher | None, nn.Module | None]:
+) -> tuple[ImageTeacher | None, nn.Linear | None]:
     """Open the teacher of the encoder, and the projection to its features; none where the run has none.
 
     Raises:
         TeacherError: naming what is missing.
     """
-    path = config.teacher.images
-    if path is None:
+    if config.teacher.images is None:
         return None, None
-    teacher = image_features.load(image_features.packaged_weights() if path == PACKAGED else path, device)
-    return teacher, image_features.image_projection(student, teacher)
+    teacher = image_features.load(config.teacher.images, device)
+    return teacher, nn.Linear(student.variant.width, teacher.width)
 
 
-def open_teacher(config: RunConfig, student: Student, device: torch.device) -> tuple[Any, nn.Module | None]:
+def open_teacher(config: RunConfig, student: Student, device: torch.device) -> tuple[Teacher | None, nn.Linear | None]:
     """Open the teacher of a run, and the projection of the student's readout to its; none where the run has none.
 
     Raises:
         TeacherError: naming what is missing.
     """
-    if config.teacher.name == "none":
+    asked = config.teacher
+    if asked.name == "none":
         return None, None
-    from training import teachers
-
-    if config.teacher.cache is not None:
-        teacher: Any = CachedTeacher(config.teacher.cache)
-    else:
-        teacher = teachers.open_teacher(config.teacher.name, config.teacher.path, device)
-    return teacher, teachers.readout_projection(student, teacher)
+    teacher: Teacher = CachedTeacher(asked.cache) if asked.cache else open_by_name(asked.name, asked.path, device)
+    return teacher, readout_projection(student, teacher)

@@ -1,4 +1,4 @@
-"""Measure how much of a device a run uses: operations of a step against the matrix rate that the device reaches."""
+"""Measure the matrix rate of a device, and count the operations that a step runs on it."""
 
 import time
 from collections.abc import Callable
@@ -10,35 +10,26 @@ DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def matrix_rate(device: torch.device, dtype: torch.dtype, side: int = 4096, seconds: float = 0.5) -> float:
-    """Measure the operations a second of large matrix products, a multiplication and an addition counted as two.
-
-    Args:
-        device: to measure.
-        dtype: of the matrices.
-        side: of the square matrices.
-        seconds: to measure for, at least.
-    """
+    """Measure the operations a second of square matrix products; a multiplication and an addition count as two."""
     left, right = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
 
-    def wait() -> None:
+    def multiply() -> None:
+        for _ in range(4):
+            left @ right
         if device.type == "cuda":
             torch.cuda.synchronize(device)
 
-    left @ right
-    wait()
+    multiply()
     start, done, elapsed = time.perf_counter(), 0, 0.0
     while elapsed < seconds or not done:
-        for _ in range(4):
-            left @ right
-        wait()
+        multiply()
         done += 4
         elapsed = time.perf_counter() - start
     return 2.0 * side**3 * done / elapsed
 
 
 def count_operations(work: Callable[[], object]) -> int:
-    """Count the operations of matrix products and convolutions that `work` runs, backward passes inside it included."""
-    counter = FlopCounterMode(display=False)
-    with counter:
+    """Count the operations of matrix products and convolutions that `work` runs, backward passes included."""
+    with FlopCounterMode(display=False) as counter:
         work()
     return int(counter.get_total_flops())

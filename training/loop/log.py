@@ -19,16 +19,22 @@ RECENT = 50
 """Steps over which throughput is averaged."""
 
 SAY_EVERY = 60.0
-"""Seconds between two lines on progress where there is no terminal for a bar."""
+"""Seconds between two lines of progress without a terminal."""
+
+CURVES = {
+    **dict.fromkeys(("clips_per_s", "waiting", "seconds"), "speed"),
+    **dict.fromkeys(("learning_rate", "grad_norm", "gate_grad_norm"), "optimiser"),
+}
+"""Groups of TensorBoard's curves; all others are losses."""
 
 Row = dict[str, float]
 
 
 class TrainingLog:
-    """Writes rows of numbers, one per step; does nothing on processes other than the main one."""
+    """Log of numbers, one row a step; does nothing on processes other than the main one."""
 
     def __init__(self, folder: Path, first_step: int, main: bool) -> None:
-        """Open the log; rows after `first_step`, of a run that goes on from an earlier checkpoint, are dropped.
+        """Open the log; rows after `first_step`, where a resumed run begins, are dropped.
 
         Raises:
             SourceError: the folder cannot be written.
@@ -83,17 +89,14 @@ class TrainingLog:
             self._log.flush()
             for name, value in row.items():
                 if name not in ("step", "stage"):
-                    self._board.add_scalar(_board_name(name), value, int(row["step"]))
+                    self._board.add_scalar(f"{CURVES.get(name, 'loss')}/{name}", value, int(row["step"]))
 
     def _show(self, row: Row) -> None:
         """Move the bar; without a terminal, print a line every minute."""
         if self._bar is None:
             return
-        shown = {
-            "loss": f"{row['loss']:.3f}",
-            "learning_rate": f"{row['learning_rate']:.1e}",
-            "waiting": f"{row['waiting']:.0%}",
-        }
+        formats = {"loss": ".3f", "learning_rate": ".1e", "waiting": ".0%"}
+        shown = {name: format(row[name], form) for name, form in formats.items()}
         self._done += 1
         self._bar.set_postfix(shown)
         self._bar.update()
@@ -122,27 +125,16 @@ class TrainingLog:
             self._bar = None
 
 
-def _board_name(name: str) -> str:
-    """Group the curves of TensorBoard: speed, optimiser, loss."""
-    if name in ("clips_per_s", "waiting", "seconds"):
-        return f"speed/{name}"
-    return f"optimiser/{name}" if name in ("learning_rate", "grad_norm", "gate_grad_norm") else f"loss/{name}"
-
-
 class Throughput:
-    """Clips per second and the share of time spent waiting for data, over recent steps and over all.
-
-    Attributes:
-        operations: of this process's matrix products and convolutions, as far as they were counted.
-    """
+    """Clips per second and the share of time spent waiting for data; `operations` counts this process's."""
 
     def __init__(self, matrix_rate: float = 0.0) -> None:
-        """Start at nothing. matrix_rate: operations a second that the device reaches; 0 where not measured."""
+        """Start at zero. matrix_rate: operations a second that the device reaches; 0 where not measured."""
         self._matrix_rate = matrix_rate
         self.operations = 0
         self._recent: deque[tuple[float, float, int]] = deque(maxlen=RECENT)
-        self.seconds = self.waited = 0.0
-        self.clips = self.steps = 0
+        self._seconds = self._waited = 0.0
+        self._clips = self._steps = 0
         self._start = self._waiting = 0.0
 
     def begin(self) -> None:
@@ -159,26 +151,25 @@ class Throughput:
             self._waiting += time.perf_counter() - start
 
     def end(self, clips: int) -> Row:
-        """End a step of that many clips; return seconds, clips_per_s and waiting, the latter two of late."""
+        """End a step; return its seconds, and clips_per_s and waiting over the recent steps."""
         seconds = time.perf_counter() - self._start
         self._recent.append((seconds, self._waiting, clips))
-        self.seconds += seconds
-        self.waited += self._waiting
-        self.clips += clips
-        self.steps += 1
+        self._seconds += seconds
+        self._waited += self._waiting
+        self._clips += clips
+        self._steps += 1
         total, waiting, recent_clips = (sum(part) for part in zip(*self._recent, strict=True))
         return {"seconds": seconds, "clips_per_s": recent_clips / total, "waiting": waiting / total}
 
     def summary(self) -> str:
-        """Word one line for the end of a run."""
-        if not self.steps:
+        """Summarise a run in one line."""
+        if not self._steps:
             return "no step was made"
         text = (
-            f"{self.steps} steps, {self.clips / self.seconds:.2f} clips/s, "
-            f"{100 * self.waited / self.seconds:.1f} % of the time waiting for data"
+            f"{self._steps} steps, {self._clips / self._seconds:.2f} clips/s, "
+            f"{100 * self._waited / self._seconds:.1f} % of the time waiting for data"
         )
         if self._matrix_rate:
-            share = self.operations / self.seconds / self._matrix_rate
-            fastest = f"{self._matrix_rate / 1e12:.0f} TFLOP/s"
-            text += f", {100 * share:.1f} % of the card's matrix rate of {fastest}"
+            share = 100 * self.operations / self._seconds / self._matrix_rate
+            text += f", {share:.1f} % of the card's matrix rate of {self._matrix_rate / 1e12:.0f} TFLOP/s"
         return text

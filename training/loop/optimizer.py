@@ -1,5 +1,6 @@
-"""Group, clip and average the parameters that the optimiser trains."""
+"""Set the learning rate; group, clip and average the parameters that the optimiser trains."""
 
+import math
 from typing import Any
 
 import torch
@@ -7,18 +8,29 @@ from torch import Tensor, nn
 
 from sam2lite_core.errors import ConfigurationError
 from sam2lite_core.model.student import Student
+from training.config.stages import StageConfig
 from training.objective.module import ClipLoss
 
 
-def freeze(student: Student, names: tuple[str, ...]) -> list[nn.Module]:
-    """Take parts of a student out of training.
+def learning_rate(stage: StageConfig, share: float, step: int) -> float:
+    """Warm up linearly, then fall exponentially or as a cosine to `stage.min_lr_ratio` of the peak.
 
     Args:
-        student: its parameters are changed.
-        names: of its parts and theirs, as `key` or `encoder.trunk`.
+        stage: peak, form, warm-up and end.
+        share: of the stage that is done, 0..1.
+        step: optimiser steps done in the stage.
+    """
+    done = min(1.0, max(0.0, share))
+    if stage.schedule == "exponential":
+        factor = math.pow(stage.min_lr_ratio, done)
+    else:
+        factor = stage.min_lr_ratio + (1.0 - stage.min_lr_ratio) * 0.5 * (1.0 + math.cos(math.pi * done))
+    warm = min(1.0, (step + 1) / stage.warmup) if stage.warmup else 1.0
+    return stage.learning_rate * factor * warm
 
-    Returns:
-        The parts, which are to be kept in evaluation mode as well.
+
+def freeze(student: Student, names: tuple[str, ...]) -> list[nn.Module]:
+    """Stop training parts of a student, as `key` or `encoder.trunk`; return them, to be kept in evaluation mode.
 
     Raises:
         ConfigurationError: it has no such part.
@@ -40,11 +52,7 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
 
 
 def clip_gradients(model: ClipLoss, max_grad_norm: float) -> tuple[Tensor, Tensor]:
-    """Clip the gate's gradients and all others, each to `max_grad_norm`; return all others' norm and the gate's before.
-
-    The gate's, estimated from what it dropped, are tens of times the others: clipped together, they would leave
-    nothing of those.
-    """
+    """Clip the gate's gradients, tens of times larger, apart from all others; return the others' norm and its norm."""
     gate = list(model.student.gate.parameters())
     # In a fixed order: sums of floats depend on it, and runs are to be repeatable.
     of_gate = {id(parameter) for parameter in gate}
@@ -53,7 +61,7 @@ def clip_gradients(model: ClipLoss, max_grad_norm: float) -> tuple[Tensor, Tenso
 
 
 class ExponentialMovingAverage:
-    """Exponential moving average of parameters and buffers; what gets validated and exported."""
+    """Exponential moving average of parameters and buffers, which is validated and exported."""
 
     def __init__(self, model: nn.Module, ema_decay: float) -> None:
         self.decay = ema_decay
@@ -66,7 +74,7 @@ class ExponentialMovingAverage:
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
-        """Fold the model in; early steps weigh more, so that the start is forgotten."""
+        """Fold the model in; early steps weigh more."""
         decay = min(self.decay, (1 + step) / (10 + step))
         for name, value in model.state_dict().items():
             if value.is_floating_point():

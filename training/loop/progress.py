@@ -1,7 +1,6 @@
-"""Keep the progress of a run: all that a checkpoint must hold so that the next step is the same as without a stop."""
+"""Keep the progress of a run, so that a resumed run makes the same next step."""
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from training.config.stages import StageConfig
 
@@ -14,7 +13,7 @@ class Progress:
         stage: its number, 1..3.
         step: optimiser steps done in the stage.
         total_step: optimiser steps done in all stages.
-        spent: seconds spent in the stage, interruptions left out.
+        spent: seconds spent in the stage, without interruptions.
         phase: number within the stage, over all rounds.
         next_batch: number of the phase's next batch, over all processes.
         clips: clips trained on.
@@ -31,10 +30,6 @@ class Progress:
     clips: int = 0
     skipped: int = 0
     best: float | None = None
-
-    def state(self) -> dict[str, Any]:
-        """Return plain values by name."""
-        return asdict(self)
 
     def share(self, stage: StageConfig, total: int | None) -> float:
         """Return the share of the stage that is done, 0..1. total: its steps, None where the clock ends it."""
@@ -55,20 +50,15 @@ def phase_at(stage: StageConfig, share: float) -> int:
 
 
 def stage_steps(stage: StageConfig, clips_per_epoch: int, batches_per_step: int) -> int | None:
-    """Count the optimiser steps of a stage; None where the clock ends it.
-
-    Args:
-        stage: whose length is wanted.
-        clips_per_epoch: what an epoch is.
-        batches_per_step: batches of all processes and accumulations together.
-    """
+    """Count the optimiser steps of a stage, of so many batches each; None where the clock ends it."""
     if stage.steps is not None:
         return stage.steps
     if stage.epochs is None:
         return None
     # Phases may have batches of their own: each phase takes its share of the steps.
-    start, per_clip = 0.0, 0.0
-    for phase in stage.phases:
-        per_clip += (phase.until - start) * phase.batch * batches_per_step
-        start = phase.until
-    return max(1, round(stage.epochs * clips_per_epoch / per_clip))
+    starts = (0.0, *(phase.until for phase in stage.phases))
+    clips_per_step = sum(
+        (phase.until - start) * phase.batch * batches_per_step
+        for start, phase in zip(starts, stage.phases, strict=False)
+    )
+    return max(1, round(stage.epochs * clips_per_epoch / clips_per_step))

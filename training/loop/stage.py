@@ -1,9 +1,10 @@
-"""Train one stage: the student, its optimiser and its data, and what a step does with them."""
+"""Train one stage: hold the student, its optimiser and its data, and run steps."""
 
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -16,11 +17,10 @@ from training.config.run import RunConfig
 from training.config.stages import Phase, StageConfig
 from training.data.mixture import Mixture, clip_shape
 from training.data.stream import CALIBRATION, NOISE, TRAINING, VALIDATION, batches, checked, collate, rendered
-from training.loop.build import build_student, open_image_teacher, open_teacher, phase_unroll
+from training.loop.build import build_student, open_image_teacher, open_teacher
 from training.loop.device_rate import count_operations
-from training.loop.learning_rate import learning_rate
 from training.loop.log import Throughput
-from training.loop.optimizer import ExponentialMovingAverage, clip_gradients, freeze, parameter_groups
+from training.loop.optimizer import ExponentialMovingAverage, clip_gradients, freeze, learning_rate, parameter_groups
 from training.loop.progress import Progress, phase_at
 from training.objective.module import ClipLoss
 from training.seeds import seed_of
@@ -30,14 +30,7 @@ from training.teachers.image_features import ImageTeacher, fit
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of a step.
-
-    Attributes:
-        row: numbers for the log.
-        clips: that all processes trained on.
-        bad_batch: this process's part of the batch that went wrong; nothing was learned from it.
-        wrong: what went wrong.
-    """
+    """The result of a step: numbers for the log, clips of all processes; or a batch of this process that failed."""
 
     row: dict[str, float]
     clips: int
@@ -46,21 +39,13 @@ class Outcome:
 
 
 class StageTraining:
-    """Everything that lives as long as a stage."""
+    """Student, teachers, optimiser and data of a stage."""
 
     def __init__(
         self, config: RunConfig, stage: StageConfig, accelerator: Accelerator, mixture: Mixture,
         start: Path | None, state: dict[str, Any] | None,
     ) -> None:  # fmt: skip
-        """Build or restore.
-
-        Args:
-            config: the run.
-            stage: this part of it.
-            accelerator: places tensors and joins processes.
-            mixture: where clips come from.
-            start: checkpoint whose averaged weights to start from.
-            state: what `state` returned, to go on from; then `start` does not count.
+        """Build a stage from the averaged weights of the checkpoint `start`, or restore a result of `state`.
 
         Raises:
             ModelFileError: `start` does not fit the variant.
@@ -71,8 +56,7 @@ class StageTraining:
         self._frozen = freeze(student, stage.frozen)
         teacher, projection = open_teacher(config, student, accelerator.device)
         images, image_projection = open_image_teacher(config, student, accelerator.device)
-        # Matrices and images lie channels last: convolutions on a CPU take half the time.
-        # torch annotates no overload of Module.to that takes a memory format alone.
+        # Convolutions on a CPU take half the time with channels last.
         student = student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # no such overload
         self.loss = ClipLoss(student, teacher, projection, images, image_projection)
         self.loss.to(accelerator.device)
@@ -102,16 +86,13 @@ class StageTraining:
         return self.loss.student
 
     def step(self, progress: Progress, total: int | None, stop: bool, throughput: Throughput) -> Outcome | None:
-        """One optimiser step.
+        """Make one optimiser step; do nothing and return None when any process wants to end the run.
 
         Args:
             progress: moved on.
             total: steps of the stage, None where the clock ends it.
-            stop: whether this process wants to end the run.
-            throughput: told of the time spent waiting for data.
-
-        Returns:
-            None when any process wants to end the run: then nothing happened.
+            stop: this process wants to end the run.
+            throughput: counts the time spent waiting for data.
         """
         if self.agree(stop):
             return None
@@ -153,10 +134,7 @@ class StageTraining:
 
     @torch.no_grad()
     def validate(self) -> float | None:
-        """Mean loss of the averaged weights on clips that are never trained on; None where none are wanted.
-
-        What a teacher says does not count: it shows where to look, and here it counts how well the student tracks.
-        """
+        """Return the mean loss of the averaged weights, without teachers, on held-out clips; None where not wanted."""
         wanted = self.config.checkpoints.validation_batches
         if not wanted:
             return None
@@ -167,12 +145,11 @@ class StageTraining:
         losses = []
         for clip, generator in self._held_out(VALIDATION, phase, wanted):
             with self.accelerator.autocast():
-                loss, _ = model(clip, self._unroll(phase), 1.0, generator)
-            losses.append(float(loss))
-        return sum(losses) / len(losses)
+                losses.append(float(model(clip, self._unroll(phase), 1.0, generator)[0]))
+        return fmean(losses)
 
     def state(self, progress: Progress) -> dict[str, Any]:
-        """Everything that `__init__` needs to go on; `average` is what gets exported."""
+        """Return all that `__init__` needs to go on; `average` is exported."""
         scaler = self.accelerator.scaler
         return {
             "variant": self.config.variant,
@@ -183,7 +160,7 @@ class StageTraining:
             "optimizer": self._optimizer.state_dict(),
             "scaler": None if scaler is None else scaler.state_dict(),
             "random": torch.get_rng_state(),
-            "position": progress.state(),
+            "position": asdict(progress),
         }
 
     def close(self) -> None:
@@ -193,7 +170,7 @@ class StageTraining:
 
     @torch.no_grad()
     def _calibrate(self) -> None:
-        """Let the layers that simulate INT8 see what they will have to hold; every process sees the same."""
+        """Calibrate the layers that simulate INT8, alike on every process."""
         from training.students.quantization import calibrating
 
         phase, count = self.stage.phases[0], self.stage.calibration_batches
@@ -202,20 +179,18 @@ class StageTraining:
                 self.loss(clip, self._unroll(phase), 1.0, generator)
 
     def _fit_projection(self, teacher: ImageTeacher) -> None:
-        """Begin with what the encoder knows of the teacher's features; every process sees the same."""
+        """Fit the projection to the teacher's features, alike on every process."""
         self.student.eval()
         phase, count = self.stage.phases[0], self.stage.calibration_batches
+        held_out = self._held_out(CALIBRATION, phase, count)
+        projection = self.loss.image_projection
+        assert isinstance(projection, nn.Linear)  # comes with the teacher
         with self.accelerator.autocast():
-            seen = (
-                clip["images"].flatten(0, 1).permute(0, 3, 1, 2).float()
-                for clip, _ in self._held_out(CALIBRATION, phase, count)
-            )
-            projection = self.loss.image_projection
-            assert isinstance(projection, nn.Linear)  # comes with the teacher
-            fit(projection, self.student, teacher, seen)
+            images = (clip["images"].flatten(0, 1).permute(0, 3, 1, 2).float() for clip, _ in held_out)
+            fit(projection, self.student, teacher, images)
 
     def _held_out(self, purpose: int, phase: Phase, count: int) -> Iterator[tuple[dict[str, Tensor], torch.Generator]]:
-        """Batches that are never trained on, always the same ones, each with its random numbers."""
+        """Yield the same held-out batches each time, with their random numbers."""
         key = (self.config.seed, purpose)
         stream = batches(self.mixture, phase, key).dataset
         for number in range(count):
@@ -224,27 +199,21 @@ class StageTraining:
             moved = rendered(moved, clip_shape(self.mixture, phase), *key, number)
             yield moved, torch.Generator().manual_seed(seed_of(*key, NOISE, number))
 
-    # ---- parts of a step --------------------------------------------------------------------------------------------
-
     def _learn(
         self, clip: dict[str, Any], skipped: int, share: float, progress: Progress, throughput: Throughput
     ) -> dict[str, float] | str:
-        """Forward and backward of one batch, and the optimiser where enough batches came together.
-
-        Returns:
-            Its numbers; or what went wrong, such as a loss or gradient that is not finite on any process.
-        """
+        """Run one batch forward and backward, and the optimiser after enough of them; return its numbers or failure."""
         number = progress.next_batch + self.accelerator.process_index
         key = (self.config.seed, TRAINING, progress.stage, progress.phase, NOISE, number)
         unroll = self._unroll(self.stage.phase(progress.phase))
 
         def forward() -> tuple[Tensor, dict[str, float]]:
-            generator = torch.Generator().manual_seed(seed_of(*key))
-            loss, parts = self._model(clip, unroll, share, generator)
+            loss, parts = self._model(clip, unroll, share, torch.Generator().manual_seed(seed_of(*key)))
             return loss, parts
 
         if self._operations is None:
-            self._operations = self._count(forward)
+            # Without a card there is nothing to compare with. A backward pass takes twice what the forward pass takes.
+            self._operations = 0 if self.accelerator.device.type == "cpu" else 3 * count_operations(forward)
         throughput.operations += self._operations
         try:
             loss, parts = forward()
@@ -267,13 +236,6 @@ class StageTraining:
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         return row
-
-    def _count(self, forward: Any) -> int:
-        """Operations of a batch on this process, backward included; counted where there is a card to compare with."""
-        if self.accelerator.device.type == "cpu":
-            return 0
-        # A backward pass takes twice what the forward pass takes: one product for each factor's gradient.
-        return 3 * count_operations(forward)
 
     def _next_batch(self, progress: Progress) -> tuple[dict[str, Any], int]:
         assert self._batches is not None, "a phase is entered first"
@@ -298,7 +260,11 @@ class StageTraining:
         self._batches = iter(self.accelerator.prepare_data_loader(loader))
 
     def _unroll(self, phase: Phase) -> UnrollConfig:
-        return phase_unroll(self.config, self.stage, phase)
+        """Configure how clips of a phase run through the student."""
+        changes: dict[str, Any] = {"budgets": phase.budgets, "pooled": phase.pooled}
+        if not self.stage.prune:
+            changes["selection"] = "unbounded"
+        return replace(self.config.unroll, **{name: value for name, value in changes.items() if value is not None})
 
     def _projections(self) -> list[tuple[str, nn.Module | None]]:
         return [("projection", self.loss.projection), ("image_projection", self.loss.image_projection)]
@@ -316,5 +282,4 @@ class StageTraining:
 def _means(rows: list[dict[str, float]]) -> dict[str, float]:
     """Average every number over the rows that have it."""
     names = dict.fromkeys(name for row in rows for name in row)
-    found = {name: [row[name] for row in rows if name in row] for name in names}
-    return {name: sum(values) / len(values) for name, values in found.items()}
+    return {name: fmean(row[name] for row in rows if name in row) for name in names}

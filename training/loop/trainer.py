@@ -1,8 +1,9 @@
-"""Run the stages of a training: build what each needs, step, write checkpoints, and stop cleanly."""
+"""Run the stages of a training: step, write checkpoints, and stop cleanly."""
 
 import signal
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from fnmatch import fnmatch
 from pathlib import Path
 from types import FrameType
@@ -30,11 +31,11 @@ MAY_CHANGE = (
     "checkpoints*", "data.prefetch", "data.skip_bad", "data.workers", "evaluation*", "folder", "init", "log_every",
     "stages.*.minutes", "threads",
 )  # fmt: skip
-"""Keys that a resumed run may change: they decide how long it goes on and how fast, not what a step learns."""
+"""Keys that a resumed run may change: its length and speed, not its learning."""
 
 
 class TrainingError(Sam2LiteError):
-    """A training that cannot go on; the message says where its evidence is."""
+    """A training that cannot go on; the message names the file to look at."""
 
 
 class Stop:
@@ -48,25 +49,21 @@ class Stop:
         self.longest = 0.0
 
     def listen(self) -> dict[int, Any]:
-        """Note SIGTERM and SIGINT instead of dying of them; return the handlers that were there."""
+        """Note SIGTERM and SIGINT; return the handlers that were there."""
         return {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
 
     def _note(self, number: int, _: FrameType | None) -> None:
         if self.signal is not None:
-            # Whoever asks twice does not want to wait for the step.
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt  # the second signal does not wait for the step
         self.signal = signal.Signals(number)
 
     def wanted(self) -> bool:
-        """Return whether the next step should not begin; it must fit before the limit, with a checkpoint after it."""
-        if self.signal is not None:
-            return True
-        if self._limit is None:
-            return False
-        return time.monotonic() - self._start + 2.0 * self.longest >= self._limit
+        """Return True where a signal came, or a step and a checkpoint no longer fit before the limit."""
+        late = self._limit is not None and time.monotonic() - self._start + 2.0 * self.longest >= self._limit
+        return late or self.signal is not None
 
     def reason(self) -> str:
-        """Word why the run ends."""
+        """Return the reason for the end of the run."""
         if self.signal is not None:
             return f"stopped by {self.signal.name}"
         return f"stopped after {(time.monotonic() - self._start) / 60.0:.1f} minutes, as asked"
@@ -85,14 +82,13 @@ class Trainer:
             max_minutes: stop cleanly before that many minutes are over.
 
         Raises:
-            ConfigurationError: a stage is not in the configuration, the limit is not positive, or the folder holds a
-                run that would be overwritten or is another one.
+            ConfigurationError: an unknown stage, a limit that is not positive, or a folder that holds another run.
         """
-        numbered = config.stages.numbered()
+        known = config.stages.numbered()
         for number in stages:
-            if number not in numbered:
+            if number not in known:
                 raise ConfigurationError(
-                    f"stage {number} is not in the configuration; it has {', '.join(map(str, numbered))}"
+                    f"stage {number} is not in the configuration; it has {', '.join(map(str, known))}"
                 )
         if max_minutes is not None and max_minutes <= 0:
             raise ConfigurationError(f"--max-minutes {max_minutes} is not positive")
@@ -120,7 +116,7 @@ class Trainer:
             mixed_precision=config.precision,
             gradient_accumulation_steps=config.accumulate,
             dataloader_config=DataLoaderConfiguration(dispatch_batches=False, non_blocking=True),
-            # A batch whose memory chance decides leaves the gate without gradients.
+            # Some batches leave the gate without gradients.
             kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
         )
         if accelerator.is_main_process:
@@ -142,7 +138,8 @@ class Trainer:
             if mixture.skipped:
                 log.say(f"{mixture.skipped} stills or videos cannot be used and are left out")
             finished = True
-            for number in self._remaining(resumed):
+            done = 0 if resumed is None else resumed["position"]["stage"]
+            for number in (stage for stage in self.stages if stage >= done):
                 stage = self.config.stages.numbered()[number]
                 progress = Progress(number, total_step=total)
                 state = None
@@ -154,7 +151,8 @@ class Trainer:
                 total = progress.total_step
                 if not finished:
                     break
-            log.say(throughput.summary() + self._skipped(mixture, progress))
+            skipped = mixture.skipped + progress.skipped
+            log.say(throughput.summary() + (f"; {skipped} bad samples skipped" if skipped else ""))
             if finished:
                 log.say(f"done; checkpoints are in {self.checkpoints}")
                 return 0
@@ -219,29 +217,30 @@ class Trainer:
         accelerator.wait_for_everyone()
 
     def _give_up(self, training: StageTraining, progress: Progress, outcome: Outcome) -> None:
-        """Save what led to a loss that is not finite, or to an error, and stop.
-
-        Raises:
-            TrainingError: always.
-        """
+        """Save the batch and the weights of a step that failed, and raise TrainingError."""
         rank = training.accelerator.process_index
         path = self.folder / f"bad_batch_{progress.total_step:08d}_{rank}.pt"
         weights = {name: value.cpu() for name, value in training.student.state_dict().items()}
         content = {"variant": self.config.variant, "clip": outcome.bad_batch, "student": weights}
-        checkpoint.save(path, {**content, "position": progress.state()})
+        checkpoint.save(path, {**content, "position": asdict(progress)})
         raise TrainingError(
             f"step {progress.step} of stage {progress.stage} went wrong: {outcome.wrong}; the batch and the weights "
             f"are in {path}; lower the learning rate, or look at the clip"
         )
 
     def _find_resumed(self, resume: bool) -> dict[str, Any] | None:
+        """Load the newest checkpoint, if any; refuse another configuration, and to overwrite a run."""
         newest = checkpoint.newest(self.checkpoints)
         if newest is None:
             return None
         state = checkpoint.load(newest)
         self._steps_before = int(state["position"]["total_step"])
         if resume:
-            self._check_same(state["config"], newest)
+            old_values = loading.with_new_names(state["config"])
+            for key, old, new in differences(old_values, loading.to_document(self.config), MAY_CHANGE):
+                raise ConfigurationError(
+                    f"{key} is {new!r} now and was {old!r} in {newest}; start a run of its own with init={newest}"
+                )
             return state
         if state["position"]["stage"] >= self.stages[0]:
             raise ConfigurationError(
@@ -249,20 +248,8 @@ class Trainer:
             )
         return None
 
-    def _check_same(self, earlier: dict[str, Any], path: Path) -> None:
-        """Refuse to go on with another configuration: the result would be of neither."""
-        mine = loading.to_document(self.config)
-        for key, old, new in differences(loading.with_new_names(earlier), mine, MAY_CHANGE):
-            raise ConfigurationError(
-                f"{key} is {new!r} now and was {old!r} in {path}; start a run of its own with init={path}"
-            )
-
-    def _remaining(self, resumed: dict[str, Any] | None) -> Iterator[int]:
-        done = resumed["position"]["stage"] if resumed is not None else 0
-        return (number for number in self.stages if number >= done)
-
     def _start_weights(self, number: int) -> Path | None:
-        """Find what a stage starts from: the stage before it in this folder, else `init`, else nothing."""
+        """Find the checkpoint that a stage starts from: the stage before it, else `init`, else none."""
         before = [earlier for earlier in self.config.stages.numbered() if earlier < number]
         if not before:
             return self.config.init
@@ -278,14 +265,9 @@ class Trainer:
             raise SourceError(f"{self.checkpoints}: cannot be made: {error.strerror}") from None
         write_atomically(self.folder / CONFIG_FILE, loading.dump(self.config).encode())
 
-    @staticmethod
-    def _skipped(mixture: Mixture, progress: Progress) -> str:
-        count = mixture.skipped + progress.skipped
-        return f"; {count} bad samples skipped" if count else ""
-
 
 def differences(old: Any, new: Any, may_change: tuple[str, ...], key: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Find dotted keys whose values differ, with both values; keys that fit a pattern of `may_change` are left out."""
+    """Find dotted keys whose values differ, with both values, but those that fit a pattern of `may_change`."""
     if isinstance(old, dict) and isinstance(new, dict):
         for name in dict.fromkeys([*old, *new]):
             below = f"{key}.{name}" if key else name

@@ -1,4 +1,4 @@
-"""Score a checkpoint by the DAVIS protocol, through the tracker that robots run."""
+"""Score a checkpoint by the DAVIS protocol."""
 
 import tempfile
 from collections.abc import Mapping
@@ -30,27 +30,26 @@ def evaluate_checkpoint(
 
     Args:
         path: the checkpoint.
-        request: values of `EvaluationConfig`; what is None is as the run's configuration says.
-        backend: onnxruntime runs the exported graphs, torch the student with the exported weights.
+        request: values of `EvaluationConfig`; those that are None come from the run's configuration.
+        backend: one of `BACKENDS`; torch runs the student with the exported weights.
         threads: CPU threads of the runtime.
         out: folder for masks and davis.json.
         overwrite: replace an earlier result there.
 
     Raises:
         ModelFileError: the checkpoint cannot be read.
-        ConfigurationError: an unknown backend, or neither request nor configuration names a dataset.
+        ConfigurationError: an unknown backend, or no dataset.
         SourceError: the dataset or `out`.
     """
     if backend not in BACKENDS:
         raise ConfigurationError(f"unknown backend {backend!r}; choose one of {', '.join(BACKENDS)}")
     state = checkpoint.load(path)
-    configured = state.get("config", {}).get("evaluation", {})
     given = {name: value for name, value in request.items() if value is not None}
-    wanted = loading.build(EvaluationConfig, {**configured, **given})
+    wanted = loading.build(EvaluationConfig, state.get("config", {}).get("evaluation", {}) | given)
     if wanted.root is None:
         raise ConfigurationError("no dataset to score; give --root, or evaluation.root in the configuration")
     dataset = Davis(wanted.root, wanted.year, wanted.sequences or None)
-    dataset.names()  # raises unless the data is there, before torch takes seconds to import and an export a minute
+    dataset.names()  # raises where the data is missing, before an export that takes a minute
     from training.students.export import export_checkpoint
 
     with tempfile.TemporaryDirectory(prefix="sam2lite_") as folder:

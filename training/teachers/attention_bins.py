@@ -1,4 +1,4 @@
-"""Bins in which attentions over different tokens compare: (source frame, cell of an 8 x 8 grid over the frame)."""
+"""Sum attention into bins (source frame, cell of an 8 x 8 grid), so that different tokens compare."""
 
 import torch
 from torch import Tensor
@@ -10,16 +10,14 @@ CELLS = GRID * GRID
 
 
 def cell_of(x: Tensor, y: Tensor) -> Tensor:
-    """Index of the cell that holds a place, row by row, int64. x, y: same shape, 0..1 of width and height."""
-    column = (x * GRID).long().clamp(0, GRID - 1)
-    row = (y * GRID).long().clamp(0, GRID - 1)
+    """Compute the index of the cell of a place, row by row, int64. x, y: same shape, 0..1 of width and height."""
+    column, row = ((axis * GRID).long().clamp(0, GRID - 1) for axis in (x, y))
     return row * GRID + column
 
 
 def grid_cells(rows: int, columns: int, device: torch.device | str = "cpu") -> Tensor:
     """Return the cell of every patch centre of a rows x columns grid, row by row, (rows * columns,) int64."""
-    y = (torch.arange(rows, device=device) + 0.5) / rows
-    x = (torch.arange(columns, device=device) + 0.5) / columns
+    y, x = ((torch.arange(count, device=device) + 0.5) / count for count in (rows, columns))
     return cell_of(x.repeat(rows), y.repeat_interleave(columns))
 
 
@@ -28,7 +26,7 @@ def into_bins(attention: Tensor, source: Tensor, cell: Tensor, frames: int) -> T
 
     Args:
         attention: (N, P, S) of P queries over S tokens; tokens to leave out carry 0.
-        source: (N, S) frame that each token came from, 0..frames - 1.
+        source: (N, S) source frame of each token, 0..frames - 1.
         cell: (N, S) int64, its cell.
         frames: number of source frames T.
 
@@ -38,32 +36,29 @@ def into_bins(attention: Tensor, source: Tensor, cell: Tensor, frames: int) -> T
     batch, queries, _ = attention.shape
     index = (source.long() * CELLS + cell).unsqueeze(1).expand(-1, queries, -1)
     out = torch.zeros(batch, queries, frames * CELLS, device=attention.device)
-    # Sums of thousands of weights: a half-precision sum would lose the small ones.
+    # A half-precision sum of thousands would lose small weights.
     binned: Tensor = out.scatter_add(2, index, attention.float()).unflatten(2, (frames, CELLS))
     return binned
 
 
 def occupied(held: Tensor, source: Tensor, cell: Tensor, frames: int) -> Tensor:
-    """Bins in which at least one token lies, (N, T, CELLS) bool. held: (N, S) bool, the tokens that count."""
+    """Find bins with at least one token, (N, T, CELLS) bool. held: (N, S) bool, the tokens that count."""
     return into_bins(held.float().unsqueeze(1), source, cell, frames).squeeze(1) > 0.5
 
 
 def resample_queries(rows: Tensor, shape: tuple[int, int], wanted: tuple[int, int]) -> Tensor:
-    """Bring what is known per query of one grid to the queries of another, by the nearest centre.
-
-    Nearest, not interpolated: a mixture of two queries' attentions is nobody's attention.
+    """Resample rows per query to another grid by the nearest centre; a mixture of attentions would mean nothing.
 
     Args:
         rows: (N, h * w, ...).
-        shape: (h, w) of the grid that it has.
+        shape: (h, w).
         wanted: (h', w').
 
     Returns:
         (N, h' * w', ...).
     """
-    if shape == wanted:
-        return rows
-    device = rows.device
-    y = ((torch.arange(wanted[0], device=device) + 0.5) / wanted[0] * shape[0]).long()
-    x = ((torch.arange(wanted[1], device=device) + 0.5) / wanted[1] * shape[1]).long()
+    y, x = (
+        ((torch.arange(new, device=rows.device) + 0.5) / new * old).long()
+        for old, new in zip(shape, wanted, strict=True)
+    )
     return rows[:, (y.unsqueeze(1) * shape[1] + x).flatten()]

@@ -37,15 +37,16 @@ class TeacherTargets:
 
     def to(self, device: torch.device | str) -> "TeacherTargets":
         """Return the same on a device, in float32."""
-        moved = {}
-        for name, tensor in self._tensors().items():
-            moved[name] = tensor.to(device)
-            if tensor.is_floating_point():
-                moved[name] = moved[name].float()
-        return replace(self, **moved)
+        return replace(
+            self,
+            **{
+                name: tensor.to(device, torch.float32 if tensor.is_floating_point() else tensor.dtype)
+                for name, tensor in self._tensors().items()
+            },
+        )
 
     def state(self) -> dict[str, Tensor]:
-        """Contiguous CPU tensors by name, floats halved, to be saved; what is None is left out."""
+        """Return contiguous CPU tensors by name to save, floats as half, without those that are None."""
         return {
             name: (tensor.half() if tensor.is_floating_point() else tensor).cpu().contiguous()
             for name, tensor in self._tensors().items()
@@ -58,8 +59,7 @@ class TeacherTargets:
         Raises:
             TeacherError: a tensor is missing, unknown, or of a shape that does not fit the others.
         """
-        names = {field.name for field in fields(cls)}
-        if unknown := sorted(set(state) - names):
+        if unknown := sorted(set(state) - {field.name for field in fields(cls)}):
             raise TeacherError(f"teacher targets have no {', '.join(unknown)}; cache them anew")
         if missing := sorted({"attention", "held", "known", "lost"} - set(state)):
             raise TeacherError(f"teacher targets lack {', '.join(missing)}; cache them anew")
@@ -73,26 +73,15 @@ class TeacherTargets:
         return cls(**state).to("cpu")
 
     def _tensors(self) -> dict[str, Tensor]:
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: value for name, value in values.items() if value is not None}
+        return {name: value for name, value in vars(self).items() if value is not None}
 
 
 class Teacher(Protocol):
-    """Something that knows where a student should look.
-
-    Attributes:
-        name: oracle, student, sam2 or edgetam.
-        readout_width: D of its readout, 0 where it has none.
-    """
+    """Source of attention and readout for a student; `readout_width` is D, 0 where it has no readout."""
 
     name: str
     readout_width: int
 
     def targets(self, clip: dict[str, Tensor]) -> TeacherTargets:
-        """Watch a batch of clips as `training.data` makes them; on the clip's device, without gradients."""
+        """Watch a batch of clips of `training.data`; on the clip's device, without gradients."""
         ...
-
-
-def patch_grid(clip: dict[str, Tensor]) -> tuple[int, int]:
-    """Rows and columns of the student's queries on a clip."""
-    return clip["motion"].shape[-2], clip["motion"].shape[-1]

@@ -1,12 +1,11 @@
-"""Keep on disk what a teacher says: batches of clips together with the teacher's targets.
+"""Cache batches of clips with a teacher's targets on disk.
 
-A cache is a folder: `cache.json` says whose it is, `stageS_phaseP/000000.pt` holds a batch. Training runs through the
-batches again and again, so a cache fixes the augmentation of its clips.
+A cache is a folder: `cache.json` names the teacher, `stageS_phaseP/000000.pt` holds a batch. Training repeats the
+batches, so that a cache fixes the augmentation of its clips.
 """
 
 import json
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,10 +19,11 @@ from training import checkpoint
 from training.config.run import RunConfig
 from training.data.mixture import Mixture, clip_shape
 from training.data.stream import SKIPPED, TRAINING, batches, checked, rendered
+from training.teachers.base import TeacherTargets
 
 CACHE_FILE = "cache.json"
 PREFIX = "teacher."
-"""Marks what belongs to the teacher among a batch's tensors."""
+"""Prefix of the teacher's tensors in a batch."""
 
 
 def batch_file(folder: Path, stage: int, phase: int, number: int) -> Path:
@@ -31,38 +31,11 @@ def batch_file(folder: Path, stage: int, phase: int, number: int) -> Path:
     return folder / f"stage{stage}_phase{phase}" / f"{number:06d}.pt"
 
 
-def write_header(folder: Path, name: str, readout_width: int) -> None:
-    """Say whose targets the folder holds; written last, so that only a complete cache has it.
-
-    Raises:
-        SourceError: the folder cannot be written.
-    """
-    document = {"teacher": name, "readout_width": readout_width}
-    write_atomically(folder / CACHE_FILE, (json.dumps(document) + "\n").encode())
-
-
-def write_batch(path: Path, clip: dict[str, Tensor], targets: Any, variant: str) -> None:
-    """Keep a batch and what the teacher says of it (`TeacherTargets`).
-
-    Raises:
-        SourceError: the disk is full, or the folder cannot be written.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    content = {name: tensor.cpu() for name, tensor in clip.items()}
-    content |= {PREFIX + name: tensor for name, tensor in targets.state().items()}
-    checkpoint.save(path, {"variant": variant, "batch": content})
-
-
 class CachedTeacher:
-    """Says what a teacher once said of the same batch.
-
-    Attributes:
-        name: of that teacher.
-        readout_width: D of its readout, 0 where it has none.
-    """
+    """Teacher that reads its targets from the batches of a cache; see `Teacher`."""
 
     def __init__(self, folder: Path) -> None:
-        """Read whose the cache is.
+        """Read the teacher's name and width.
 
         Raises:
             SourceError: there is no complete cache in the folder.
@@ -76,10 +49,8 @@ class CachedTeacher:
         except (ValueError, KeyError, TypeError) as error:
             raise SourceError(f"{path}: not a teacher cache: {error}") from None
 
-    def targets(self, clip: dict[str, Tensor]) -> Any:
-        """See `training.teachers.base.Teacher.targets`; the clip must come from the cache."""
-        from training.teachers.base import TeacherTargets
-
+    def targets(self, clip: dict[str, Tensor]) -> TeacherTargets:
+        """See `Teacher.targets`; the clip must come from the cache."""
         state = {name.removeprefix(PREFIX): value for name, value in clip.items() if name.startswith(PREFIX)}
         return TeacherTargets.from_state(state).to(clip["images"].device)
 
@@ -108,17 +79,17 @@ def cached_batches(folder: Path, stage: int, phase: int, first: int) -> DataLoad
     Raises:
         SourceError: the cache has none for this phase.
     """
-    files = sorted(batch_file(folder, stage, phase, 0).parent.glob("*.pt"))
+    place = batch_file(folder, stage, phase, 0).parent
+    files = sorted(place.glob("*.pt"))
     if not files:
-        raise SourceError(
-            f"{batch_file(folder, stage, phase, 0).parent}: no batch; make the cache with the same stages and phases"
-        )
-    dataset = _CachedBatches(files, first)
-    return DataLoader(dataset, sampler=range(2**40), batch_size=1, collate_fn=lambda batches: batches[0])
+        raise SourceError(f"{place}: no batch; make the cache with the same stages and phases")
+    return DataLoader(
+        _CachedBatches(files, first), sampler=range(2**40), batch_size=1, collate_fn=lambda batches: batches[0]
+    )
 
 
 def fill_cache(config: RunConfig, stages: tuple[int, ...], count: int, out: Path, device: str) -> int:
-    """Run the configured teacher over the first batches of every phase and keep both.
+    """Run the configured teacher over the first `count` batches of every phase; return the batches written.
 
     Args:
         config: the run whose clips and teacher are meant.
@@ -126,9 +97,6 @@ def fill_cache(config: RunConfig, stages: tuple[int, ...], count: int, out: Path
         count: batches of each phase.
         out: folder of the cache; an earlier cache is replaced.
         device: auto, cpu, cuda or cuda:N.
-
-    Returns:
-        Batches written.
 
     Raises:
         ConfigurationError: the run has no teacher, or one that is read from a cache.
@@ -153,8 +121,13 @@ def fill_cache(config: RunConfig, stages: tuple[int, ...], count: int, out: Path
                     batch, _ = checked(next(loader))
                     batch = {name: value.to(place) for name, value in batch.items()}
                     clip = rendered(batch, size, config.seed, stage, phase, number)
-                    targets = teacher.targets(clip)
-                    write_batch(batch_file(folder, stage, phase, number), clip, targets, config.variant)
+                    content = {name: tensor.cpu() for name, tensor in clip.items()}
+                    content |= {PREFIX + name: tensor for name, tensor in teacher.targets(clip).state().items()}
+                    path = batch_file(folder, stage, phase, number)
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    checkpoint.save(path, {"variant": config.variant, "batch": content})
                     written += 1
-        write_header(folder, teacher.name, teacher.readout_width)
+        # Last, so that only a complete cache has it.
+        document = {"teacher": teacher.name, "readout_width": teacher.readout_width}
+        write_atomically(folder / CACHE_FILE, (json.dumps(document) + "\n").encode())
     return written

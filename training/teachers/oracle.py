@@ -1,4 +1,4 @@
-"""The oracle: on rendered clips the true correspondence says where each query should look (design section 4)."""
+"""Teach attention by the true correspondence of rendered clips (design section 4)."""
 
 import torch
 import torch.nn.functional as F
@@ -8,20 +8,19 @@ from training.teachers.attention_bins import CELLS, grid_cells
 from training.teachers.base import TeacherTargets
 
 SPREAD = 8.0
-"""Standard deviation in px of the weight on places near the true one: half a patch."""
+"""Standard deviation in px of the weight around the true place: half a patch."""
 
 REACH = 16.0
-"""Distance in px past which a place is another one: a patch's width."""
+"""Distance in px up to which places match: a patch's width."""
 
 LEAST = 0.3
 """Weight of matches from which a query counts as seen before; as in `losses.correspondence`."""
 
 
 class OracleTeacher:
-    """Attends evenly to everything that shows the same place of the same layer on any earlier frame.
+    """Attends evenly to all patches of earlier frames that show the same place of the same layer; has no readout.
 
-    It has no features and so no readout, and says nothing about patches that show something new, or about clips
-    whose places are unknown (layer -1).
+    Queries that show something new, or whose place is unknown (layer -1), are not `known`.
     """
 
     name = "oracle"
@@ -51,7 +50,7 @@ class OracleTeacher:
 
     @staticmethod
     def _match(query: Tensor, source: Tensor) -> Tensor:
-        """Weight (N, P, P') of every source patch for every query. query, source: (N, P, 3) (layer, x, y)."""
+        """Weigh every source patch for every query, (N, P, P'). query, source: (N, P, 3) (layer, x, y)."""
         distance = torch.cdist(query[..., 1:], source[..., 1:])
         same = (query[..., :1] == source[..., 0].unsqueeze(1)) & (query[..., :1] >= 0)
         return torch.exp(-((distance / SPREAD) ** 2) / 2.0) * same * (distance < REACH)

@@ -19,17 +19,12 @@ from sam2lite_core.backends.transformers.session import (
 from sam2lite_core.errors import BackendError, ModelFileError
 from training.data.tensors import one_hot
 from training.teachers.attention_bins import CELLS, resample_queries
-from training.teachers.base import TeacherError, TeacherTargets, patch_grid
+from training.teachers.base import TeacherError, TeacherTargets
 from training.teachers.sam2_session import NOWHERE, Reading, Stream, Tap
 
 
 def load(name: str, path: Path, device: torch.device | str) -> Any:
-    """Load a video model with eager attention, in evaluation mode.
-
-    Args:
-        name: sam2 or edgetam.
-        path: folder with config.json and the weights, as `save_pretrained` writes it.
-        device: to put it on.
+    """Load a video model, sam2 or edgetam, from a folder of `save_pretrained`, in evaluation mode.
 
     Raises:
         TeacherError: transformers is missing, or the folder is missing, of another model, or incomplete.
@@ -41,10 +36,10 @@ def load(name: str, path: Path, device: torch.device | str) -> Any:
 
 
 class Sam2Teacher:
-    """Shows each object's true mask once, on the frame where it first appears, and tracks it from there.
+    """Shows each object's true mask on its first frame, and tracks it from there.
 
-    Attention is the mean over objects, heads and the last two layers; what it pays to object pointers (and to EdgeTAM's
-    latents without a place) is lost. The readout is the mean over objects of the last layer's.
+    Attention is the mean over objects, heads and the last two layers; its share on object pointers, and on EdgeTAM's
+    latents without a place, is lost. The readout is the mean over objects of the last layer's.
     """
 
     def __init__(self, name: str, model: Any) -> None:
@@ -60,23 +55,24 @@ class Sam2Teacher:
         """See `Teacher.targets`."""
         images = clip["images"]
         batch, frames, height, width = images.shape[:4]
-        device, (rows, columns) = images.device, patch_grid(clip)
+        device, (rows, columns) = images.device, clip["motion"].shape[-2:]
         patches, count = rows * columns, int(clip["count"].max())
         side = input_side(self._model)
-        own = tuple(int(cells) for cells in self._model.backbone_feature_sizes[-1])
-        every = torch.arange(own[0] * own[1], device=device).unsqueeze(0)
-        self._tap.rows = resample_queries(every, (own[0], own[1]), (rows, columns))[0]
+        own_rows, own_columns = (int(cells) for cells in self._model.backbone_feature_sizes[-1])
+        every = torch.arange(own_rows * own_columns, device=device).unsqueeze(0)
+        self._tap.rows = resample_queries(every, (own_rows, own_columns), (rows, columns))[0]
+        zeros = partial(torch.zeros, device=device)
+        soft_masks = zeros(batch, frames, count, height // 4, width // 4)
         out = TeacherTargets(
-            torch.zeros(batch, frames, patches, frames, CELLS, device=device),
-            torch.zeros(batch, frames, frames, CELLS, dtype=torch.bool, device=device),
-            torch.zeros(batch, frames, patches, dtype=torch.bool, device=device),
-            torch.zeros(batch, frames, patches, device=device),
-            torch.zeros(batch, frames, patches, self.readout_width, device=device),
-            torch.zeros(batch, frames, count, height // 4, width // 4, device=device),
+            attention=zeros(batch, frames, patches, frames, CELLS),
+            held=zeros(batch, frames, frames, CELLS, dtype=torch.bool),
+            known=zeros(batch, frames, patches, dtype=torch.bool),
+            lost=zeros(batch, frames, patches),
+            readout=zeros(batch, frames, patches, self.readout_width),
+            masks=soft_masks,
         )
         for n in range(batch):
-            sessions = partial(new_session, self._model, height, width, device)
-            stream = Stream(self._model, sessions, self._tap)
+            stream = Stream(self._model, partial(new_session, self._model, height, width, device), self._tap)
             masks = one_hot(clip["labels"][n], count)
             shown: set[int] = set()
             for t in range(frames):
@@ -87,8 +83,7 @@ class Sam2Teacher:
                 self._note(out, n, t, list(readings.values()))
                 for k, logit in logits.items():
                     soft = torch.sigmoid(logit.float())[None, None]
-                    assert out.masks is not None
-                    out.masks[n, t, k] = F.interpolate(soft, (height // 4, width // 4), mode="bilinear")[0, 0]
+                    soft_masks[n, t, k] = F.interpolate(soft, soft_masks.shape[-2:], mode="bilinear")[0, 0]
         return out
 
     @staticmethod
@@ -104,7 +99,7 @@ class Sam2Teacher:
             out.held[n, t].view(-1)[index] = True
         mass = flat.sum(-1, keepdim=True)
         out.lost[n, t] = (1.0 - mass.squeeze(-1)).clamp(0.0, 1.0)
-        # A query that looks at pointers alone says nothing of places.
+        # Queries that look at pointers alone know no place.
         out.known[n, t] = mass.squeeze(-1) > 1e-3
         share = flat / mass.clamp(min=1e-3) * out.known[n, t].unsqueeze(-1)
         out.attention[n, t] = share.unflatten(1, out.attention.shape[3:])

@@ -1,12 +1,10 @@
-"""Streaming through a SAM 2 or EdgeTAM video model: what its memory attention reads.
-
-Works on transformers' Sam2VideoModel and EdgeTamVideoModel with eager attention; others return no attention weights.
-"""
+"""Stream through transformers' Sam2VideoModel or EdgeTamVideoModel, and record what its memory attention reads."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sam2lite_core.backends.transformers.session import forget
@@ -14,10 +12,10 @@ from training.teachers.attention_bins import grid_cells
 from training.teachers.base import TeacherError
 
 LAYERS = 2
-"""Attention is averaged over so many of the last layers (design section 4)."""
+"""Last layers that attention is averaged over (design section 4)."""
 
 NOWHERE = -1
-"""Source frame of a key that comes from no single frame, and cell of a key that has no place."""
+"""Source frame and cell of a key that has none."""
 
 
 class Reading(NamedTuple):
@@ -26,8 +24,8 @@ class Reading(NamedTuple):
     Attributes:
         attention: (P, S) mean over heads and the last layers, rows sum to 1.
         readout: (P, D) attention times values of the last layer, heads side by side (equation 6).
-        source: (S,) int64, frame that each key was written on; NOWHERE for object pointers.
-        cell: (S,) int64, cell that it shows; NOWHERE for pointers and latents without a place.
+        source: (S,) int64, source frame of each key; NOWHERE for object pointers.
+        cell: (S,) int64, its cell; NOWHERE for pointers and latents without a place.
     """
 
     attention: Tensor
@@ -37,9 +35,9 @@ class Reading(NamedTuple):
 
 
 def key_cells(model: Any) -> Tensor:
-    """Cells of the keys that one remembered frame has, in their order, (S',) int64.
+    """Return the cells of the keys of one remembered frame, (S',) int64.
 
-    SAM 2 keeps every patch. EdgeTAM keeps latents: first those that look at the whole frame, then a grid of them.
+    SAM 2 keeps every patch. EdgeTAM keeps latents: first those of the whole frame, then a grid of them.
     """
     config = model.config
     if hasattr(config, "perceiver_resampler_num_latents"):
@@ -54,7 +52,7 @@ class Tap:
     """Hooks on a model's memory attention; every pass through it leaves one entry until `take`."""
 
     def __init__(self, model: Any) -> None:
-        """Set the hooks; `rows` (P,) may name the queries that are wanted, None: all."""
+        """Set the hooks; `rows` (P,) selects queries, all where None."""
         self.rows: Tensor | None = None
         self._weights: list[Tensor] = []
         self._readout: Tensor | None = None
@@ -84,30 +82,21 @@ class Tap:
         self._weights, self._readout = [], None
 
     def take(self) -> list[tuple[Tensor, Tensor, int]]:
-        """Attention (P, S), readout (P, D) and number of pointer keys of every pass since the last call."""
+        """Return attention (P, S), readout (P, D) and number of pointer keys of every pass since the last call."""
         done, self._done = self._done, []
         return done
 
 
 class Stream:
-    """One video, frame by frame, with sessions that stay small.
+    """One video, frame by frame, with a session per object that shares the frame's features.
 
-    Every object has a session of its own and shares the frame's features: in a common one EdgeTAM fails (transformers
-    5.23) when an object joins the others later, and SAM 2 then hardens the masks that it remembers of all of them.
+    In a common session EdgeTAM fails (transformers 5.23) when an object joins later, and SAM 2 hardens all masks.
     """
 
     def __init__(self, model: Any, new_session: Callable[[], Any], tap: Tap) -> None:
-        """Start.
-
-        Args:
-            model: Sam2VideoModel or EdgeTamVideoModel in evaluation mode.
-            new_session: makes an inference session of its kind, without a video.
-            tap: on the model.
-        """
+        """Start with a model in evaluation mode, its constructor of sessions without a video, and a tap on it."""
         self.sessions: dict[int, Any] = {}
-        self._model = model
-        self._new_session = new_session
-        self._tap = tap
+        self._model, self._new_session, self._tap = model, new_session, tap
         self._cells = key_cells(model)
 
     def step(self, t: int, pixels: Tensor, new: Mapping[int, Tensor]) -> tuple[dict[int, Reading], dict[int, Tensor]]:
@@ -116,13 +105,13 @@ class Stream:
         Args:
             t: its index; one more than the last.
             pixels: (3, S, S) normalised.
-            new: masks (S, S) 0 or 1 of the objects that this frame shows for the first time, by object id.
+            new: masks (S, S) 0 or 1 of new objects, by object id.
 
         Returns:
-            What each object read that was shown before, and the mask logits (h, w) of all objects, by object id.
+            Readings of earlier objects, and mask logits (h, w) of all objects, by object id.
 
         Raises:
-            TeacherError: the model's keys are not those that its session says.
+            TeacherError: the model's keys are not those of its session.
         """
         readings: dict[int, Reading] = {}
         masks: dict[int, Tensor] = {}
@@ -147,24 +136,22 @@ class Stream:
         return readings, masks
 
     def _sources(self, session: Any, t: int) -> list[int]:
-        """Frames whose memories a session's object will read on frame t, in the order of its keys."""
+        """Return the frames whose memories a session's object will read on frame t, in the order of its keys."""
         stored = session.output_dict_per_obj[0]
         frame_of = {
             id(entry): frame
             for kind in ("cond_frame_outputs", "non_cond_frame_outputs")
             for frame, entry in stored[kind].items()
         }
-        # The model's own choice, so that its order is ours whatever it is.
+        # The model's own choice, for the order of its keys.
         gathered = self._model._gather_memory_frame_outputs(session, 0, t)
         return [frame_of[id(entry)] for _, entry in gathered if entry is not None]
 
     def _reading(self, sources: list[int], attention: Tensor, readout: Tensor, pointers: int) -> Reading:
         """Name the keys: every frame's in turn, then the pointers."""
-        tail = torch.full((pointers,), NOWHERE)
         frames = torch.tensor(sources).repeat_interleave(len(self._cells))
-        source, cell = (
-            torch.cat([part, tail]).to(attention.device) for part in (frames, self._cells.repeat(len(sources)))
-        )
+        cells = self._cells.repeat(len(sources))
+        source, cell = (F.pad(part, (0, pointers), value=NOWHERE).to(attention.device) for part in (frames, cells))
         if len(source) != attention.shape[1]:
             raise TeacherError(
                 f"the model attends to {attention.shape[1]} keys where its session holds {len(source)}; "
