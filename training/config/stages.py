@@ -1,4 +1,4 @@
-"""Length, learning rate and clip shapes of a training stage."""
+"""Define length, learning rate and clip shapes of a training stage."""
 
 import itertools
 from typing import Annotated, Literal
@@ -15,8 +15,7 @@ class Phase:
 
     Attributes:
         until: share of the stage at which it ends; the last one ends at 1.
-        height: of a frame, px, a multiple of 16.
-        width: of a frame, px, a multiple of 16.
+        height, width: of a frame, px, multiples of 16.
         frames: of a clip.
         batch: clips that one process holds at a time.
         budgets: bank sizes to draw from; those of `unroll` when none.
@@ -36,23 +35,20 @@ class Phase:
 
 @dataclass(frozen=True, config=STRICT)
 class StageConfig:
-    """One of the three stages (paper section 3.5). Its length is given in exactly one of three ways.
+    """One of the three stages (paper section 3.5).
 
     Attributes:
-        epochs: its length in epochs of `data.clips_per_epoch` clips.
-        steps: its length in optimiser steps.
-        minutes: its length in minutes; the schedule then follows the clock, and runs are not repeatable to the bit.
+        epochs, steps, minutes: its length in one of three ways: epochs of `data.clips_per_epoch` clips, optimiser
+            steps, or minutes; by minutes, runs are not repeatable to the bit.
         learning_rate: at its peak.
-        schedule: exponential or cosine, from `learning_rate` down to `min_lr_ratio` of it.
-        min_lr_ratio: share of the learning rate that is left at the end.
+        schedule: of the learning rate, down to its share `min_lr_ratio`.
         warmup: steps of linear warm-up.
-        prune: whether memory is pruned, as `unroll.selection` says; else it keeps every token.
+        prune: prune memory as `unroll.selection` says, instead of keeping every token.
         int8: simulate INT8 in convolutions and linear layers (section 3.5, stage 3).
-        calibration_batches: of clips that INT8's ranges, and the projection to an image teacher, are first set by.
+        calibration_batches: set INT8's ranges and the projection to an image teacher at first.
         phases: shapes of the clips, in order.
-        rounds: how often the phases are gone through within the stage, so that no shape is forgotten for another.
-        frozen: parts of the student that keep their weights, by their names in `Student`; a frozen encoder saves half
-            of the time of long clips.
+        rounds: repetitions of the phases within the stage, so that no shape is forgotten for another.
+        frozen: parts of `Student` that keep their weights; a frozen encoder halves the time of long clips.
     """
 
     epochs: PositiveFloat | None = None
@@ -87,7 +83,7 @@ class StageConfig:
 
 @dataclass(frozen=True, config=STRICT)
 class StagesConfig:
-    """The stages by name; a stage that is none is left out."""
+    """Stages by name; none leaves one out."""
 
     foundation: StageConfig | None = None
     memory: StageConfig | None = None
