@@ -130,7 +130,7 @@ def opened(name: str, root: Path, augmentation: Augmentation = PLAIN) -> Any:
 def test_a_published_layout_gives_clips_with_the_right_masks(name: str, tmp_path: Path) -> None:
     WRITERS[name](tmp_path)
     source = opened(name, tmp_path)
-    assert len(source) == 1
+    assert len(source.videos) == 1
     clip = source.clip(np.random.default_rng(0), SHAPE)
     assert clip.images.shape == (3, 48, 64, 3) and clip.labels.shape == (3, 48, 64)
     assert clip.count == 2
@@ -184,7 +184,7 @@ def test_videos_without_any_object_are_left_out_when_that_is_asked_for(tmp_path:
     with pytest.raises(SourceError, match="Annotations/empty: all masks"):
         open_source(source, DataConfig(), seed=0)
     lenient = open_source(source, DataConfig(skip_bad=True), seed=0)
-    assert (len(lenient), lenient.skipped) == (1, 1)
+    assert (len(lenient.videos), lenient.skipped) == (1, 1)
 
 
 @layouts
@@ -321,7 +321,7 @@ def test_videos_without_labels_get_objects_whose_masks_are_known(tmp_path: Path,
     (tmp_path / "notes.txt").write_text("not a video")
     config = DataConfig(augmentation=PLAIN)
     source = open_source(SourceConfig("clips", tmp_path, count=3), config, seed=0)
-    assert len(source) == 1
+    assert len(source.videos) == 1
     clip = source.clip(np.random.default_rng(3), SHAPE)
     assert 1 <= clip.count <= 3 and clip.labels.max() == clip.count
     untouched = (clip.places[..., 0] == UNKNOWN).repeat(16, 1).repeat(16, 2)

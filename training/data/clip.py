@@ -1,6 +1,6 @@
-"""A training clip and its conversion to tensors."""
+"""Define a training clip, and convert it to tensors."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import cv2
 import numpy as np
@@ -22,10 +22,10 @@ class SynthesisConfig:
         height, width: frame size in px, multiples of 16.
         frames: frames per clip.
         objects: most objects that are followed in a clip.
-        absence: share of clips in which one object is out of sight for a while.
-        lookalike: share of pasted objects that get a rival with the same picture.
+        absence: share of clips with an occlusion of one object.
+        lookalike: share of pasted objects that get a distractor with the same picture.
         smallest: smallest side of a pasted object as a share of the frame's; sizes are log-uniform up to 0.65.
-        pasted: most objects that are pasted; with 0 a photograph moves as a whole, and its own objects are followed.
+        pasted: most objects that are pasted; 0 follows the objects of a photograph that moves as a whole.
     """
 
     height: int = 224
@@ -39,7 +39,7 @@ class SynthesisConfig:
 
 
 UNKNOWN = -1.0
-"""Layer of a place whose correspondence nobody knows, as in filmed frames."""
+"""Layer of a place without known correspondence, as in filmed frames."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,8 @@ class Clip:
         count: number of objects that frame 0 shows.
         flow: (T, H/4, W/4, 2) float32 backward DIS flow in units of width and height, zeros for frame 0.
         motion: (T, H/16, W/16) float32 relative magnitude in patch widths.
-        places: (T, H/16, W/16, 3) float32 (layer, x, y): which layer shows at a patch's centre, and which point of it
-            in frame-0 pixels; two patches that show the same point correspond, unless their layer is UNKNOWN.
+        places: (T, H/16, W/16, 3) float32 (layer, x, y) at a patch's centre, the layer's point in frame-0 pixels;
+            equal points correspond, unless their layer is UNKNOWN.
     """
 
     images: NDArray[np.uint8]
@@ -65,14 +65,14 @@ class Clip:
 
 
 def unknown_places(t: int, rows: int, columns: int) -> FloatArray:
-    """Make (rows, columns, 3) places of a filmed frame: of no layer, and far from those of every other frame."""
+    """Make (rows, columns, 3) places of a filmed frame, far from those of every other frame."""
     places = np.zeros((rows, columns, 3), np.float32)
     places[..., 0], places[..., 1] = UNKNOWN, 1e5 * (t + 1)
     return places
 
 
 def flows(images: NDArray[np.uint8]) -> tuple[FloatArray, FloatArray]:
-    """Estimate the flow that the robot will have: the same estimator on the clip's (T, H, W, 3) frames."""
+    """Estimate flow and motion of (T, H, W, 3) frames as the tracker does; see `Clip`."""
     count, height, width = images.shape[:3]
     estimator = MotionEstimator()
     flow = np.zeros((count, height // 4, width // 4, 2), np.float32)
@@ -86,12 +86,5 @@ def flows(images: NDArray[np.uint8]) -> tuple[FloatArray, FloatArray]:
 
 
 def to_tensors(clip: Clip) -> dict[str, Tensor]:
-    """Turn a clip's arrays into tensors, uint8 kept, float32 otherwise."""
-    return {
-        "images": torch.from_numpy(clip.images),
-        "labels": torch.from_numpy(clip.labels),
-        "count": torch.tensor(clip.count),
-        "flow": torch.from_numpy(clip.flow),
-        "motion": torch.from_numpy(clip.motion),
-        "places": torch.from_numpy(clip.places),
-    }
+    """Turn a clip's fields into tensors of the same types."""
+    return {field.name: torch.as_tensor(getattr(clip, field.name)) for field in fields(clip)}

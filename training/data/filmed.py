@@ -19,12 +19,12 @@ from training.data.synthesis.camera import jitter, motion_kernel
 from training.data.synthesis.compose import SMALLEST_SHARE
 
 TRIES = 4
-"""Starts that are drawn in a video until its first frame shows an object; then one is taken that is known to."""
+"""Random starts in a video before one is taken that is known to show an object."""
 
 
 @dataclass(frozen=True)
 class Crop:
-    """A rectangle of a frame, pixels, and whether it is seen in a mirror."""
+    """A rectangle of a frame, px, mirrored with `flip`."""
 
     x: int
     y: int
@@ -47,14 +47,13 @@ def draw_crop(
     """Draw a crop of the clip's aspect, between `augmentation.crop` and all of the largest one that fits."""
     largest = min(width / shape.width, height / shape.height)
     side = float(rng.uniform(augmentation.crop, 1.0)) * largest
-    w, h = max(1, round(side * shape.width)), max(1, round(side * shape.height))
-    w, h = min(w, width), min(h, height)
+    w, h = min(width, max(1, round(side * shape.width))), min(height, max(1, round(side * shape.height)))
     x, y = int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1))
     return Crop(x, y, w, h, bool(rng.random() < augmentation.flip))
 
 
 def draw_frames(rng: np.random.Generator, length: int, frames: int, augmentation: Augmentation) -> list[int]:
-    """Draw frame numbers of a clip out of a video of `length` frames; a short video runs back and forth."""
+    """Draw frame numbers of a clip from a video of `length` frames; a short video runs back and forth."""
     gap = int(rng.integers(1, augmentation.max_gap + 1))
     gap = max(1, min(gap, (length - 1) // max(1, frames - 1)))
     start = int(rng.integers(max(1, length - gap * (frames - 1))))
@@ -63,7 +62,7 @@ def draw_frames(rng: np.random.Generator, length: int, frames: int, augmentation
 
 
 def back_and_forth(start: int, gap: int, length: int, frames: int) -> list[int]:
-    """Number frames from `start` on in steps of `gap`; at the end of the video they turn round."""
+    """Number frames from `start` on in steps of `gap`, back and forth in the video."""
     turn = 2 * (length - 1)
     numbers = [(start + gap * t) % turn for t in range(frames)]
     return [n if n < length else turn - n for n in numbers]
@@ -86,28 +85,16 @@ class FilmedClips:
 
     Attributes:
         videos: that show an object at least once.
-        skipped: videos that were left out because they never do.
+        skipped: number of videos that never do.
     """
 
     def __init__(
-        self,
-        videos: list[LabelledVideo],
-        layout: FolderDataset,
-        augmentation: Augmentation,
-        root: Path,
-        skip_bad: bool = False,
+        self, videos: list[LabelledVideo], layout: FolderDataset, augmentation: Augmentation, root: Path, skip_bad: bool
     ) -> None:
-        """Find a frame of each video that shows an object.
-
-        Args:
-            videos: of the dataset.
-            layout: reads their masks.
-            augmentation: of the clips.
-            root: of the dataset, for messages.
-            skip_bad: leave out and count a video whose masks are all empty, instead of raising.
+        """Find a frame of each video that shows an object; `layout` reads the masks.
 
         Raises:
-            SourceError: the dataset has no video, or the masks of one are all empty.
+            SourceError: the dataset has no video, or the masks of one are all empty and `skip_bad` is not set.
         """
         self._layout = layout
         self._augmentation = augmentation
@@ -122,11 +109,8 @@ class FilmedClips:
         if not self.videos:
             raise SourceError(f"{root}: no video in this dataset")
 
-    def __len__(self) -> int:
-        return len(self.videos)
-
     def clip(self, rng: np.random.Generator, shape: SynthesisConfig) -> Clip:
-        """Draw a clip whose first frame shows at least one object; later ones need not.
+        """Draw a clip whose first frame shows at least one object.
 
         Raises:
             SourceError: a file cannot be read, or a mask does not fit its image's size.
@@ -136,33 +120,39 @@ class FilmedClips:
         followed = np.sort(rng.permutation(seen)[: shape.objects])
         images, labels = [], []
         for number in numbers:
-            image, label_map = self._read(video, number)
+            image, label_map = read_image(video.images[number]), self._layout.read_mask(video.masks[number])
+            if label_map.shape != image.shape[:2]:
+                sizes = [f"{size[1]}x{size[0]}" for size in (label_map.shape, image.shape)]
+                raise SourceError(f"{video.masks[number]}: mask is {sizes[0]}, its frame {sizes[1]}")
+            if images and image.shape != images[0].shape:
+                raise SourceError(f"{video.images[number]}: frame size changes within the video")
             images.append(image)
             labels.append(label_map)
-            if image.shape != images[0].shape:
-                raise SourceError(f"{video.images[number]}: frame size changes within the video")
-        cut = np.stack([np.asarray(crop.apply(image, shape), np.uint8) for image in images])
-        label_maps = np.stack([relabel(np.asarray(crop.apply(one, shape)), followed) for one in labels])
-        return finish(vary(rng, cut, self._augmentation), label_maps, len(followed))
+        cut = vary(rng, np.stack([crop.apply(image, shape) for image in images]), self._augmentation)
+        ids = np.stack([crop.apply(label_map, shape) for label_map in labels])
+        numbered = np.where(np.isin(ids, followed), np.searchsorted(followed, ids) + 1, 0).astype(np.uint8)
+        rows, columns = shape.height // PATCH, shape.width // PATCH
+        places = np.stack([unknown_places(t, rows, columns) for t in range(shape.frames)])
+        return Clip(cut, numbered, len(followed), *flows(cut), places)
 
     def _draw(
         self, rng: np.random.Generator, video: LabelledVideo, shape: SynthesisConfig
     ) -> tuple[list[int], Crop, NDArray[np.int64]]:
-        """Draw frames, a crop of them, and which objects the first one shows."""
+        """Draw frames, a crop of them, and the objects in the first one."""
         for _ in range(TRIES):
             numbers = draw_frames(rng, len(video.images), shape.frames, self._augmentation)
             first = self._layout.read_mask(video.masks[numbers[0]])
             crop = draw_crop(rng, first.shape[0], first.shape[1], shape, self._augmentation)
-            seen = visible(np.asarray(crop.apply(first, shape)))
+            seen = visible(crop.apply(first, shape))
             if len(seen):
                 return numbers, crop, seen
-        # An object that is absent most of the time, or at the edge: begin where it is, in the middle of the crop.
+        # Its object is absent most of the time, or at the edge.
         start = self._shows[video.name]
         assert start is not None  # others were left out
         numbers = back_and_forth(start, 1, len(video.images), shape.frames)
         first = self._layout.read_mask(video.masks[start])
         crop = crop_around(first, shape, flip=bool(rng.random() < self._augmentation.flip))
-        seen = visible(np.asarray(crop.apply(first, shape)), share=0.0)
+        seen = visible(crop.apply(first, shape), share=0.0)
         if not len(seen):
             raise SourceError(f"{video.masks[start]}: its objects are too thin for clips of {shape.width} px")
         return numbers, crop, seen
@@ -174,22 +164,12 @@ class FilmedClips:
             try:
                 label_map = self._layout.read_mask(path)
             except SourceError:
-                return number  # a bad file: whoever draws it says so
+                return number  # a draw of it raises
             if len(visible(label_map)):
                 return number
             if small is None and label_map.any():
                 small = number
         return small
-
-    def _read(self, video: LabelledVideo, number: int) -> tuple[NDArray[np.uint8], LabelMap]:
-        image = read_image(video.images[number])
-        label_map = self._layout.read_mask(video.masks[number])
-        if label_map.shape != image.shape[:2]:
-            height, width = label_map.shape
-            raise SourceError(
-                f"{video.masks[number]}: mask is {width}x{height}, its frame {image.shape[1]}x{image.shape[0]}"
-            )
-        return image, label_map
 
 
 def crop_around(label_map: NDArray[np.generic], shape: SynthesisConfig, flip: bool) -> Crop:
@@ -207,19 +187,3 @@ def visible(label_map: NDArray[np.generic], share: float = SMALLEST_SHARE) -> ND
     """List the ids that cover more than a share of the map."""
     ids, counts = np.unique(label_map, return_counts=True)
     return np.asarray(ids[(ids != 0) & (counts > share * label_map.size)], dtype=np.int64)
-
-
-def relabel(label_map: NDArray[np.generic], followed: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """Number the followed ids 1..K, everything else as background."""
-    out = np.zeros(label_map.shape, np.uint8)
-    for number, value in enumerate(followed, start=1):
-        out[label_map == value] = number
-    return out
-
-
-def finish(images: NDArray[np.uint8], labels: NDArray[np.uint8], count: int) -> Clip:
-    """Add what the robot measures on the same frames; what corresponds to what, nobody knows."""
-    flow, motion = flows(images)
-    frames, height, width = labels.shape
-    places = np.stack([unknown_places(t, height // PATCH, width // PATCH) for t in range(frames)])
-    return Clip(images, labels, count, flow, motion, places)

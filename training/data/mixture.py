@@ -1,7 +1,6 @@
 """Draw clips from several sources by weight."""
 
 from dataclasses import replace
-from typing import Protocol
 
 import cv2
 import numpy as np
@@ -19,53 +18,29 @@ from training.data.synthesis.layers import Scene
 from training.data.synthesis.stills import Stills
 
 TRIES = 20
-"""Bad samples in a row after which skipping them is given up."""
-
-
-class ClipSource(Protocol):
-    """Something that clips can be drawn from."""
-
-    @property
-    def skipped(self) -> int:
-        """Bad stills and videos that were left out."""
-
-    def __len__(self) -> int:
-        """Videos or stills that there are."""
-
-    def clip(self, rng: np.random.Generator, shape: SynthesisConfig) -> Clip:
-        """Draw one; the same state of `rng` gives the same clip.
-
-        Raises:
-            SourceError: naming the file that is bad.
-        """
+"""Bad samples in a row that end a run."""
 
 
 class SynthesisedClips:
-    """Clips rendered from masked stills."""
+    """Clips rendered from masked stills; with `pasted` 0 the photograph alone moves."""
 
     def __init__(self, stills: Stills, pasted: int | None = None) -> None:
-        """Keep the stills. `pasted` limits the objects that are pasted; with 0 the photograph alone moves."""
-        self.stills = stills
+        self.stills, self.skipped = stills, stills.skipped
         self._pasted = pasted
-
-    def __len__(self) -> int:
-        return len(self.stills)
-
-    @property
-    def skipped(self) -> int:
-        """Bad stills that were left out."""
-        return self.stills.skipped
 
     def clip(self, rng: np.random.Generator, shape: SynthesisConfig) -> Clip:
         """Render one."""
         return render_clip(rng, self.stills, self._shape(shape))
 
     def scene(self, rng: np.random.Generator, shape: SynthesisConfig) -> Scene:
-        """Compose one, to be rendered elsewhere."""
+        """Compose one, for the device to render."""
         return compose_scene(rng, self.stills, self._shape(shape))
 
     def _shape(self, shape: SynthesisConfig) -> SynthesisConfig:
         return shape if self._pasted is None else replace(shape, pasted=self._pasted)
+
+
+ClipSource = SynthesisedClips | FilmedClips | PastedClips
 
 
 def open_source(config: SourceConfig, data: DataConfig, seed: int) -> ClipSource:
@@ -82,12 +57,9 @@ def open_source(config: SourceConfig, data: DataConfig, seed: int) -> ClipSource
         videos = [dataset.labelled(name) for name in dataset.names()[: config.limit]]
         return FilmedClips(videos, dataset, data.augmentation, config.root, data.skip_bad)
     if config.kind == "clips":
-        stills = (
-            rendered_stills(config.count, seed)
-            if config.stills is None
-            else Stills(config.stills, skip_bad=data.skip_bad)
-        )
-        return PastedClips(config.root, stills, data.augmentation, config.limit)
+        folder = config.stills
+        pasted = rendered_stills(config.count, seed) if folder is None else Stills(folder, skip_bad=data.skip_bad)
+        return PastedClips(config.root, pasted, data.augmentation, config.limit)
     stills = Stills(config.root, config.limit, data.skip_bad)
     return SynthesisedClips(stills, pasted=0 if config.kind == "stills" else None)
 
@@ -101,7 +73,7 @@ class Mixture:
         Raises:
             SourceError: naming the folder or file that is missing or bad.
         """
-        # Workers are forked: OpenCV's thread pool would be copied without its threads, and the first call would hang.
+        # Forked workers hang in a copy of OpenCV's thread pool.
         cv2.setNumThreads(1)
         self.data = data
         self.sources = [open_source(config, data, seed) for config in data.sources]
@@ -110,10 +82,10 @@ class Mixture:
         self._weights = weights / weights.sum()
 
     def draw(self, rng: np.random.Generator, shape: SynthesisConfig) -> tuple[Clip | Scene, int]:
-        """Draw a clip, or a scene where the device renders, and how many bad samples were skipped on the way.
+        """Draw a clip, or a scene that the device renders, and count the bad samples skipped on the way.
 
         Raises:
-            SourceError: a bad sample that may not be skipped, or too many of them in a row.
+            SourceError: a bad sample that may not be skipped, or too many in a row.
         """
         for skipped in range(TRIES):
             source = self.sources[int(rng.choice(len(self.sources), p=self._weights))]
@@ -130,5 +102,5 @@ class Mixture:
 
 
 def clip_shape(mixture: Mixture, phase: Phase) -> SynthesisConfig:
-    """Shape and difficulty of a phase's clips."""
+    """Describe a phase's clips."""
     return SynthesisConfig(phase.height, phase.width, phase.frames, mixture.data.objects, smallest=phase.smallest)

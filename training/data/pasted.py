@@ -1,4 +1,4 @@
-"""Paste cut-outs over videos without labels: true motion of a true camera, and masks that are known."""
+"""Paste cut-outs over unlabelled videos: real camera motion with known masks."""
 
 from pathlib import Path
 
@@ -18,14 +18,9 @@ VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
 
 
 class VideoFile:
-    """A video file of which any frame can be read."""
+    """A video file with random access; raises SourceError where it cannot be read."""
 
     def __init__(self, path: Path) -> None:
-        """Count its frames.
-
-        Raises:
-            SourceError: the file cannot be read as a video.
-        """
         self.path = path
         capture = cv2.VideoCapture(str(path))
         self.length = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
@@ -34,11 +29,7 @@ class VideoFile:
             raise SourceError(f"{path}: not a readable video of at least two frames")
 
     def read(self, numbers: list[int]) -> list[NDArray[np.uint8]]:
-        """Frames (H, W, 3) uint8 RGB by number.
-
-        Raises:
-            SourceError: the file ends early.
-        """
+        """Read frames (H, W, 3) uint8 RGB by number."""
         capture = cv2.VideoCapture(str(self.path))
         try:
             found: dict[int, NDArray[np.uint8]] = {}
@@ -55,14 +46,9 @@ class VideoFile:
 
 
 class FrameFolder:
-    """A video as a folder of images."""
+    """A video as a folder of images; raises SourceError where it cannot be read."""
 
     def __init__(self, path: Path) -> None:
-        """List the images.
-
-        Raises:
-            SourceError: fewer than two.
-        """
         self.path = path
         self._images = list_images(path)
         self.length = len(self._images)
@@ -70,11 +56,7 @@ class FrameFolder:
             raise SourceError(f"{path}: {self.length} images; a clip needs at least two")
 
     def read(self, numbers: list[int]) -> list[NDArray[np.uint8]]:
-        """Frames (H, W, 3) uint8 RGB by number.
-
-        Raises:
-            SourceError: one cannot be read.
-        """
+        """Read frames (H, W, 3) uint8 RGB by number."""
         return [read_image(self._images[number]) for number in numbers]
 
 
@@ -106,25 +88,13 @@ class PastedClips:
             SourceError: the folder is missing, holds no video, or one of them cannot be opened.
         """
         self.videos = open_videos(root, limit)
-        self.stills = stills
+        self.stills, self.skipped = stills, stills.skipped
         self._augmentation = augmentation
 
-    def __len__(self) -> int:
-        return len(self.videos)
-
-    @property
-    def skipped(self) -> int:
-        """Bad stills that were left out."""
-        return self.stills.skipped
-
     def clip(self, rng: np.random.Generator, shape: SynthesisConfig) -> Clip:
-        """Draw a clip and paste objects over it.
-
-        Raises:
-            SourceError: a file cannot be read.
-        """
+        """Draw frames and paste objects over them; raises SourceError where a file cannot be read."""
         video = self.videos[int(rng.integers(len(self.videos)))]
         frames = video.read(draw_frames(rng, video.length, shape.frames, self._augmentation))
         crop = draw_crop(rng, frames[0].shape[0], frames[0].shape[1], shape, self._augmentation)
-        images = np.stack([np.asarray(crop.apply(frame, shape), np.uint8) for frame in frames])
+        images = np.stack([crop.apply(frame, shape) for frame in frames])
         return render_clip(rng, self.stills, shape, vary(rng, images, self._augmentation))

@@ -1,4 +1,4 @@
-"""Training samples as a picture: a row per clip; per frame the image with its labels over it, and the flow."""
+"""Draw training samples: a row per clip; per frame the image with its labels, and the flow."""
 
 from pathlib import Path
 
@@ -15,23 +15,13 @@ from training.data.mixture import Mixture, clip_shape
 from training.data.stream import TRAINING, batches, checked, collate, rendered
 
 FRAMES = 8
-"""Most frames that are drawn of a clip; the others are left out evenly."""
+"""Most frames that are drawn of a clip, evenly spread."""
 
 GAP = 4
 
 
 def draw_samples(config: RunConfig, stage: int, phase: int, clips: int, out: Path) -> int:
-    """Draw the first clips that a phase trains on.
-
-    Args:
-        config: the run.
-        stage: its number.
-        phase: within the stage, from 1 on.
-        clips: to draw.
-        out: PNG file.
-
-    Returns:
-        Clips drawn.
+    """Draw the first clips of a phase, numbered from 1 on within its stage, to a PNG file; return their number.
 
     Raises:
         ConfigurationError: no such stage or phase.
@@ -60,7 +50,7 @@ def draw_samples(config: RunConfig, stage: int, phase: int, clips: int, out: Pat
 
 
 def draw_clip(clip: dict[str, Tensor]) -> NDArray[np.uint8]:
-    """One row: frames with labels above, flow below; (2 H, T W, 3) uint8 RGB with gaps."""
+    """Draw a row: frames with labels above, flow below; (2 H, T W, 3) uint8 RGB with gaps."""
     images, labels, flow = (clip[name].numpy() for name in ("images", "labels", "flow"))
     chosen = np.unique(np.linspace(0, len(images) - 1, min(FRAMES, len(images))).round().astype(int))
     columns = []
@@ -75,9 +65,7 @@ def draw_clip(clip: dict[str, Tensor]) -> NDArray[np.uint8]:
 def draw_labels(image: NDArray[np.uint8], labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Draw the image with each object tinted and outlined."""
     out = image.copy()
-    for value in np.unique(labels):
-        if value == 0:
-            continue
+    for value in np.unique(labels[labels > 0]):
         mask = (labels == value).astype(np.uint8)
         colour = np.array(object_colour(int(value)), np.float32)
         out[mask > 0] = (0.65 * out[mask > 0] + 0.35 * colour).astype(np.uint8)
@@ -87,10 +75,8 @@ def draw_labels(image: NDArray[np.uint8], labels: NDArray[np.uint8]) -> NDArray[
 
 
 def draw_flow(flow: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Direction as hue, length as brightness (full at 5 % of the frame). flow: (h, w, 2) in shares of the frame."""
-    length, angle = cv2.cartToPolar(
-        np.ascontiguousarray(flow[..., 0]), np.ascontiguousarray(flow[..., 1]), angleInDegrees=True
-    )
+    """Draw flow (h, w, 2) in shares of the frame: direction as hue, length as brightness, full at 5 %."""
+    length, angle = cv2.cartToPolar(flow[..., 0].copy(), flow[..., 1].copy(), angleInDegrees=True)
     value = np.clip(length / 0.05, 0, 1) * 255
     hsv = np.dstack([angle / 2, np.full_like(angle, 200), value]).astype(np.uint8)
     return np.asarray(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB), dtype=np.uint8)

@@ -1,8 +1,4 @@
-"""The stream of training samples: a mixture of sources in which sample i is always the same clip.
-
-Sample i of a phase depends on the run's seed, the stage, the phase and i only. So a run that was interrupted goes on
-with the clips that come next, and any number of workers and processes sees the clips that one would see.
-"""
+"""Stream training samples: sample i depends on seed, stage, phase and i only, however many workers there are."""
 
 import os
 import signal
@@ -28,26 +24,24 @@ from training.data.synthesis.stills import Stills
 from training.seeds import seed_of
 
 TRAINING, VALIDATION, CALIBRATION, NOISE, CAMERA = range(5)
-"""What random numbers are for: part of every key, so that no clip of validation is ever trained on."""
+"""Uses of random numbers, part of every key: no clip of validation is ever trained on."""
 
 PICTURES = "pictures"
-"""A key that scenes have and clips have not."""
+"""Key that only scenes have."""
 
 ERROR, SKIPPED = "error", "skipped"
-"""Keys of a batch beside the clip's: why there is none, and how many samples were skipped for it."""
+"""Keys of a batch beside the clip's: the error message without a clip, and the number of skipped samples."""
 
 
 class SampleStream(Dataset[dict[str, Any]]):
     """Samples of one phase by number."""
 
     def __init__(self, mixture: Mixture, phase: Phase, key: tuple[int, ...]) -> None:
-        """Keep what sample i depends on: `key` holds the run's seed and what tells its parts apart."""
-        self._mixture = mixture
-        self._key = key
-        self._shape = clip_shape(mixture, phase)
+        """Keep a `key` of the run's seed and numbers that tell its parts apart."""
+        self._mixture, self._key, self._shape = mixture, key, clip_shape(mixture, phase)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Sample `index`: tensors of a clip; or `ERROR` and the message, since workers garble exceptions."""
+        """Return tensors of a clip; or `ERROR` and the message, since workers garble exceptions."""
         distinct = self._mixture.data.distinct
         rng = np.random.default_rng([*self._key, index if distinct is None else index % distinct])
         try:
@@ -59,7 +53,7 @@ class SampleStream(Dataset[dict[str, Any]]):
 
 
 def batch_numbers(batch_size: int, first: int) -> BatchSampler:
-    """Number the samples of successive batches from batch `first` on, without an end that anybody reaches."""
+    """Number the samples of successive batches from batch `first` on, practically without end."""
     return BatchSampler(range(first * batch_size, 2**60), batch_size, drop_last=True)
 
 
@@ -69,19 +63,12 @@ def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
         if ERROR in sample:
             return {ERROR: sample[ERROR]}
     skipped = torch.stack([sample.pop(SKIPPED) for sample in samples]).sum()
-    # Scenes have as many layers as they happen to have.
     stacked = stack_scenes(samples) if PICTURES in samples[0] else default_collate(samples)
     return {**stacked, SKIPPED: skipped}
 
 
 def rendered(batch: dict[str, Tensor], shape: SynthesisConfig, *key: int) -> dict[str, Tensor]:
-    """Render the clips of a batch where they are scenes; leave them untouched where they are clips.
-
-    Args:
-        batch: on the device that is to render.
-        shape: of the clips.
-        key: what the camera's effects depend on.
-    """
+    """Render a batch of scenes on its device, with camera effects by `key`; return clips untouched."""
     if PICTURES not in batch:
         return batch
     with torch.no_grad(), torch.autocast(batch[PICTURES].device.type, enabled=False):
@@ -89,24 +76,20 @@ def rendered(batch: dict[str, Tensor], shape: SynthesisConfig, *key: int) -> dic
 
 
 def _start_worker(_: int) -> None:
-    """End a worker when the training process says so, not at a signal that the whole process group gets.
-
-    Were it to end at once, the training process would take that for a crash before it could stop in order. PyTorch's
-    loader ends workers whose training process is gone.
-    """
+    """End a worker at a signal of the training process only, which else takes the group's signal for a crash."""
     cv2.setNumThreads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     training = parent_process()
     if training is None or training.pid is None or not hasattr(signal, "sigwaitinfo"):
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         return
-    # Only a thread that waits for a signal is told who sent it. Threads that start later have it blocked as well.
+    # Only a thread that waits for a signal learns its sender. Later threads have it blocked as well.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     threading.Thread(target=_end_when_told, args=(training.pid,), daemon=True).start()
 
 
 def _end_when_told(training: int) -> None:
-    """Wait for the training process's own SIGTERM, which goes to workers that do not end by themselves."""
+    """Wait for the SIGTERM that the training process sends."""
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != training:
         continue
     os._exit(0)
@@ -115,15 +98,7 @@ def _end_when_told(training: int) -> None:
 def batches(
     mixture: Mixture, phase: Phase, key: tuple[int, ...], first: int = 0, *, pin: bool = False
 ) -> DataLoader[dict[str, Any]]:
-    """Batches of a phase from number `first` on, prepared ahead by the configured workers.
-
-    Args:
-        mixture: what to draw from.
-        phase: shape of clips and batches.
-        key: see `SampleStream`.
-        first: number of the first batch.
-        pin: put batches where a GPU copies them from without waiting.
-    """
+    """Load batches of a phase from number `first` on; `key` as in `SampleStream`, `pin` for fast copies to a GPU."""
     data = mixture.data
     return DataLoader(
         SampleStream(mixture, phase, key),
@@ -137,10 +112,10 @@ def batches(
 
 
 def checked(batch: dict[str, Any]) -> tuple[dict[str, Any], int]:
-    """Return the clip of a batch, and how many samples were skipped for it.
+    """Return the clip of a batch, and the number of samples skipped for it.
 
     Raises:
-        SourceError: there is no clip, because a sample was bad.
+        SourceError: a sample was bad.
     """
     if ERROR in batch:
         raise SourceError(batch[ERROR])

@@ -1,4 +1,4 @@
-"""Small operations on the tensors of a batch of clips."""
+"""Transform tensors of a batch of clips."""
 
 import torch
 import torch.nn.functional as F
@@ -9,18 +9,16 @@ from sam2lite_core.model.encoder import Features
 
 
 def one_hot(labels: Tensor, count: int) -> Tensor:
-    """Turn (…, H, W) uint8 labels to (…, count, H, W) float masks of labels 1..count."""
+    """Turn (…, H, W) uint8 labels into (…, count, H, W) float masks of labels 1..count."""
     numbers = torch.arange(1, count + 1, device=labels.device, dtype=labels.dtype).view(-1, 1, 1)
     return (labels.unsqueeze(-3) == numbers).float()
 
 
 def token_pool(rows: int, columns: int, pooled: bool, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
-    """Weights from patches to tokens: 2x2 patches a token as at scale 1, or a token per patch."""
+    """Make row and column weights from patches to tokens: 2x2 patches a token as at scale 1, or one."""
     step = 2 if pooled else 1
-    row_weights, column_weights = (
-        torch.from_numpy(averaging_matrix(n, -(-n // step))).to(device) for n in (rows, columns)
-    )
-    return row_weights, column_weights
+    over_rows, over_columns = (torch.from_numpy(averaging_matrix(n, -(-n // step))).to(device) for n in (rows, columns))
+    return over_rows, over_columns
 
 
 def warp(previous: Tensor, flow: Tensor) -> Tensor:
@@ -33,5 +31,5 @@ def warp(previous: Tensor, flow: Tensor) -> Tensor:
 
 
 def frame_features(features: Features, batch: int, t: int) -> Features:
-    """Features of frame t out of those of N * T frames encoded together."""
+    """Select the features of frame t from those of N * T frames encoded together."""
     return Features(*(f.reshape(batch, -1, *f.shape[1:])[:, t] for f in features))

@@ -1,4 +1,4 @@
-"""Camera motion, colour jitter and motion blur of rendered clips."""
+"""Apply a camera's effects to clips: colour jitter, motion blur, exposure, grain, compression."""
 
 import cv2
 import numpy as np
@@ -8,7 +8,7 @@ from training.data.clip import FloatArray
 
 
 def jitter(rng: np.random.Generator, image: NDArray[np.uint8], amount: float) -> NDArray[np.uint8]:
-    """Brightness, contrast and saturation by up to `amount` (methodology section 4.2)."""
+    """Change brightness, contrast and saturation by up to `amount` (methodology section 4.2)."""
     gain, bias, saturation = rng.uniform(1 - amount, 1 + amount, 3)
     table = np.clip((np.arange(256) - 128) * gain + 128 * bias, 0, 255).astype(np.uint8)
     changed = cv2.LUT(image, table)
@@ -17,14 +17,14 @@ def jitter(rng: np.random.Generator, image: NDArray[np.uint8], amount: float) ->
 
 
 def motion_kernel(rng: np.random.Generator, length: int) -> FloatArray:
-    """Draw a (length, length) kernel of motion blur along a line from the left side to the right; sums to 1."""
+    """Draw a (length, length) kernel of motion blur that sums to 1: a line from left to right."""
     kernel = np.zeros((length, length), np.float32)
     cv2.line(kernel, (0, int(rng.integers(length))), (length - 1, int(rng.integers(length))), 1.0)
     return np.asarray(kernel / kernel.sum(), dtype=np.float32)
 
 
 def _camera(rng: np.random.Generator, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Apply what a camera does to all frames of a clip: exposure drift, blur, grain, compression."""
+    """Apply exposure drift, blur, grain and compression to all frames of a clip."""
     drift = rng.normal(0, 0.03, len(images)).cumsum() if rng.random() < 0.5 else np.zeros(len(images))
     blur = int(rng.choice([3, 5])) if rng.random() < 0.3 else 0
     kernel = motion_kernel(rng, blur) if blur else None

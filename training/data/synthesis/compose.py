@@ -1,7 +1,6 @@
-"""Clips with true masks and true correspondence, rendered from masked stills (design section 7).
+"""Compose clips with true masks and correspondence from masked stills (design section 7).
 
-A clip is a photograph as moving background, its own labelled objects left in place, and cut-outs of other photographs
-that move over it. Every layer follows its own affine path and a slowly changing smooth deformation.
+Cut-outs of stills move over a still as background; each layer has an affine path and a smooth deformation.
 """
 
 import cv2
@@ -15,11 +14,11 @@ from training.data.synthesis.render import _grid, _render_frame, render_scene
 from training.data.synthesis.stills import Stills
 
 SMALLEST_SHARE = 0.003
-"""Share of frame 0 from which an object is followed; smaller ones are a few patches of noise."""
+"""Share of frame 0 from which an object is followed."""
 
 
 def _photograph(rng: np.random.Generator, stills: Stills, config: SynthesisConfig) -> tuple[_Layer, tuple[int, ...]]:
-    """Take a photograph as background, and choose which of its objects are followed."""
+    """Take a photograph as background, and choose its followed objects."""
     base = stills.draw(rng)
     keep: tuple[int, ...] = ()
     if config.pasted == 0:
@@ -33,7 +32,7 @@ def _photograph(rng: np.random.Generator, stills: Stills, config: SynthesisConfi
 def _compose_layers(
     rng: np.random.Generator, stills: Stills, config: SynthesisConfig, filmed: bool
 ) -> tuple[list[_Layer], set[int]]:
-    """Background, unless that is filmed, and pasted layers, bottom first; and the numbers that are followed."""
+    """Make the layers, bottom first, with a background unless that is filmed; and the followed numbers."""
     layers: list[_Layer] = []
     keep: tuple[int, ...] = ()
     if not filmed:
@@ -53,15 +52,12 @@ def _compose_layers(
         if rng.random() < config.lookalike:
             number += 1
             layers.append(_cutout(rng, still, label, config, number, scale * rng.uniform(0.8, 1.25)))
-    if len(followed) < 1:
-        followed.add(number)
-    return layers, followed
+    return layers, followed or {number}
 
 
 def _hide(rng: np.random.Generator, layers: list[_Layer], followed: set[int], config: SynthesisConfig) -> None:
     """Move one pasted, followed layer out of the picture for some of the later frames."""
-    cutouts = [layer for layer in layers if layer.border == cv2.BORDER_CONSTANT]
-    pasted = [layer for layer in cutouts if int(layer.labels.max()) in followed]
+    pasted = [one for one in layers if one.border == cv2.BORDER_CONSTANT and int(one.labels.max()) in followed]
     if not pasted or config.frames < 3:
         return
     layer = pasted[int(rng.integers(len(pasted)))]
@@ -87,16 +83,8 @@ def compose_scene(
 def render_clip(
     rng: np.random.Generator, stills: Stills, config: SynthesisConfig, filmed: NDArray[np.uint8] | None = None
 ) -> Clip:
-    """Render one clip; see `compose_scene`.
-
-    Args:
-        rng: the same state gives the same clip.
-        stills: photographs to cut from.
-        config: shape and difficulty.
-        filmed: (T, H, W, 3) uint8 frames to paste over, in place of a photograph.
-    """
+    """Render a clip over a photograph, or over (T, H, W, 3) uint8 filmed frames; see `compose_scene`."""
     scene = compose_scene(rng, stills, config, filmed)
     images, labels, places = render_scene(scene, config, filmed)
     images = _camera(rng, images)
-    flow, motion = flows(images)
-    return Clip(images, labels, len(scene.followed), flow, motion, places)
+    return Clip(images, labels, len(scene.followed), *flows(images), places)

@@ -1,4 +1,4 @@
-"""Layers of a scene: cutouts and backgrounds with their paths and deformations."""
+"""Make the layers of a scene: cutouts and backgrounds with their paths and deformations."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from training.data.synthesis.camera import jitter
 from training.data.synthesis.stills import Still
 
 FEW_FRAMES = 6
-"""Clips of more frames are held together: most objects stay in the picture, turns and growth stay small."""
+"""In longer clips most objects stay in the picture, and turns and growth stay small."""
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,11 @@ def _path(
     rng: np.random.Generator, config: SynthesisConfig, centre: NDArray[np.floating], size: tuple[int, int], zoom: float,
     speed: float, spin: float,
 ) -> FloatArray:  # fmt: skip
-    """Inverse affine maps of a picture of this size (w, h) that starts at centre and moves by speed px a frame."""
+    """Draw inverse affine maps of a picture of size (w, h) that starts at `centre` and moves by `speed` px a frame."""
     heading = rng.uniform(0, 2 * np.pi)
     velocity = np.array([np.cos(heading), np.sin(heading)]) * speed
     turn = rng.normal(0, 0.5) / config.frames
-    # Steady turns and growth add up over a clip: long ones would end upside down, or with nothing but one object.
+    # Steady turns and growth add up over a long clip.
     calm = min(1.0, FEW_FRAMES / config.frames)
     angle, spin_rate = rng.normal(0, 0.2), rng.normal(0, spin) * calm
     growth = np.exp(rng.normal(0, 0.05) * calm)
@@ -52,14 +52,10 @@ def _path(
         out[t, :, :2] = inverse
         out[t, :, 2] = np.array(size) / 2.0 - inverse @ position
         position = position + velocity + rng.normal(0, 0.1, 2) * speed
-        velocity = np.array(
-            [
-                velocity[0] * np.cos(turn) - velocity[1] * np.sin(turn),
-                velocity[0] * np.sin(turn) + velocity[1] * np.cos(turn),
-            ]
-        )
+        x, y = velocity
+        velocity = np.array([x * np.cos(turn) - y * np.sin(turn), x * np.sin(turn) + y * np.cos(turn)])
         if held:
-            # As when whoever films follows: what would leave the frame turns round.
+            # Objects turn round at the frame's edge, as if the camera followed them.
             outward = np.where(position < low, velocity < 0, (position > high) & (velocity > 0))
             velocity = np.where(outward, -velocity, velocity)
         angle += spin_rate
@@ -76,7 +72,7 @@ def _bends(rng: np.random.Generator, frames: int, amplitude: float) -> FloatArra
 
 
 def _speed(rng: np.random.Generator, config: SynthesisConfig) -> float:
-    """Log-uniform 2 to 12 % of the width a frame; a fifth of the layers barely moves."""
+    """Draw a speed, px a frame: log-uniform 1 to 12 % of the width; 0 for a fifth of the layers."""
     if rng.random() < 0.2:
         return 0.0
     return float(np.exp(rng.uniform(np.log(0.01), np.log(0.12)))) * config.width
@@ -100,7 +96,7 @@ def _background(rng: np.random.Generator, still: Still, config: SynthesisConfig,
 def _cutout(
     rng: np.random.Generator, still: Still, label: int, config: SynthesisConfig, number: int, scale: float
 ) -> _Layer:
-    """One object cut from a photograph with a soft edge, sized to `scale` of the frame."""
+    """Cut an object from a photograph with a soft edge, sized to `scale` of the frame."""
     mask = still.labels == label
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     pad = 6
@@ -121,12 +117,14 @@ def _cutout(
 
 @dataclass(frozen=True)
 class Scene:
-    """The layers that a clip is rendered from.
-
-    Attributes:
-        layers: bottom first; the first is the background unless that is filmed.
-        followed: numbers of the objects that are followed, in the order of their labels.
-    """
+    """Layers of a clip, bottom first, and the followed objects' numbers in the order of their labels."""
 
     layers: list[_Layer]
     followed: list[int]
+
+    @property
+    def table(self) -> NDArray[np.uint8]:
+        """(256,) labels by number."""
+        table = np.zeros(256, np.uint8)
+        table[self.followed] = np.arange(1, len(self.followed) + 1)
+        return table

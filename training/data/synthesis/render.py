@@ -10,7 +10,7 @@ from sam2lite_core.variants import PATCH
 from training.data.clip import FloatArray, SynthesisConfig, unknown_places
 from training.data.synthesis.layers import Scene, _Layer
 
-# Its type asks for a second map, which a map of pairs does not have.
+# Its type wants a second map, which a map of pairs lacks.
 _remap: Any = cv2.remap
 
 
@@ -18,7 +18,7 @@ def _render_frame(
     layers: list[_Layer], t: int, grid: FloatArray, config: SynthesisConfig,
     filmed: NDArray[np.uint8] | None = None,
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], FloatArray]:  # fmt: skip
-    """One frame: picture, numbers of every layer's objects, and the places at patch centres."""
+    """Render a frame: picture, numbers of every layer's objects, and the places at patch centres."""
     height, width = config.height, config.width
     canvas = np.zeros((height, width, 3), np.uint8) if filmed is None else filmed[t]
     numbers = np.zeros((height, width), np.uint8)
@@ -51,17 +51,14 @@ def _render_frame(
 def render_scene(
     scene: Scene, config: SynthesisConfig, filmed: NDArray[np.uint8] | None = None
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], FloatArray]:
-    """Images, labels and places of all frames, before the camera has its effect; see `Clip`."""
-    table = np.zeros(256, np.uint8)
-    table[scene.followed] = np.arange(1, len(scene.followed) + 1)
+    """Render images, labels and places of all frames, without the camera's effects; see `Clip`."""
     grid = _grid(config)
     frames = [_render_frame(scene.layers, t, grid, config, filmed) for t in range(config.frames)]
     images, numbers, places = (np.stack(part) for part in zip(*frames, strict=True))
-    return images, table[numbers], places
+    return images, scene.table[numbers], places
 
 
 def _grid(config: SynthesisConfig) -> FloatArray:
     """Return (H, W, 2) float32 pixel coordinates (x, y)."""
-    columns = np.arange(config.width, dtype=np.float32)
-    rows = np.arange(config.height, dtype=np.float32)
-    return np.stack(np.meshgrid(columns, rows), axis=-1)
+    axes = (np.arange(side, dtype=np.float32) for side in (config.width, config.height))
+    return np.stack(np.meshgrid(*axes), axis=-1)

@@ -1,9 +1,10 @@
-"""Render scenes as batched torch operations, on the device of their tensors: a GPU need not wait for workers.
+"""Render composed scenes as batched torch operations, on the device of their tensors.
 
-Workers compose scenes (`training.data.synthesis.compose.compose_scene`), which is cheap; layers are sampled, blended
-and filmed here. It is what `render_clip` does, up to rounding, with two differences: frames are not JPEG-coded, and
-the flow is the true one with noise, since DIS runs on CPUs only.
+The result is that of `render_clip` up to rounding, but for JPEG compression and for the flow, which is the true one
+with noise, since DIS runs on CPUs only.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -15,73 +16,56 @@ from training.data.clip import SynthesisConfig
 from training.data.synthesis.layers import Scene
 
 ITERATIONS = 3
-"""Fixed-point steps that invert a deformation; bends are small against the picture."""
+"""Fixed-point steps that invert a deformation."""
 
 NOISE = 0.002
-"""Deviation of the flow's noise in shares of the frame, smooth over about a patch: what DIS errs by inside layers."""
+"""Standard deviation of the flow's noise, shares of the frame: DIS's error inside layers."""
 
 
 def scene_tensors(scene: Scene) -> dict[str, Tensor]:
-    """One scene as tensors: L layers padded to a common h x w.
+    """Turn a scene of L layers into tensors, padded to a common h x w.
 
     Returns:
         pictures (L, 4, h, w) uint8 RGBA, numbers (L, h, w) uint8, sizes (L, 2) float (w, h), inverses (L, T, 2, 3),
         bends (L, T, 5, 5, 2), zoom (L,), table (256,) uint8 from numbers to labels, count ().
     """
     layers = scene.layers
-    height, width = (max(layer.labels.shape[axis] for layer in layers) for axis in (0, 1))
-    pictures = np.zeros((len(layers), 4, height, width), np.uint8)
-    numbers = np.zeros((len(layers), height, width), np.uint8)
-    for index, layer in enumerate(layers):
-        h, w = layer.labels.shape
-        pictures[index, :, :h, :w] = layer.picture.transpose(2, 0, 1)
-        numbers[index, :h, :w] = layer.labels
-    table = np.zeros(256, np.uint8)
-    table[scene.followed] = np.arange(1, len(scene.followed) + 1)
     return {
-        "pictures": torch.from_numpy(pictures),
-        "numbers": torch.from_numpy(numbers),
+        "pictures": _stack_padded([torch.from_numpy(layer.picture).permute(2, 0, 1) for layer in layers]),
+        "numbers": _stack_padded([torch.from_numpy(layer.labels) for layer in layers]),
         "sizes": torch.tensor([layer.labels.shape[::-1] for layer in layers], dtype=torch.float32),
         "inverses": torch.from_numpy(np.stack([layer.inverses for layer in layers])),
         "bends": torch.from_numpy(np.stack([layer.bends for layer in layers])),
         "zoom": torch.tensor([float(layer.zoom) for layer in layers]),
-        "table": torch.from_numpy(table),
+        "table": torch.from_numpy(scene.table),
         "count": torch.tensor(len(scene.followed)),
     }
 
 
 def stack_scenes(scenes: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     """Stack a batch of scenes, padded to the most layers and the largest picture; added layers are invisible."""
-    out = {}
-    for name in scenes[0]:
-        shape = [max(sides) for sides in zip(*(scene[name].shape for scene in scenes), strict=True)]
-        stacked = torch.zeros(len(scenes), *shape, dtype=scenes[0][name].dtype)
-        for index, scene in enumerate(scenes):
-            tensor = scene[name]
-            stacked[index][tuple(slice(0, side) for side in tensor.shape)] = tensor
-        out[name] = stacked
+    return {name: _stack_padded([scene[name] for scene in scenes]) for name in scenes[0]}
+
+
+def _stack_padded(tensors: Sequence[Tensor]) -> Tensor:
+    """Stack tensors, padded with zeros to the largest of every side."""
+    shape = [max(sides) for sides in zip(*(tensor.shape for tensor in tensors), strict=True)]
+    out = torch.zeros(len(tensors), *shape, dtype=tensors[0].dtype)
+    for row, tensor in zip(out, tensors, strict=True):
+        row[tuple(map(slice, tensor.shape))] = tensor
     return out
 
 
 def render_scenes(
     scenes: dict[str, Tensor], config: SynthesisConfig, generator: torch.Generator | None = None
 ) -> dict[str, Tensor]:
-    """Render N scenes with a photograph as background.
+    """Render a batch of `stack_scenes` with a photograph as background, on its device, to the fields of `Clip`.
 
-    Args:
-        scenes: of `stack_scenes`, on any device.
-        config: shape of the clips.
-        generator: on the CPU, of the camera's effects and the flow's noise; None leaves both out.
-
-    Returns:
-        A batch of clips as `training.data` makes them, on the scenes' device.
+    The generator, on the CPU, draws the camera's effects and the flow's noise; None leaves both out.
     """
     frames = [_frame(scenes, t, config) for t in range(config.frames)]
-    images = torch.stack([frame[0] for frame in frames], dim=1)
-    numbers = torch.stack([frame[1] for frame in frames], dim=1).long()
-    owner = torch.stack([frame[2] for frame in frames], dim=1)
-    places = torch.stack([frame[3] for frame in frames], dim=1)
-    labels = torch.gather(scenes["table"], 1, numbers.flatten(1)).reshape(numbers.shape)
+    images, numbers, owner, places = (torch.stack(part, dim=1) for part in zip(*frames, strict=True))
+    labels = torch.gather(scenes["table"], 1, numbers.long().flatten(1)).reshape(numbers.shape)
     flow = _flow(scenes, owner, config)
     if generator is not None:
         images = _camera(images, generator)
@@ -99,17 +83,15 @@ def render_scenes(
 def _source(scenes: dict[str, Tensor], layer: int, t: int, points: Tensor, config: SynthesisConfig) -> Tensor:
     """Map points (N, h, w, 2) px of frame t into a layer's picture, px."""
     inverse = scenes["inverses"][:, layer, t]
-    linear, offset = inverse[:, :, :2], inverse[:, :, 2]
-    return (
-        points @ linear.transpose(1, 2).unsqueeze(1) + offset[:, None, None] + _bend(scenes, layer, t, points, config)
-    )
+    moved = points @ inverse[:, :, :2].transpose(1, 2).unsqueeze(1) + inverse[:, None, None, :, 2]
+    return moved + _bend(scenes, layer, t, points, config)
 
 
 def _bend(scenes: dict[str, Tensor], layer: int, t: int, points: Tensor, config: SynthesisConfig) -> Tensor:
-    """Interpolate the deformation at points (N, h, w, 2) px of frame t; bicubic between its 5x5 nodes."""
+    """Interpolate the deformation's 5x5 nodes at points (N, h, w, 2) px of frame t."""
     field = scenes["bends"][:, layer, t].permute(0, 3, 1, 2)
     size = torch.tensor([config.width, config.height], device=points.device)
-    # Node i of 5 stands in the middle of the i-th fifth of the frame, as in an enlarged picture.
+    # Node i stands in the middle of the i-th fifth of the frame.
     grid = (points + 0.5) / size * 2.0 - 1.0
     found = F.grid_sample(field, grid, mode="bicubic", padding_mode="border", align_corners=False)
     return found.permute(0, 2, 3, 1)
@@ -117,13 +99,13 @@ def _bend(scenes: dict[str, Tensor], layer: int, t: int, points: Tensor, config:
 
 def _points(config: SynthesisConfig, like: Tensor, step: int = 1, first: int = 0) -> Tensor:
     """Return (1, h, w, 2) pixel coordinates of every step-th pixel."""
-    x = torch.arange(first, config.width, step, device=like.device, dtype=torch.float32)
-    y = torch.arange(first, config.height, step, device=like.device, dtype=torch.float32)
-    return torch.stack([x.expand(len(y), -1), y.unsqueeze(1).expand(-1, len(x))], dim=-1).unsqueeze(0)
+    sides = (config.width, config.height)
+    axes = [torch.arange(first, side, step, device=like.device, dtype=torch.float32) for side in sides]
+    return torch.stack(torch.meshgrid(*axes, indexing="xy"), dim=-1).unsqueeze(0)
 
 
 def _frame(scenes: dict[str, Tensor], t: int, config: SynthesisConfig) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Frame t: image (N, 3, H, W) 0..255, numbers and owning layer (N, H, W), places (N, H/16, W/16, 3)."""
+    """Render frame t: image (N, 3, H, W) 0..255, numbers and owning layer (N, H, W), places (N, H/16, W/16, 3)."""
     batch, count = scenes["pictures"].shape[:2]
     points = _points(config, scenes["zoom"]).expand(batch, -1, -1, -1)
     half = PATCH // 2
@@ -147,7 +129,7 @@ def _frame(scenes: dict[str, Tensor], t: int, config: SynthesisConfig) -> tuple[
 
 
 def _sample(scenes: dict[str, Tensor], layer: int, source: Tensor) -> tuple[Tensor, Tensor]:
-    """RGBA (N, 4, H, W) and numbers (N, H, W) of a layer at source px; the background goes on as its mirror image."""
+    """Sample a layer's RGBA (N, 4, H, W) and numbers (N, H, W) at source px; the background is reflected."""
     pictures, numbers = scenes["pictures"][:, layer].float(), scenes["numbers"][:, layer].float()
     if layer == 0:
         last = (scenes["sizes"][:, 0] - 1.0).view(-1, 1, 1, 2)
@@ -161,7 +143,7 @@ def _sample(scenes: dict[str, Tensor], layer: int, source: Tensor) -> tuple[Tens
 
 
 def _flow(scenes: dict[str, Tensor], owner: Tensor, config: SynthesisConfig) -> Tensor:
-    """True backward flow (N, T, H/4, W/4, 2) in shares of the frame: where what shows here was a frame ago."""
+    """Compute the true backward flow (N, T, H/4, W/4, 2) in shares of the frame."""
     batch, count = scenes["pictures"].shape[:2]
     points = _points(config, scenes["zoom"], step=4, first=2).expand(batch, -1, -1, -1)
     size = torch.tensor([config.width, config.height], device=points.device)
@@ -170,7 +152,7 @@ def _flow(scenes: dict[str, Tensor], owner: Tensor, config: SynthesisConfig) -> 
         for layer in range(count):
             source = _source(scenes, layer, t, points, config)
             before = scenes["inverses"][:, layer, t - 1]
-            # Layers that pad a batch have no map; theirs is never chosen.
+            # Layers that pad a batch have no map.
             visible = scenes["zoom"][:, layer] > 0
             linear = torch.where(visible.view(-1, 1, 1), before[:, :, :2], torch.eye(2, device=points.device))
             back = torch.linalg.inv(linear).transpose(1, 2).unsqueeze(1)
@@ -180,12 +162,12 @@ def _flow(scenes: dict[str, Tensor], owner: Tensor, config: SynthesisConfig) -> 
                 place = (source - before[:, None, None, :, 2] - bend) @ back
             mine = (owner[:, t, 2::4, 2::4] == layer).unsqueeze(-1)
             flow[:, t] = torch.where(mine, (place - points) / size, flow[:, t])
-    # What was hidden far away comes from nowhere near.
+    # Hidden objects lie far away.
     return flow.clamp(-1.0, 1.0)
 
 
 def _motion(flow: Tensor, config: SynthesisConfig) -> Tensor:
-    """Flow magnitude relative to the frame's median, patch widths a frame; (N, T, H/16, W/16)."""
+    """Compute the flow magnitude relative to the frame's median, patch widths a frame; (N, T, H/16, W/16)."""
     batch, frames = flow.shape[:2]
     rows, columns = config.height // PATCH, config.width // PATCH
     patches = F.avg_pool2d(flow.flatten(0, 1).permute(0, 3, 1, 2), PATCH // 4)
@@ -196,20 +178,19 @@ def _motion(flow: Tensor, config: SynthesisConfig) -> Tensor:
 
 
 def _noisy(flow: Tensor, generator: torch.Generator) -> Tensor:
-    """Flow with smooth noise, and its edges as soft as those of an estimate; frame 0 has none."""
+    """Soften the flow's edges and add smooth noise; frame 0 has none."""
     rows, columns = flow.shape[2:4]
     maps = flow.flatten(0, 1).permute(0, 3, 1, 2)
     soft = F.avg_pool2d(maps, 3, 1, 1, count_include_pad=False)
     coarse = torch.randn(len(maps), 2, max(1, rows // 4), max(1, columns // 4), generator=generator)
-    coarse = coarse.to(flow.device) * NOISE
-    noise = F.interpolate(coarse, size=(rows, columns), mode="bilinear", align_corners=False)
+    noise = F.interpolate(coarse.to(flow.device) * NOISE, size=(rows, columns), mode="bilinear", align_corners=False)
     out = (soft + noise).permute(0, 2, 3, 1).reshape(flow.shape).clone()
     out[:, 0] = 0.0
     return out
 
 
 def _camera(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Exposure drift, motion blur, grain and lost colour, as often as in `render_clip`. (N, T, 3, H, W), 0..255."""
+    """Add exposure drift, motion blur, grain and grey to (N, T, 3, H, W), 0..255, as often as `render_clip`."""
     batch, frames, _, height, width = images.shape
 
     def chance(probability: float) -> Tensor:
@@ -227,15 +208,14 @@ def _camera(images: Tensor, generator: torch.Generator) -> Tensor:
     grain = (grain * chance(0.3)).to(images.device)
     grey = chance(0.03).to(images.device)
     out = blurred.transpose(0, 1) * gain.to(images.device)
-    seed = int(torch.randint(2**31, (), generator=generator))
-    own = torch.Generator(images.device).manual_seed(seed)
+    own = torch.Generator(images.device).manual_seed(int(torch.randint(2**31, (), generator=generator)))
     out = out + (torch.rand(out.shape, generator=own, device=out.device) * 2.0 - 1.0) * grain
     luma = (out * torch.tensor([0.299, 0.587, 0.114], device=out.device).view(1, 1, 3, 1, 1)).sum(2, True)
     return out + grey * (luma - out)
 
 
 def _blur_kernel(generator: torch.Generator) -> Tensor:
-    """Draw a (5, 5) kernel that sums to 1: nothing for most clips, else a line of 3 or 5 px in some direction."""
+    """Draw a (5, 5) kernel that sums to 1: a point for most clips, else a line of 3 or 5 px."""
     kernel = torch.zeros(5, 5)
     if float(torch.rand((), generator=generator)) >= 0.3:
         kernel[2, 2] = 1.0

@@ -1,4 +1,4 @@
-"""Read masked photographs, of which clips are rendered: a folder with manifest.json, images/ and labels/."""
+"""Read masked photographs from a folder with manifest.json, images/ and labels/."""
 
 import json
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sam2lite_core.errors import SourceError
 
 KINDS = {"parts": 0.2, "object": 0.15, "instances": 0.35, "regions": 0.3}
-"""How often each kind is drawn. The set is heavy in people; drawing by image would train a person segmenter."""
+"""Probability of each kind; uniform draws would train a person segmenter."""
 
 
 class StillsError(SourceError):
@@ -36,7 +36,7 @@ class Still:
 
 
 def usable(labels: NDArray[np.uint8], label: int) -> bool:
-    """Return whether a label can be followed: neither tiny nor most of the picture, nor touching three borders."""
+    """Return whether a label can be followed: neither tiny nor huge, nor touching three borders."""
     mask = labels == label
     share = float(mask.mean())
     borders = sum(bool(edge.any()) for edge in (mask[0], mask[-1], mask[:, 0], mask[:, -1]))
@@ -44,11 +44,7 @@ def usable(labels: NDArray[np.uint8], label: int) -> bool:
 
 
 def load_still(root: Path, entry: dict[str, object]) -> Still | None:
-    """Read one entry of the manifest; None when nothing in it can be cut out.
-
-    Raises:
-        StillsError: the image or the label map cannot be read.
-    """
+    """Read an entry of the manifest; None when it has no object to cut out. Raises StillsError."""
     name, kind = str(entry["name"]), str(entry["kind"])
     image_path, label_path = root / "images" / f"{name}.jpg", root / "labels" / f"{name}.png"
     image = _read(image_path, cv2.IMREAD_COLOR)
@@ -77,15 +73,10 @@ class Stills:
     skipped = 0
 
     def __init__(self, root: Path, limit: int | None = None, skip_bad: bool = False) -> None:
-        """Read the manifest under root and every still in it (all of them take about 0.7 GB).
-
-        Args:
-            root: the folder.
-            limit: read about this many, spread over the manifest.
-            skip_bad: leave out stills that cannot be read and count them in `skipped`, instead of raising.
+        """Read the manifest under root and its stills, or about `limit` of them, spread evenly.
 
         Raises:
-            StillsError: the folder, the manifest or a file is missing or unreadable.
+            StillsError: the manifest is bad, or a file of it; with `skip_bad`, bad files are counted in `skipped`.
         """
         manifest = root / "manifest.json"
         if not manifest.is_file():
@@ -104,16 +95,16 @@ class Stills:
                 if not skip_bad:
                     raise
                 self.skipped += 1
-                continue
-            if still is not None:
-                usable_stills.append(still)
+            else:
+                if still is not None:
+                    usable_stills.append(still)
         self._sort(usable_stills)
         if not self._kinds:
             raise StillsError(f"{manifest} lists no usable still")
 
     @classmethod
     def of(cls, stills: list[Still]) -> "Stills":
-        """Take stills that are in memory already; at least one."""
+        """Take at least one still from memory."""
         made = cls.__new__(cls)
         made._sort(stills)
         return made
@@ -125,9 +116,6 @@ class Stills:
         self._kinds = [kind for kind in KINDS if self.by_kind[kind]]
         weights = np.array([KINDS[kind] for kind in self._kinds])
         self._weights = weights / max(weights.sum(), 1e-9)
-
-    def __len__(self) -> int:
-        return sum(len(stills) for stills in self.by_kind.values())
 
     def draw(self, rng: np.random.Generator) -> Still:
         """Draw a kind by its weight, then one of its stills."""
