@@ -1,8 +1,4 @@
-"""Run the paper's ablations: fork stage 2 from one checkpoint, score every fork alike (paper table 3).
-
-A fork that is scored is not run again, and one that was interrupted goes on, so that hours can be done in pieces.
-`training.ablation.table` makes the table of the scores.
-"""
+"""Fork stage 2 from one checkpoint into the paper's ablations and score them (table 3); interrupted forks go on."""
 
 import json
 import tempfile
@@ -16,7 +12,6 @@ from sam2lite_core.datasets.davis import Davis
 from sam2lite_core.datasets.stress import Stress
 from sam2lite_core.errors import ConfigurationError
 from sam2lite_core.evaluation.evaluate import evaluate
-from sam2lite_core.evaluation.results import Evaluation
 from sam2lite_core.evaluation.tracker_options import TrackerOptions
 from sam2lite_core.files import write_json
 from training import checkpoint
@@ -27,30 +22,24 @@ from training.loop.trainer import CHECKPOINTS, CONFIG_FILE, Trainer, differences
 
 ROWS = Path(__file__).parents[1] / "configs" / "ablations"
 FULL = "full"
-"""The row that the others are compared with."""
+"""Row that the others are compared with."""
 
 NOT_FORKED = ("from_scratch",)
-"""Rows that have no start in common with the others."""
+"""Rows without the common checkpoint."""
 
 MAY_DIFFER = ("threads", "log_every", "checkpoints*", "folder", "data.workers", "data.prefetch")
-"""Parts of a configuration that decide nothing about what is compared."""
+"""Parts of a configuration without influence on the scores."""
 
 STAGE = 2
 OCCLUSIONS = "long_occlusion"
-"""The rendered set in which objects stay hidden for long."""
+"""Rendered set with long occlusions."""
 
 SCORES_FILE = "scores.json"
 
 
 @dataclass(frozen=True)
 class Fork:
-    """A row of the table with one seed.
-
-    Attributes:
-        row: its name in `configs/ablations`.
-        seed: of everything drawn.
-        config: the run; its only stage is the memory's.
-    """
+    """A row of `configs/ablations` with one seed; stage 2 is the run's only one."""
 
     row: str
     seed: int
@@ -58,18 +47,18 @@ class Fork:
 
     @property
     def name(self) -> str:
-        """Of its folder."""
+        """Name of its folder."""
         return f"{self.row}-{self.seed}"
 
 
 def row_names() -> list[str]:
-    """List all rows that can be forked; the one that the others are compared with comes first."""
+    """List all rows that can be forked, `FULL` first."""
     names = sorted(path.stem for path in ROWS.glob("*.yaml"))
     return [FULL, *(name for name in names if name not in (FULL, *NOT_FORKED))]
 
 
 def row_changes(row: str) -> dict[str, Any]:
-    """Read what a row changes, whatever the configuration it is laid over.
+    """Read the changes of a row to any configuration.
 
     Raises:
         ConfigurationError: no such row, or one that cannot be forked.
@@ -83,13 +72,7 @@ def row_changes(row: str) -> dict[str, Any]:
 
 
 def make_forks(document: Mapping[str, Any], rows: Sequence[str], seeds: Sequence[int], out: Path) -> list[Fork]:
-    """Make the runs of a table, seed by seed, so that whoever stops early has whole tables.
-
-    Args:
-        document: a configuration with a memory stage and `init`, as YAML gives it.
-        rows: names, as in `configs/ablations`; `FULL` is put in front.
-        seeds: of each row.
-        out: folder of the runs.
+    """Make the runs of a table in the folder `out`, seed by seed, `FULL` first, from a document with a memory stage.
 
     Raises:
         ConfigurationError: an unknown row, no seed, no memory stage, no checkpoint to fork from, no dataset to score;
@@ -102,8 +85,7 @@ def make_forks(document: Mapping[str, Any], rows: Sequence[str], seeds: Sequence
         for row in [FULL, *(name for name in dict.fromkeys(rows) if name != FULL)]:
             merged = loading.merge(document, row_changes(row))
             merged |= {"seed": seed, "folder": str(out / f"{row}-{seed}")}
-            config = loading.build(RunConfig, merged)
-            forks.append(Fork(row, seed, _forked(config)))
+            forks.append(Fork(row, seed, _forked(loading.build(RunConfig, merged))))
     return forks
 
 
@@ -126,16 +108,10 @@ def _forked(config: RunConfig) -> RunConfig:
 def run_forks(
     forks: Sequence[Fork], clips: int, *, threads: int | None = None, tell: Callable[[str], None] = lambda _: None
 ) -> bool:
-    """Train and score every fork that is not scored yet.
-
-    Args:
-        forks: from `make_forks`.
-        clips: rendered clips with a long occlusion that each is scored on besides.
-        threads: CPU threads of the tracker that is scored.
-        tell: called with a line before each fork.
+    """Train every fork that is not scored yet, and score it also on rendered `clips` with a long occlusion.
 
     Returns:
-        Whether all are scored; a signal ends training with a checkpoint, and then they are not.
+        True; False when a signal ended training, with a checkpoint.
 
     Raises:
         ConfigurationError: a fork in its folder is of another configuration, or was scored on other clips.
@@ -158,11 +134,7 @@ def run_forks(
 
 
 def check_same(fork: Fork, clips: int) -> None:
-    """Refuse to compare what is there already with what is asked for now, if they differ in more than the row.
-
-    Raises:
-        ConfigurationError: naming what differs.
-    """
+    """Raise ConfigurationError where an earlier run in the fork's folder differs, or its number of clips."""
     earlier, scores = fork.config.folder / CONFIG_FILE, fork.config.folder / SCORES_FILE
     if earlier.is_file():
         old, new = (loading.to_document(each) for each in (loading.load(RunConfig, earlier), fork.config))
@@ -175,11 +147,7 @@ def check_same(fork: Fork, clips: int) -> None:
 
 
 def score(fork: Fork, weights: Path, clips: int, threads: int | None) -> dict[str, Any]:
-    """Score J&F of every sequence, 0..1, by set, and what the fork cost.
-
-    Raises:
-        SourceError, ModelFileError: as for `evaluate`.
-    """
+    """Score J&F of every sequence, 0..1, by set; add the cost of the fork. Raises as `evaluate` does."""
     from training.students.export import export_checkpoint
 
     wanted = fork.config.evaluation
@@ -195,7 +163,7 @@ def score(fork: Fork, weights: Path, clips: int, threads: int | None) -> dict[st
         options = TrackerOptions(
             fork.config.variant, "onnxruntime", wanted.scale, wanted.budget, wanted.policy, threads, str(model)
         )
-        found = {name: _by_sequence(evaluate(dataset, options, "mask")) for name, dataset in sets.items()}
+        evaluations = {name: evaluate(dataset, options, "mask").sequences for name, dataset in sets.items()}
     return {
         "row": fork.row,
         "seed": fork.seed,
@@ -205,9 +173,8 @@ def score(fork: Fork, weights: Path, clips: int, threads: int | None) -> dict[st
         "policy": wanted.policy,
         "budget": wanted.budget,
         "scale": wanted.scale,
-        "jf": found,
+        "jf": {
+            name: {result.name: result.scores.jf for result in results if result.scores is not None}
+            for name, results in evaluations.items()
+        },
     }
-
-
-def _by_sequence(evaluation: Evaluation) -> dict[str, float]:
-    return {result.name: result.scores.jf for result in evaluation.sequences if result.scores is not None}

@@ -1,4 +1,4 @@
-"""Tabulate ablations: differences to the full row, sequence by sequence, beside the paper's (table 3)."""
+"""Tabulate ablations: differences to the full row, paired by sequence, beside the paper's (table 3)."""
 
 import json
 from collections import defaultdict
@@ -22,11 +22,10 @@ PAPER = {
     "budget_128": -2.2,
     "budget_768": 0.3,
 }
-"""Differences of J&F to the full model on DAVIS 2017, points, as the paper's table 3 has them. What is scored here may
-be another year, student, teacher and length of training."""
+"""Differences of J&F to the full model on DAVIS 2017 in the paper's table 3, points."""
 
 LEAST = 2.0
-"""Points below which a difference is none: the noise of ten sequences."""
+"""Least difference, points: the noise of ten sequences."""
 
 RESAMPLES = 10_000
 INTERVAL = (2.5, 97.5)
@@ -48,12 +47,7 @@ def read_scores(out: Path) -> list[dict[str, Any]]:
 
 
 def bootstrap(differences: NDArray[np.float64], seed: int = 0) -> tuple[float, float]:
-    """Estimate the interval that holds 95 % of the means of resampled differences.
-
-    Args:
-        differences: (S,), one a sequence: rows are paired, since sequences differ more than rows do.
-        seed: of the resampling.
-    """
+    """Estimate the 95 % interval of the mean of (S,) differences, one a sequence, by resampling."""
     rng = np.random.default_rng(seed)
     picked = rng.integers(0, len(differences), (RESAMPLES, len(differences)))
     low, high = np.percentile(differences[picked].mean(axis=1), INTERVAL)
@@ -61,12 +55,7 @@ def bootstrap(differences: NDArray[np.float64], seed: int = 0) -> tuple[float, f
 
 
 def summarise(scores: list[dict[str, Any]]) -> dict[str, Any]:
-    """Summarise figures by row and set, per cent.
-
-    Only seeds that the full row has too count, so that what is compared differs in nothing else.
-
-    Args:
-        scores: what `read_scores` gives.
+    """Summarise the figures of `read_scores` by row and set, per cent, over the seeds of the full row.
 
     Returns:
         `rows`: by row its `seeds`, `steps`, `clips` and `minutes` a fork, and by set `jf`, and but for the full row
@@ -97,11 +86,8 @@ def summarise(scores: list[dict[str, Any]]) -> dict[str, Any]:
             if row != FULL:
                 low, high = bootstrap(scores_of - compared)
                 difference = float((scores_of - compared).mean())
-                sets[name] |= {
-                    "difference": difference,
-                    "interval": [low, high],
-                    "verdict": verdict(difference, low, high),
-                }
+                judged = verdict(difference, low, high)
+                sets[name] |= {"difference": difference, "interval": [low, high], "verdict": judged}
         rows[row] = {
             "seeds": seeds,
             **{name: [fork[name] for fork in forks] for name in ("steps", "clips", "minutes")},
@@ -120,17 +106,16 @@ def verdict(difference: float, low: float, high: float) -> str:
 
 def _by_sequence(runs: list[dict[str, float]]) -> NDArray[np.float64]:
     """Average the runs, (S,) per cent; sequences in the order of their names."""
-    names = sorted(runs[0])
-    return np.asarray(np.mean([[100.0 * run[name] for name in names] for run in runs], axis=0), np.float64)
+    return np.asarray(np.mean([[100.0 * run[name] for name in sorted(run)] for run in runs], axis=0), np.float64)
 
 
 def markdown(content: dict[str, Any]) -> str:
     """Write the figures as a Markdown table."""
     rows = content["rows"]
-    sets = list(rows[FULL]["sets"])
+    sets = rows[FULL]["sets"]
     head = ["row", "seeds", "steps", "paper"]
     head += [f"{name}: {column}" for name in sets for column in ("J&F", "difference", "95 %", "verdict")]
-    sizes = ", ".join(f"{entry['sequences']} sequences of {name}" for name, entry in rows[FULL]["sets"].items())
+    sizes = ", ".join(f"{entry['sequences']} sequences of {name}" for name, entry in sets.items())
     lines = [
         f"J&F, per cent, means over {sizes} and over seeds. Differences to `{FULL}` are paired by sequence, with the "
         f"interval that holds 95 % of {content['resamples']} resampled means. Below {content['least']:g} points: no "

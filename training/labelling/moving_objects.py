@@ -1,4 +1,4 @@
-"""Look for objects in film that nobody labelled: where something moves by itself, with boxes and clicks."""
+"""Find objects that move by themselves in unlabelled film, with boxes and clicks."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -17,14 +17,13 @@ from sam2lite_core.types import Prompt
 from training.config.fields import STRICT, Share
 
 MOVES = 0.006
-"""How far something gets from the first to the last of the frames looked at, that is said to move by itself: a share of
-the frame's width."""
+"""Least displacement of a moving object from the first to the last frame, as a share of the frame's width."""
 
 SAME = 0.8
-"""IoU from which on two masks are one and the same."""
+"""IoU from which two masks are duplicates."""
 
 LIMBS = 0.03
-"""Gaps in what moves that are closed, as a share of the frame's width: limbs that stand still for a moment."""
+"""Largest gap in a moving region that is closed, as a share of the frame's width: a limb at rest."""
 
 Mask = NDArray[np.bool_]
 Images = Sequence[NDArray[np.uint8]]
@@ -32,15 +31,13 @@ Images = Sequence[NDArray[np.uint8]]
 
 @dataclass(frozen=True, config=STRICT)
 class Search:
-    """The objects that are looked for.
+    """Search for objects.
 
     Attributes:
-        rows: of the grid of clicks.
-        columns: of the grid of clicks.
-        smallest: least share of the frame that an object covers.
-        largest: most that it covers.
-        again: least IoU of a mask with the one that its own box asks for.
-        apart: most of an object, or of one that was found before, that both may claim.
+        rows, columns: of the grid of clicks.
+        smallest, largest: share of the frame that an object covers.
+        again: least IoU of a mask with the mask of its own box.
+        apart: largest overlap of two objects, as a share of the smaller one.
         objects: most that are found.
     """
 
@@ -61,12 +58,11 @@ class Search:
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """A mask that might be an object.
+    """A mask (H, W) that might be an object.
 
     Attributes:
-        mask: (H, W).
-        beyond: how much further it gets than all else does, shares of the frame's width.
-        again: its IoU with the mask that its own box asks for.
+        beyond: its displacement beyond that of the background, shares of the frame's width.
+        again: its IoU with the mask of its own box.
     """
 
     mask: Mask
@@ -75,26 +71,26 @@ class Candidate:
 
 
 def own_motion(images: Images) -> NDArray[np.float32]:
-    """Estimate what moves by itself in the first of a few frames.
+    """Estimate the motion of the first frame's pixels until the last frame, without the camera's.
+
+    The camera's motion is the affine map that most of the picture agrees with.
 
     Args:
         images: at least two frames (H, W, 3) uint8 RGB of one size.
 
     Returns:
-        (H, W) float32: how far each pixel gets until the last of them, beyond what the camera's motion explains (the
-        affine map that more of the picture agrees with than with any other); shares of the frame's width.
+        (H, W) float32 displacement, shares of the frame's width.
     """
     estimator = MotionEstimator()
     estimator.update(images[-1])
     motion = estimator.update(images[0])
-    assert motion is not None  # which it is for frames of one size
+    assert motion is not None  # of frames of one size
     height, width = images[0].shape[:2]
     flow = motion.flow * np.array([1.0, height / width], np.float32)
     rows, columns = flow.shape[:2]
     y, x = np.mgrid[0:rows, 0:columns].astype(np.float32)
     places = np.stack([(x + 0.5) / columns, (y + 0.5) / rows * height / width], axis=-1)
-    some = (slice(None, None, 4), slice(None, None, 4))
-    start, end = places[some].reshape(-1, 2), (places + flow)[some].reshape(-1, 2)
+    start, end = (points[::4, ::4].reshape(-1, 2) for points in (places, places + flow))
     camera, _ = cv2.estimateAffine2D(start, end, method=cv2.RANSAC, ransacReprojThreshold=MOVES / 2)
     explained = places @ camera[:, :2].T + camera[:, 2] if camera is not None else places
     own = np.linalg.norm(places + flow - explained, axis=-1).astype(np.float32)
@@ -102,12 +98,7 @@ def own_motion(images: Images) -> NDArray[np.float32]:
 
 
 def suggest(moves: NDArray[np.float32], search: Search) -> list[Prompt]:
-    """Ask for what moves: a box around each region, and clicks on a grid wherever something moves.
-
-    Args:
-        moves: (H, W) from `own_motion`.
-        search: the sizes of regions, and the grid.
-    """
+    """Make prompts from (H, W) `own_motion`: boxes around moving regions, and clicks on a grid in them."""
     height, width = moves.shape
     side = max(3, round(LIMBS * width)) | 1
     moving = cv2.morphologyEx((moves > MOVES).astype(np.uint8), cv2.MORPH_CLOSE, np.ones((side, side), np.uint8))
@@ -126,56 +117,38 @@ def suggest(moves: NDArray[np.float32], search: Search) -> list[Prompt]:
 
 
 def choose(candidates: Sequence[Candidate], search: Search) -> list[Mask]:
-    """Choose the objects among the candidates.
-
-    Returns:
-        (H, W) masks that share no pixel, at most `search.objects`; first what is large, in one piece and moves most.
-    """
+    """Choose at most `search.objects` disjoint masks (H, W), large, whole and fast ones first."""
     found: list[Mask] = []
     good = [entry for entry in candidates if entry.beyond > MOVES / 2 and entry.again >= search.again]
     for entry in sorted(good, key=_rank, reverse=True):
         if len(found) == search.objects:
             break
-        if all(_shared(entry.mask, other) <= search.apart for other in found):
-            # The little that two objects both claim is the first one's.
-            rest = entry.mask & ~np.any(found, axis=0) if found else entry.mask
+        mask, size = entry.mask, entry.mask.sum()
+        if all((mask & other).sum() / min(size, other.sum()) <= search.apart for other in found):
+            # The first one keeps the overlap.
+            rest = mask & ~np.any(found, axis=0) if found else mask
             if rest.mean() >= search.smallest:
                 found.append(rest)
     return found
 
 
 def _rank(candidate: Candidate) -> float:
-    """Rank a candidate: the higher, the sooner it is taken."""
+    """Rank a candidate; high ones are taken first."""
     _, _, pieces, _ = cv2.connectedComponentsWithStats(candidate.mask.astype(np.uint8))
     # Two objects that one click asks for are in two pieces.
     whole = float(pieces[1:, cv2.CC_STAT_AREA].max() / candidate.mask.sum())
     return candidate.beyond * float(np.sqrt(candidate.mask.mean())) * whole
 
 
-def _shared(one: Mask, other: Mask) -> float:
-    """Compute the share of the smaller mask that the other covers."""
-    return float((one & other).sum() / min(one.sum(), other.sum()))
-
-
 def find_objects(tracker: Tracker, images: Images, search: Search) -> list[Mask]:
-    """Look for objects that move by themselves.
-
-    Args:
-        tracker: reads the prompts; forgets what it followed.
-        images: the first few frames (H, W, 3) uint8 RGB of one size; objects are those of the first.
-        search: see there.
-
-    Returns:
-        As `choose` does.
-    """
+    """Find masks (H, W) of the moving objects in the first of a few frames (H, W, 3) uint8 RGB; resets the tracker."""
     moves = own_motion(images)
     seen: list[Mask] = []
     candidates: list[Candidate] = []
     for prompt in suggest(moves, search):
         mask = _read(tracker, images[0], prompt)
-        if not search.smallest <= mask.mean() <= search.largest:
-            continue
-        if any(region_similarity(mask, other) >= SAME for other in seen):
+        fits = search.smallest <= mask.mean() <= search.largest
+        if not fits or any(region_similarity(mask, other) >= SAME for other in seen):
             continue
         seen.append(mask)
         (box,) = prompts_from_masks(mask.astype(np.uint8), "box")

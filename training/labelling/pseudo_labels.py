@@ -1,9 +1,7 @@
-"""Masks for films that nobody labelled: what a student finds in them, and finds again on the way back.
+"""Label films by the objects that a student finds in them, in MOSE's layout.
 
-Objects that move by themselves (`training.labelling.moving_objects`) are followed to the end of a stretch of film,
-and from their last masks alone back to its start; who comes back to where it began is written down, in MOSE's layout,
-for `training.data` to read. Cycle consistency as a measure of trust: Wang et al., "Learning Correspondence from the
-Cycle-Consistency of Time", CVPR 2019.
+Moving objects are tracked to the end of a stretch of film and back from their last masks alone; those whose masks
+agree are kept. Cycle consistency: Wang et al., "Learning Correspondence from the Cycle-Consistency of Time", CVPR 2019.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -29,29 +27,27 @@ from training.data.pasted import Video, open_videos
 from training.labelling.moving_objects import Images, Mask, Search, find_objects
 
 MARKER = "pseudo_labels.json"
-"""What was labelled and how; lies in every folder that `label_films` filled."""
+"""File that describes a result of `label_films`."""
 
-SPLIT = "train"
 
 AHEAD = 3
-"""Frames of a stretch, from its first on, that are searched for what moves."""
+"""First frames of a stretch, searched for moving objects."""
 
 UNSURE_END = 2
-"""Frames at a film's end that are left alone: many a header promises one or two more than there are."""
+"""Frames at a film's end that are left out, since headers may count one or two too many."""
 
 
 @dataclass(frozen=True, config=STRICT)
 class Trust:
-    """The films that are labelled, and the masks that are believed.
+    """Stretches of film to label, and conditions for trusted masks.
 
     Attributes:
         frames: of a stretch of film.
         stretches: of each film, evenly spread over it; fewer where they would overlap.
-        agreement: least IoU of an object's masks there with those on the way back: in frame 0, and on average over the
-            frames in which either sees it.
+        agreement: least IoU of an object's masks on both ways: in frame 0, and on average over the frames in which
+            either sees it.
         least: least IoU in any of those frames.
         seen: least share of the frames in which both see it.
-        search: what is looked for.
     """
 
     frames: Annotated[int, Field(ge=AHEAD)] = 24
@@ -63,16 +59,7 @@ class Trust:
 
 
 def follow(tracker: Tracker, images: Images, shown: Mapping[int, Sequence[Prompt]]) -> NDArray[np.uint8]:
-    """Follow objects through a stretch of film.
-
-    Args:
-        tracker: forgets what it followed.
-        images: T frames (H, W, 3) uint8 RGB.
-        shown: masks of objects by the frame that shows them.
-
-    Returns:
-        (T, H, W) uint8 label maps; where a mask is shown, it is the mask.
-    """
+    """Track objects through T frames (H, W, 3) from their masks by frame; return (T, H, W) uint8 label maps."""
     tracker.reset()
     out = []
     for t, image in enumerate(images):
@@ -88,17 +75,12 @@ def follow(tracker: Tracker, images: Images, shown: Mapping[int, Sequence[Prompt
 def there_and_back(
     tracker: Tracker, images: Images, masks: Sequence[Mask], smallest: float
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Follow objects through a stretch of film, and from where each was last seen back to its start.
+    """Track disjoint masks (H, W) of frame 0 to the end, and from each object's last frame back to the start.
 
-    Args:
-        tracker: forgets what it followed.
-        images: T frames (H, W, 3) uint8 RGB of one size.
-        masks: (H, W) of the objects in the first one; they share no pixel.
-        smallest: share of the frame from which on an object counts as seen.
+    An object is seen in a frame of which it covers the share `smallest`.
 
     Returns:
-        (T, H, W) uint8 label maps on the way there, numbered from 1 on, and those on the way back in the same order of
-        frames.
+        (T, H, W) uint8 label maps of both ways in the order of frames, numbered from 1 on.
     """
     first = np.zeros(images[0].shape[:2], np.uint8)
     for number, mask in enumerate(masks, start=1):
@@ -107,7 +89,7 @@ def there_and_back(
     last = len(images) - 1
     shown: dict[int, list[Prompt]] = {}
     for number in range(1, len(masks) + 1):
-        # Who left before the end has to be there on the way back as well, or others take its place.
+        # Others would take the place of an object that left, were it not shown on the way back.
         seen = np.flatnonzero((there == number).mean(axis=(1, 2)) >= smallest)
         when = int(seen[-1]) if len(seen) else 0
         shown.setdefault(last - when, []).append(Prompt(object_id=number, mask=there[when] == number))
@@ -115,16 +97,10 @@ def there_and_back(
 
 
 def trusted(there: NDArray[np.uint8], back: NDArray[np.uint8], trust: Trust) -> tuple[NDArray[np.uint8], list[float]]:
-    """Keep the objects that came back.
-
-    Args:
-        there: (T, H, W) label maps on the way there.
-        back: those on the way back, same order of frames.
-        trust: how much they have to agree.
+    """Keep the objects whose (T, H, W) label maps of both ways agree.
 
     Returns:
-        (T, H, W) uint8 label maps of the objects that can be trusted, numbered from 1 on; and how much the masks of
-        each agree: IoU, mean over the frames in which either way sees it.
+        (T, H, W) uint8 label maps of these objects, numbered from 1 on; and the mean IoU of each.
     """
     kept, agreements = np.zeros_like(there), []
     for number in np.unique(there[0][there[0] > 0]):
@@ -132,7 +108,7 @@ def trusted(there: NDArray[np.uint8], back: NDArray[np.uint8], trust: Trust) -> 
         sees, seen = one.any(axis=(1, 2)), other.any(axis=(1, 2))
         if not sees[-1] or np.mean(sees & seen) < trust.seen:
             continue
-        # In the last frame both are the same mask, with which the way back began: that says nothing.
+        # The way back began with the last mask, which says nothing.
         pairs = zip(one[:-1], other[:-1], strict=True)
         same = [region_similarity(a, b) for a, b in pairs if a.any() or b.any()]
         agreement = float(np.mean(same))
@@ -143,11 +119,7 @@ def trusted(there: NDArray[np.uint8], back: NDArray[np.uint8], trust: Trust) -> 
 
 
 def label_stretch(tracker: Tracker, images: Images, trust: Trust) -> tuple[NDArray[np.uint8], int, list[float]]:
-    """Label the objects of a stretch that can be trusted.
-
-    Returns:
-        As `trusted` does, and between both the number of objects that were found at the start.
-    """
+    """Label a stretch as `trusted` does; the number of objects found at its start comes second."""
     masks = find_objects(tracker, images[:AHEAD], trust.search)
     if not masks:
         return np.zeros((len(images), *images[0].shape[:2]), np.uint8), 0, []
@@ -166,23 +138,20 @@ def label_films(
     overwrite: bool = False,
     labelled_by: Mapping[str, object] | None = None,
 ) -> int:
-    """Label what can be trusted of all films of a folder.
+    """Label the trusted objects of all films of a folder, and return their number.
 
     Args:
         root: folder of video files, or of folders of images.
         out: folder to make, MOSE's layout: `train/JPEGImages/FILM-FRAME/*.jpg` and `train/Annotations/...`.
         tracker: labels; the larger its student and its scale, the better.
-        trust: what is believed.
-        tell: is told a line per stretch.
+        trust: conditions for masks.
+        tell: is called with a line per stretch.
         skip_bad: leave out a stretch that cannot be read, rather than stop.
         overwrite: replace an earlier result.
-        labelled_by: what is to be said of the tracker in `MARKER`.
-
-    Returns:
-        Objects that were labelled.
+        labelled_by: description of the tracker for `MARKER`.
 
     Raises:
-        ConfigurationError: more objects are looked for than the tracker can follow.
+        ConfigurationError: `trust` asks for more objects than the tracker can follow.
         SourceError: a film cannot be read, `out` cannot be written, or no object came back in any film.
     """
     if trust.search.objects > tracker.max_objects:
@@ -202,7 +171,7 @@ def label_films(
             labels, found, agreements = label_stretch(tracker, images, trust)
             tell(f"{name}: {found} found, {len(agreements)} came back")
             if agreements:
-                _write(folder / SPLIT, name, images, labels)
+                _write(folder / "train", name, images, labels)
                 agreement[name] = [round(value, 3) for value in agreements]
         if not agreement:
             raise SourceError(f"{root}: no object of any film came back to where it began; nothing is written")
@@ -212,7 +181,7 @@ def label_films(
 
 
 def starts(length: int, trust: Trust) -> list[int]:
-    """First frames of the stretches of a film of `length` frames."""
+    """List the first frames of a film's stretches."""
     room = max(0, length - UNSURE_END - trust.frames)
     count = max(1, min(trust.stretches, (length - UNSURE_END) // trust.frames))
     return [round(i * room / max(1, count - 1)) for i in range(count)]
@@ -222,7 +191,7 @@ def read_stretch(video: Video, start: int, frames: int) -> list[NDArray[np.uint8
     """Read a stretch of film, (H, W, 3) uint8 RGB; shorter where the film is.
 
     Raises:
-        SourceError: it cannot be read, is too short to look for motion in, or its frames differ in size.
+        SourceError: it cannot be read, is too short to find motion, or its frames differ in size.
     """
     end = min(start + frames, max(AHEAD, video.length - UNSURE_END))
     if end > video.length:
