@@ -1,7 +1,4 @@
-"""Train SAM2-Lite students: `python -m training COMMAND`; commands are in `training.cli`.
-
-A command imports what it needs when it runs, so that `--help` answers at once.
-"""
+"""Train SAM2-Lite students: `python -m training COMMAND`; commands import when they run, so `--help` is fast."""
 
 import os
 import sys
@@ -23,12 +20,8 @@ for _command in (
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; an error that we raise on purpose becomes one line on stderr and exit code 2.
-
-    Args:
-        arguments: without the program's name; those of the process when None.
-    """
-    # Decoders print their own complaints beside ours; a user's setting wins.
+    """Run the command line, or the process's own; typed errors become a line on stderr and exit code 2."""
+    # Silence decoders; a user's setting wins.
     os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     try:

@@ -1,4 +1,4 @@
-"""Options that several commands share, and what they are read into."""
+"""Define options that several commands share, and read them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,17 +20,11 @@ SetOption = Annotated[
 ]
 StageOption = Annotated[str, typer.Option(help="1, 2, 3 or all.")]
 ThreadsOption = Annotated[int | None, typer.Option(help="CPU threads of the runtime.")]
-ScaleOption = Annotated[float | None, typer.Option(help="Resolution scale, 0.5..1.")]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier result.")]
-JsonOption = Annotated[Path | None, typer.Option("--json", help="Also write the result to this file.")]
 
 
 def read_config(path: Path, changes: Sequence[str] | None) -> "RunConfig":
-    """Read the configuration of a file, or of a name in `training/configs`, with changes.
-
-    Raises:
-        ConfigurationError: there is no such file, or it says something that is not allowed.
-    """
+    """Read a configuration of `find_config` with changes; raises ConfigurationError for a wrong value or key."""
     from training.config import loading
     from training.config.run import RunConfig
 
@@ -38,11 +32,7 @@ def read_config(path: Path, changes: Sequence[str] | None) -> "RunConfig":
 
 
 def find_config(path: Path) -> Path:
-    """Find the file of a path, or of a name in `training/configs`.
-
-    Raises:
-        ConfigurationError: there is none.
-    """
+    """Find the file of a path, or of a name in `training/configs`; raises ConfigurationError without one."""
     named = CONFIGS / f"{path}.yaml"
     if not path.exists() and named.is_file():
         path = named
@@ -53,11 +43,7 @@ def find_config(path: Path) -> Path:
 
 
 def chosen_stages(config: "RunConfig", stage: str) -> tuple[int, ...]:
-    """Return the numbers of the stages that `--stage` names.
-
-    Raises:
-        ConfigurationError: the configuration has no such stage.
-    """
+    """Return the numbers of the stages that `--stage` names; raises ConfigurationError for an unknown one."""
     numbers = tuple(config.stages.numbered())
     chosen = tuple(number for number in numbers if stage in ("all", str(number)))
     if not chosen:
@@ -71,5 +57,5 @@ def split_names(text: str | None) -> tuple[str, ...] | None:
 
 
 def say(line: str) -> None:
-    """Print a line at once, so that a file shows it too."""
+    """Print a line and flush it."""
     print(line, flush=True)

@@ -6,26 +6,22 @@ from typing import Annotated
 
 import typer
 
-from training.cli.options import JsonOption, OverwriteOption, ScaleOption, ThreadsOption, split_names
+from training.cli.options import OverwriteOption, ThreadsOption, split_names
 
 
 def evaluate(
     checkpoint: Annotated[Path, typer.Option(help="Checkpoint whose averaged weights are scored.")],
-    root: Annotated[
-        Path | None, typer.Option(help="Folder in DAVIS's layout; that of the configuration by default.")
-    ] = None,
+    root: Annotated[Path | None, typer.Option(help="Folder in DAVIS's layout; the configuration's by default.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder to write masks/ and davis.json to.")] = None,
-    backend: Annotated[
-        str, typer.Option(help="onnxruntime runs a fresh export, torch the student itself.")
-    ] = "onnxruntime",
+    backend: Annotated[str, typer.Option(help="onnxruntime for a fresh export, or torch.")] = "onnxruntime",
     sequences: Annotated[str | None, typer.Option(help="Names, with commas between them.")] = None,
     year: Annotated[int | None, typer.Option(help="2016 or 2017.")] = None,
-    scale: ScaleOption = None,
+    scale: Annotated[float | None, typer.Option(help="Resolution scale, 0.5..1.")] = None,
     policy: Annotated[str | None, typer.Option(help="What memory keeps: learned, fifo, random or uniform.")] = None,
     budget: Annotated[int | None, typer.Option(help="Memory tokens, 64..1024.")] = None,
     threads: ThreadsOption = None,
     overwrite: OverwriteOption = False,
-    json_file: JsonOption = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the result to this file.")] = None,
 ) -> None:
     """Score a checkpoint by the DAVIS protocol; what is not given comes from the run's configuration."""
     from rich.console import Console
@@ -36,15 +32,9 @@ def evaluate(
     from training.students.evaluate import evaluate_checkpoint
 
     check_json_path(json_file)
-    request = {"root": root, "year": year, "scale": scale, "policy": policy, "budget": budget}
-    result = evaluate_checkpoint(
-        checkpoint,
-        {**request, "sequences": split_names(sequences)},
-        backend=backend,
-        threads=threads,
-        out=out,
-        overwrite=overwrite,
-    )
+    request: dict[str, object] = {"root": root, "year": year, "scale": scale, "policy": policy, "budget": budget}
+    request["sequences"] = split_names(sequences)
+    result = evaluate_checkpoint(checkpoint, request, backend=backend, threads=threads, out=out, overwrite=overwrite)
     write_json(json_file, result_document(result))
     Console().print(score_table(result))
 
