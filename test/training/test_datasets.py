@@ -343,7 +343,7 @@ def test_stills_alone_follow_the_objects_of_the_photograph(stills: Stills) -> No
 
 def test_rendered_stills_are_repeatable_and_have_objects() -> None:
     first, second = rendered_stills(2, seed=5), rendered_stills(2, seed=5)
-    assert len(first) == 2
+    assert len(first.by_kind["instances"]) == 2
     for a, b in zip(first.by_kind["instances"], second.by_kind["instances"], strict=True):
         assert np.array_equal(a.image, b.image) and a.objects == b.objects and a.objects
 
