@@ -100,7 +100,7 @@ def profile_parts(
         settings = BackendSettings(folder, get_variant(variant).memory_budget, threads=threads)
         plain = OnnxRuntimeBackend(settings)
         traced = OnnxRuntimeBackend(replace(settings, profile=Path(work) / "step"))
-        inputs = step_inputs(scale, settings.slots, plain.info.max_objects, rng)
+        inputs = step_inputs(scale, settings.capacity, plain.info.max_objects, rng)
         first = replace(inputs, prompt=shown(inputs))
         for backend in (plain, traced):
             backend.step(first)

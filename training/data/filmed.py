@@ -118,7 +118,8 @@ class FilmedClips:
         video = self.videos[int(rng.integers(len(self.videos)))]
         numbers, crop, seen = self._draw(rng, video, shape)
         followed = np.sort(rng.permutation(seen)[: shape.objects])
-        images, labels = [], []
+        images: list[NDArray[np.uint8]] = []
+        labels: list[LabelMap] = []
         for number in numbers:
             image, label_map = read_image(video.images[number]), self._layout.read_mask(video.masks[number])
             if label_map.shape != image.shape[:2]:
