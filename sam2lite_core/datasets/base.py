@@ -22,27 +22,17 @@ class VideoSequence(Protocol):
         """The sequence's name."""
 
     def shown(self) -> Mapping[int, LabelMap]:
-        """Return label maps of the objects that appear, by index of the frame that shows them first.
-
-        A label map holds the ids that are new on its frame and nothing else.
+        """Return label maps of the new objects alone, by index of the frame that shows them first.
 
         Raises:
             SourceError: no frame shows an object, or a file cannot be read.
         """
 
     def frames(self) -> Iterator[Frame]:
-        """Yield the frames in order.
-
-        Raises:
-            SourceError: a file cannot be read.
-        """
+        """Yield the frames in order; raise SourceError for a file that cannot be read."""
 
     def truth(self, frame: Frame) -> LabelMap | None:
-        """Return the true label map of a frame; None where nobody annotated it.
-
-        Raises:
-            SourceError: the file cannot be read, or has another size than the frame.
-        """
+        """Return a frame's true label map, or None; raise SourceError if it is unreadable or of another size."""
 
     def mask_file(self, frame: Frame) -> str | None:
         """Return the path of this frame's mask within a submission; None where the server wants none."""
@@ -60,18 +50,10 @@ class Dataset(Protocol):
         """The name in tables."""
 
     def names(self) -> list[str]:
-        """List the sequences to evaluate.
-
-        Raises:
-            SourceError: the folder is not in this layout, or holds no sequence.
-        """
+        """List the sequences to evaluate; raise SourceError if the folder is not in this layout or holds none."""
 
     def open(self, name: str) -> VideoSequence:
-        """Find a sequence's files and check that they are there.
-
-        Raises:
-            SourceError: a file is missing; the message names it.
-        """
+        """Find a sequence's files; raise SourceError with the name of a missing one."""
 
     def describe(self) -> dict[str, Any]:
         """Describe the data in plain strings and numbers."""
@@ -79,13 +61,7 @@ class Dataset(Protocol):
 
 @dataclass(frozen=True)
 class LabelledVideo:
-    """The annotated frames of a video, in order.
-
-    Attributes:
-        name: of its folder.
-        images: one file per frame.
-        masks: the label map of each.
-    """
+    """The annotated frames of a video in order, with the label map of each."""
 
     name: str
     images: tuple[Path, ...]
@@ -97,12 +73,10 @@ class FolderSequence:
     """A folder of frames and a mask file for all or some of them.
 
     Attributes:
-        name: the sequence's name.
-        images: its frames in order.
         masks: mask files by frame name.
-        read: reads one of them.
+        read: reader of one of them.
         late: objects may appear after the first frame.
-        scored: the masks are the truth of their frames; False where they only show what appears.
+        scored: the masks are the truth of their frames; False where they only show new objects.
         pattern: path of a mask in a submission, with {sequence} and {frame}.
         wanted: names of the frames that the server scores; None for all.
     """
@@ -158,18 +132,14 @@ class FolderSequence:
 
 
 class FolderDataset:
-    """A `Dataset` with a folder of frames and a folder of masks for each video; subclasses say where.
-
-    Evaluation opens whole sequences, training takes the labelled frames of each.
+    """A `Dataset` with a folder of frames and a folder of masks for each video, which subclasses name.
 
     Attributes:
-        root: the dataset's folder.
         sequences: names; None for all.
-        image_folders: places of the frames below the root, with {split}; the first that exists counts.
+        image_folders: places of the frames below the root, with {split}; the first that exists is used.
         mask_folders: places of the masks, likewise.
         complete: every frame has its mask.
-        late: objects may appear after the first frame.
-        hint: ends the message where a folder is missing.
+        hint: advice in the message about a missing folder.
     """
 
     root: Path
@@ -184,17 +154,20 @@ class FolderDataset:
     hint = "give the folder of one split, which holds JPEGImages and Annotations"
 
     def read_mask(self, path: Path) -> LabelMap:
-        """Read one of the dataset's mask files.
-
-        Raises:
-            SourceError: the file is missing or damaged.
-        """
+        """Read one of the dataset's mask files; raise SourceError for a missing or damaged one."""
         return read_label_map(path)
 
     def names(self) -> list[str]:
         """See `Dataset.names`."""
         folder = self._find(self.mask_folders)
-        return choose(list_folders(folder), self.sequences, folder)
+        present = list_folders(folder)
+        chosen = self._chosen()
+        wanted = present if chosen is None else list(chosen)
+        missing = [name for name in wanted if name not in present]
+        if missing or not wanted:
+            first = repr(missing[0]) if missing else "chosen"
+            raise SourceError(f"{folder}: no sequence {first}; there are {', '.join(present)}")
+        return wanted
 
     def files(self, name: str) -> tuple[tuple[Path, ...], dict[str, Path]]:
         """Find a video's frames in order, and its masks by frame name.
@@ -219,11 +192,11 @@ class FolderDataset:
         """See `Dataset.open`."""
         images, masks = self.files(name)
         if self.complete:
-            check_complete(images, masks)
+            self._check_complete(images, masks)
         return FolderSequence(name, images, masks, self.read_mask, late=self.late)
 
     def labelled(self, name: str) -> LabelledVideo:
-        """Pair the labelled frames of a video with their masks; most datasets label every fifth.
+        """Pair the labelled frames of a video with their masks.
 
         Raises:
             SourceError: a file is missing, or there are fewer than two masks.
@@ -246,41 +219,22 @@ class FolderDataset:
                 return folder
         raise SourceError(f"{folders[-1]}: no such folder; {self.hint}")
 
+    def _chosen(self) -> tuple[str, ...] | None:
+        """Return the sequences to evaluate; None for all."""
+        return self.sequences
 
-def check_complete(images: Sequence[Path], masks: Mapping[str, Path]) -> None:
-    """Check that every frame has its mask.
-
-    Raises:
-        SourceError: one has none.
-    """
-    for image in images:
-        if image.stem not in masks:
-            path = next(iter(masks.values())).with_name(f"{image.stem}.png")
-            raise SourceError(f"{path}: missing; every frame needs its mask")
+    @staticmethod
+    def _check_complete(images: Sequence[Path], masks: Mapping[str, Path]) -> None:
+        """Raise SourceError unless every frame has its mask."""
+        for image in images:
+            if image.stem not in masks:
+                path = next(iter(masks.values())).with_name(f"{image.stem}.png")
+                raise SourceError(f"{path}: missing; every frame needs its mask")
 
 
 def list_folders(folder: Path) -> list[str]:
-    """List the names of the sequences in a folder, sorted.
-
-    Raises:
-        SourceError: there is none.
-    """
+    """List the names of the sequences in a folder, sorted; raise SourceError if there is none."""
     present = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
     if not present:
         raise SourceError(f"{folder}: no sequence in this folder")
     return present
-
-
-def choose(names: Sequence[str], wanted: Sequence[str] | None, where: object) -> list[str]:
-    """Return the names that were asked for, all when None.
-
-    Raises:
-        SourceError: one is not there, or the choice is empty.
-    """
-    if wanted is None:
-        return list(names)
-    missing = [name for name in wanted if name not in names]
-    if missing or not wanted:
-        first = repr(missing[0]) if missing else "chosen"
-        raise SourceError(f"{where}: no sequence {first}; there are {', '.join(names)}")
-    return list(wanted)

@@ -11,11 +11,7 @@ from sam2lite_core.errors import ConfigurationError
 
 @dataclass(frozen=True)
 class Looped:
-    """A dataset whose sequences go to their end, back to their start, and so on.
-
-    Attributes:
-        dataset: the sequences as they are.
-        count: frames of each.
+    """A dataset whose sequences go to their end, back to their start, and so on, for `count` frames.
 
     Raises:
         ConfigurationError: fewer than two frames.

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sam2lite_core.datasets.base import choose
 from sam2lite_core.errors import ConfigurationError
 from sam2lite_core.media.label_map import LabelMap
 from sam2lite_core.media.source import NOMINAL_FPS
@@ -44,8 +43,7 @@ class Stress:
 
     def names(self) -> list[str]:
         """See `Dataset.names`."""
-        chosen = choose(list(SETS), self.sets, "stress sets")
-        return [f"{name}-{seed:02d}" for name in chosen for seed in range(self.clips)]
+        return [f"{name}-{seed:02d}" for name in self.sets or SETS for seed in range(self.clips)]
 
     def open(self, name: str) -> "RenderedSequence":
         """See `Dataset.open`."""

@@ -1,13 +1,11 @@
 """Read YouTube-VOS and MOSE: `JPEGImages/VIDEO` and `Annotations/VIDEO`, objects that appear later, hidden truth.
 
-Both publish their validation sets without the truth: masks lie there only for the frames that show an object for the
-first time. Such a sequence is followed, and its masks are written as the dataset's server wants them; where every frame
-has its mask (as in the training sets), it is scored here. Scores follow DAVIS; the YouTube-VOS server goes on to
-average over categories that it keeps to itself.
+Both publish their validation sets with masks only for the frames that first show an object. Such a sequence is followed
+and its masks are written for the dataset's server; where every frame has its mask, it is scored here. Scores follow
+DAVIS; the YouTube-VOS server goes on to average over categories that it keeps to itself.
 
-The servers' formats were read from the evaluation code of XMem (`eval.py`: frames by `meta.json`) and of Cutie
-(`results_utils.make_zip`: `Annotations/` on top for YouTube-VOS, none for MOSE), and from MOSE's own `tools/score.py`,
-which refuses a video with a frame missing and reads every mask as an indexed PNG.
+Source of the servers' formats: XMem's `eval.py` (frames by `meta.json`), Cutie's `results_utils.make_zip`
+(`Annotations/` on top for YouTube-VOS, none for MOSE), and MOSE's `tools/score.py` (every frame, indexed PNG).
 """
 
 import json
@@ -18,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from sam2lite_core.datasets.base import FolderDataset, FolderSequence, LabelledVideo, check_complete
+from sam2lite_core.datasets.base import FolderDataset, FolderSequence, LabelledVideo
 from sam2lite_core.errors import SourceError
 from sam2lite_core.media.label_map import read_label_map
 
@@ -29,12 +27,8 @@ META_FILE = "meta.json"
 class YouTubeVos(FolderDataset):
     """YouTube-VOS 2018 and 2019, one split.
 
-    `meta.json` beside the two folders says on which frames the server scores an object. Every published split has one;
-    without it every frame counts, see `assumption`. Masks may be sparser than frames: the training set has every fifth.
-
-    Attributes:
-        root: the split's folder.
-        sequences: names; None for all.
+    `meta.json` beside the two folders lists the frames that the server scores; without it every frame counts, see
+    `assumption`. Masks may be sparser than frames: the training set has every fifth.
     """
 
     root: Path
@@ -49,7 +43,7 @@ class YouTubeVos(FolderDataset):
         present = {path.stem for path in found.images}
         for frame in sorted((wanted or frozenset()) - present):
             raise SourceError(f"{found.images[0].parent / frame}.jpg: missing; {META_FILE} names this frame")
-        scored = not _only_shows(found.images, dict(found.masks))
+        scored = not _only_shows(found)
         return replace(found, scored=scored, pattern="Annotations/{sequence}/{frame}.png", wanted=wanted)
 
     def labelled(self, name: str) -> LabelledVideo:
@@ -88,12 +82,7 @@ class YouTubeVos(FolderDataset):
 
 @dataclass(frozen=True)
 class Mose(FolderDataset):
-    """MOSE, one split.
-
-    Attributes:
-        root: the split's folder.
-        sequences: names; None for all.
-    """
+    """MOSE, one split."""
 
     root: Path
     sequences: tuple[str, ...] | None = None
@@ -104,9 +93,9 @@ class Mose(FolderDataset):
     def open(self, name: str) -> FolderSequence:
         """See `Dataset.open`: either every frame has its mask, or only those where an object appears."""
         found = super().open(name)
-        scored = not _only_shows(found.images, dict(found.masks))
+        scored = not _only_shows(found)
         if scored:
-            check_complete(found.images, found.masks)
+            self._check_complete(found.images, found.masks)
         return replace(found, scored=scored)
 
 
@@ -116,9 +105,10 @@ def _read_meta(path: Path, changed_ns: int) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def _only_shows(images: tuple[Path, ...], masks: dict[str, Path]) -> bool:
+def _only_shows(sequence: FolderSequence) -> bool:
     """Return whether masks exist only where an object appears: the truth is then kept from us."""
-    if len(masks) == len(images):
+    masks = sequence.masks
+    if len(masks) == len(sequence.images):
         return False
     known: set[int] = set()
     for stem in sorted(masks):

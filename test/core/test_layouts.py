@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sam2lite_core.cli import app
-from sam2lite_core.datasets.bdd100k import Bdd100k, read_bitmask
+from sam2lite_core.datasets.bdd100k import Bdd100k
 from sam2lite_core.datasets.vos import Mose, YouTubeVos
 from sam2lite_core.errors import SourceError
 from sam2lite_core.evaluation.evaluate import evaluate_sequence
@@ -164,7 +164,7 @@ def bdd(tmp_path):
 
 
 def test_bdd100k_ids_span_two_channels_and_crowds_are_background(bdd):
-    found = read_bitmask(next((bdd / "labels").rglob("*.png")))
+    found = Bdd100k(bdd).read_mask(next((bdd / "labels").rglob("*.png")))
     assert found.dtype == np.uint16
     assert np.array_equal(found, 513 * (square(2, 1) != 0))
 
@@ -176,10 +176,10 @@ def test_bdd100k_bitmasks_by_hand(tmp_path):
     ]  # fmt: skip
     image = np.array([[[i >> 8, flags, category, i & 255] for category, flags, i in pixels]], np.uint8)
     assert cv2.imwrite(str(tmp_path / "a.png"), image)
-    assert read_bitmask(tmp_path / "a.png").tolist() == [[258, 258, 7, 0, 0, 0, 0, 65535]]
+    assert Bdd100k(tmp_path).read_mask(tmp_path / "a.png").tolist() == [[258, 258, 7, 0, 0, 0, 0, 65535]]
     assert cv2.imwrite(str(tmp_path / "b.png"), image[..., :3])
     with pytest.raises(SourceError, match=r"b\.png: not a bitmask; .* four 8-bit channels"):
-        read_bitmask(tmp_path / "b.png")
+        Bdd100k(tmp_path).read_mask(tmp_path / "b.png")
 
 
 def test_bdd100k_is_scored_as_published(bdd, tmp_path):
