@@ -15,8 +15,6 @@ LONG = 33
 RUNG_TOLERANCE = 1e-9
 """Rounding error allowed in sums of scales."""
 
-_FEWEST_FRAMES = 8
-
 _RANGES: dict[str, tuple[float, float]] = {
     "kp ki kd integral_limit": (0, math.inf),
     "min_scale max_scale": (RUNGS[0], RUNGS[-1]),
@@ -34,16 +32,14 @@ class ControllerConfig:
 
     Attributes:
         deadline_ms: time that a step may take; None when there is no deadline, which only `off` accepts.
-        kp: proportional gain, change of scale per unit of relative error (paper section 3.4).
-        ki: integral gain.
-        kd: derivative gain.
+        kp, ki, kd: proportional, integral and derivative gain, change of scale per unit of relative error.
         min_scale, max_scale: lowest and highest resolution scale that may be chosen, 0.5..1.
         min_window, max_window: shortest and longest memory window, frames, 2..8.
         setpoint_share: the aim, as a share of the deadline; at 1 a noisy device would miss every other deadline.
         max_change: largest change of scale per frame, so that quality never jumps.
-        integral_limit: bound of the summed error, so that a long overload is forgotten soon after it ends.
+        integral_limit: bound of the summed error, so that a long overload is soon forgotten.
         derivative_memory: share of the old value that the smoothed derivative keeps per frame, 0..1.
-        climb_after: frames in a row that must leave room before `predictive` raises the scale, as `patience` has it.
+        climb_after: frames in a row that must leave room before `predictive` raises the scale; see `patience`.
 
     Raises:
         ConfigurationError: a value is outside its range, or no rung lies between the two scales.
@@ -83,20 +79,25 @@ class ControllerConfig:
     @property
     def rungs(self) -> tuple[float, ...]:
         """The scales that may be chosen, ascending."""
-        return tuple(
-            rung for rung in RUNGS if self.min_scale - RUNG_TOLERANCE <= rung <= self.max_scale + RUNG_TOLERANCE
-        )
+        low, high = self.min_scale - RUNG_TOLERANCE, self.max_scale + RUNG_TOLERANCE
+        return tuple(rung for rung in RUNGS if low <= rung <= high)
+
+    def pid(self, error: float, integral: float, derivative: float) -> float:
+        """Return the change of scale (equation 12), at most `max_change` either way."""
+        change = self.kp * error + self.ki * integral + self.kd * derivative
+        return clamp(change, -self.max_change, self.max_change)
+
+    def smoothed_derivative(self, state: "ControllerState", error: float) -> float:
+        """Return the smoothed change of the error since the state's."""
+        jump = 0.0 if state.error is None else error - state.error
+        return self.derivative_memory * state.derivative + (1 - self.derivative_memory) * jump
 
     @property
     def patience(self) -> int:
-        """Frames of room before the scale may grow: `climb_after`, but no more than fill a second.
-
-        At 10 Hz, 30 frames would be three seconds of needlessly coarse masks; a few frames tell as much as they do at
-        30 Hz, so there are never fewer than eight (or than `climb_after`).
-        """
+        """Frames of room before the scale may grow: `climb_after`, but at most those of a second, at least eight."""
         if self.deadline_ms is None:
             return self.climb_after
-        return min(self.climb_after, max(_FEWEST_FRAMES, math.ceil(1000.0 / self.deadline_ms)))
+        return min(self.climb_after, max(8, math.ceil(1000.0 / self.deadline_ms)))
 
 
 @dataclass(frozen=True)
@@ -105,18 +106,16 @@ class DeviceLatency:
 
     Attributes:
         table: step times as they are now.
-        surprise: logarithm of measured over expected time of the latest step, when it lay outside the scatter and
-            waits to be confirmed by the next; 0 otherwise.
-        latest: logarithms of measured over expected time of the latest steps on this rung, oldest first, each by the
-            table as it was at that step.
+        surprise: logarithm of measured over expected time of a step that was an outlier and that the next step has
+            still to confirm; 0 otherwise.
+        latest: such logarithms of the latest ordinary steps on this rung, oldest first, each by the table of its time.
         seen: steps that the table's spread is an average of.
         settled: steps since scale or window last changed.
         room: frames in a row, lone stalls apart, that left room for a better choice.
-        room_for: the least of what the later half of them left room for, as a place on the controller's ladder.
-        home: scale and window that another load drove the controller from, until it is back; None for none. Of several
-            loads, the first's.
-        unloaded: the table as it was when that load set in; None for none.
-        overhead_ms: what a frame costs outside the step, smoothed; None before the first.
+        room_for: the least place on the controller's ladder that the later half of them left room for.
+        home: scale and window that the first of several loads drove the controller from, until it is back.
+        unloaded: the table as it was when that load set in.
+        overhead_ms: smoothed cost of a frame outside the step; None before the first.
         overhead_spread_ms: its mean absolute deviation.
     """
 
@@ -140,8 +139,7 @@ class ControllerState:
     Attributes:
         scale: resolution scale rho for the next step; one of the rungs.
         window: memory window W for the next step, frames.
-        fine_scale: rho before it is snapped down to a rung.
-        fine_window: W before it is rounded down.
+        fine_scale, fine_window: rho and W before they are rounded down.
         integral: summed relative error, clamped; `plain` sums overload only.
         derivative: smoothed change of the error per frame.
         error: relative error of the latest frame; None before the first.
@@ -168,12 +166,7 @@ class Controller(Protocol):
         """Carry another configuration's state over, so that a changed setting takes effect without a jump."""
 
     def update(self, state: ControllerState, measured_ms: float, overhead_ms: float = 0.0) -> ControllerState:
-        """Return the state after a step.
-
-        Args:
-            state: the state that chose this step's scale and window.
-            measured_ms: wall clock of the step, ms.
-            overhead_ms: what the frame cost outside the step, which no choice changes, ms.
+        """Return the state after a step of the state's scale and window, from wall clock in the step and outside it.
 
         Raises:
             ConfigurationError: a time is negative or not finite.
@@ -187,12 +180,8 @@ def snap_down(scale: float, rungs: tuple[float, ...] = RUNGS) -> float:
 
 def state_at(config: ControllerConfig, fine_scale: float, fine_window: float) -> ControllerState:
     """Return a state with the outputs that belong to these fine values."""
-    return ControllerState(
-        scale=snap_down(fine_scale, config.rungs),
-        window=math.floor(fine_window + RUNG_TOLERANCE),
-        fine_scale=fine_scale,
-        fine_window=fine_window,
-    )
+    scale, window = snap_down(fine_scale, config.rungs), math.floor(fine_window + RUNG_TOLERANCE)
+    return ControllerState(scale, window, fine_scale, fine_window)
 
 
 def clamp(value: float, low: float, high: float) -> float:

@@ -11,8 +11,7 @@ WORTHWHILE = 0.03
 """Share of a step that a shorter window must save before it is used (design section 4)."""
 
 STEEPEST_POWER = 3
-"""No step time grows faster than this power of the scale. Most of a step grows with the number of patches, the square;
-a 12-layer ViT-Tiny took 6.3 times as long for twice the scale, the power of 2.7."""
+"""No step time grows faster than this power of the scale: a 12-layer ViT-Tiny was measured at the power of 2.7."""
 
 _BEYOND = 0.5
 """Scale beyond the rungs that a fitting scale is extrapolated to."""
@@ -22,8 +21,8 @@ _BEYOND = 0.5
 class LatencyTable:
     """Typical step times by rung and window, and how much steps scatter around them.
 
-    A higher rung never costs less than a lower one, nor more than `STEEPEST_POWER` allows; a longer window never costs
-    less than a shorter one. Where measurements say otherwise it was noise, and the lower rung is believed.
+    Times are corrected so that a higher rung never costs less than a lower one, nor more than `STEEPEST_POWER` allows,
+    and a longer window never less than a shorter one.
 
     Attributes:
         rungs: resolution scales, ascending.
@@ -60,27 +59,20 @@ class LatencyTable:
         object.__setattr__(self, "times_ms", tuple(rows))
 
     def time_ms(self, scale: float, window: int) -> float:
-        """Return the typical time of a step at a rung, ms; the window may lie between two of the table's.
-
-        Raises:
-            ConfigurationError: the scale is not one of the rungs.
-        """
-        row = self.times_ms[self._rung(scale)]
-        left, right, share = self._between(window)
-        return row[left] + share * (row[right] - row[left])
+        """Return the typical time of a step, ms; raise ConfigurationError if the scale is not one of the rungs."""
+        row, windows = self.times_ms[self._rung(scale)], self.windows
+        right = bisect.bisect_right(windows, window)
+        if right in (0, len(windows)):
+            return row[min(right, len(windows) - 1)]
+        share = (window - windows[right - 1]) / (windows[right] - windows[right - 1])
+        return row[right - 1] + share * (row[right] - row[right - 1])
 
     def saving(self, scale: float, window: int, shorter: int) -> float:
         """Return the share of a step that a shorter window saves at a rung."""
         return 1.0 - self.time_ms(scale, shorter) / self.time_ms(scale, window)
 
     def fitting_scale(self, limit_ms: float, window: int, rungs: tuple[float, ...]) -> float:
-        """Return the scale, between rungs, whose step takes just this long; the outer slopes go on beyond the rungs.
-
-        Args:
-            limit_ms: time that a step may take.
-            window: memory window, frames.
-            rungs: rungs that may be used.
-        """
+        """Return the scale, between rungs, whose step takes `limit_ms`; the outer slopes go on beyond the rungs."""
         times = [self.time_ms(rung, window) for rung in rungs]
         if len(rungs) == 1:
             return rungs[0] + (_BEYOND if times[0] <= limit_ms else -_BEYOND)
@@ -88,34 +80,33 @@ class LatencyTable:
         low, high = rungs[upper - 1], rungs[upper]
         rise = times[upper] - times[upper - 1]
         if rise <= 0.0:
-            # Equal costs, as of a small camera picture that is never enlarged: all of them fit, or none does.
+            # Equal costs, as of a small camera picture that is never enlarged.
             return rungs[-1] + _BEYOND if times[-1] <= limit_ms else rungs[0] - _BEYOND
         scale = low + (high - low) * (limit_ms - times[upper - 1]) / rise
         return min(max(scale, rungs[0] - _BEYOND), rungs[-1] + _BEYOND)
 
-    def scaled(self, scale: float, ratio: float, kinship: float, spread: float | None = None) -> "LatencyTable":
-        """Return the table after a step said that its cell is off.
+    def scaled(self, scale: float, ratio: float, kinship: float) -> "LatencyTable":
+        """Return the table with the times of a rung multiplied by `ratio`.
 
-        A row changes as one: what a window saves stays as it was measured.
+        A row changes as one, so that the share a window saves stays as measured.
 
         Args:
-            scale: rung of the step.
-            ratio: what its own times are multiplied by.
-            kinship: how much of that, in logarithms, the next rung takes over; the one after it takes the square.
-            spread: how much steps scatter by now; None for as before.
+            scale: the rung.
+            ratio: factor of its times.
+            kinship: share of the factor's logarithm that the next rung takes over; the one after it takes the square.
         """
         own = self._rung(scale)
         times = [
             tuple(time * ratio ** (kinship ** abs(rung - own)) for time in row)
             for rung, row in enumerate(self.times_ms)
         ]
-        # What was just measured is known best, so lower rungs give way to it; higher ones do when the table is made.
+        # Lower rungs give way to the measured one; higher ones do when the table is made.
         for rung in range(own):
             growth = (self.rungs[own] / self.rungs[rung]) ** STEEPEST_POWER
             times[rung] = tuple(
                 min(max(time, known / growth), known) for time, known in zip(times[rung], times[own], strict=True)
             )
-        return replace(self, times_ms=tuple(times), spread=self.spread if spread is None else spread)
+        return replace(self, times_ms=tuple(times))
 
     def _rung(self, scale: float) -> int:
         try:
@@ -124,11 +115,3 @@ class LatencyTable:
             raise ConfigurationError(
                 f"scale {scale} is not in the latency table; its rungs are {', '.join(map(str, self.rungs))}"
             ) from None
-
-    def _between(self, window: int) -> tuple[int, int, float]:
-        """Return the two columns around a window, and its share of the way between; the ends hold beyond them."""
-        right = min(bisect.bisect_left(self.windows, window), len(self.windows) - 1)
-        left = max(right - 1, 0)
-        if left == right or window >= self.windows[right]:
-            return right, right, 0.0
-        return left, right, (window - self.windows[left]) / (self.windows[right] - self.windows[left])

@@ -1,8 +1,9 @@
 """Learn from each step: times, their scatter, and loads that come and go."""
 
 import math
-import statistics
 from dataclasses import replace
+
+import numpy as np
 
 from sam2lite_core.control.base import LONG, ControllerState, DeviceLatency, clamp
 from sam2lite_core.control.latency_table import LatencyTable
@@ -14,12 +15,10 @@ _GAIN = 0.2
 """Share of an ordinary deviation that a step's own times take over: about ten steps are averaged."""
 
 _KINSHIP, _FRESH_KINSHIP = 0.95, 0.6
-"""Likeness of neighbouring rungs' deviations. A new load meets all of them; what shows just after a change of rung
-rather says that the table was wrong about that rung."""
+"""Likeness of neighbouring rungs' deviations; lower just after a change of rung, when the table of that rung errs."""
 
 _RELIEVED = 4
-"""Steps in a row that are faster than expected before a load counts as gone. Beside another process steps scatter so
-widely that none of them is a surprise by itself when it ends."""
+"""Steps in a row that are faster than expected before a load counts as gone."""
 
 _RELIEF = 1.5
 """Standard deviations of a single step by which these are faster on average: three of their mean."""
@@ -34,16 +33,10 @@ _SHORTEST_MS = 1e-3
 
 
 def learn(known: DeviceLatency, scale: float, deviation: float) -> DeviceLatency:
-    """Correct the table by one step.
+    """Correct the table by a step on the rung `scale`; the deviation is the logarithm of measured over expected time.
 
-    An ordinary deviation moves the table a little; a surprise moves nothing until the next step confirms it, and then
-    everything at once, by the smaller of the two. A load that goes takes with it how widely its steps scattered, and
-    what it did to one rung and not to another.
-
-    Args:
-        known: what was known before the step.
-        scale: the step's rung.
-        deviation: logarithm of measured over expected time.
+    An ordinary deviation moves the table a little. A surprise moves the whole table once the next step confirms it, by
+    the smaller of the two. When a load goes, the table and scatter from before it return.
     """
     spread = known.table.spread
     limit = surprise_limit(spread)
@@ -55,7 +48,7 @@ def learn(known: DeviceLatency, scale: float, deviation: float) -> DeviceLatency
             return _without_load(known, known.unloaded, scale, shift)
         return replace(known, table=known.table.scaled(scale, math.exp(shift), _FRESH_KINSHIP if fresh else 1.0))
     if known.surprise:
-        # It was a stall after all: those belong to the scatter, a change of load does not.
+        # Not confirmed: a stall, which belongs to the scatter.
         known = _scattered(known, limit)
     if abs(deviation) > limit:
         return replace(known, surprise=deviation, latest=())
@@ -76,28 +69,23 @@ def _without_load(known: DeviceLatency, unloaded: LatencyTable, scale: float, sh
     """Return to the table as it was before the load, moved so that this rung's time is the present one, shifted."""
     window = unloaded.windows[-1]
     shift += math.log(known.table.time_ms(scale, window) / unloaded.time_ms(scale, window))
-    table = replace(unloaded, spread=known.table.spread).scaled(scale, math.exp(shift), 1.0)
-    return replace(known, table=table)
+    return replace(known, table=replace(unloaded, spread=known.table.spread).scaled(scale, math.exp(shift), 1.0))
 
 
 def _relief(latest: tuple[float, ...], spread: float) -> tuple[float, float] | None:
-    """Tell from the latest steps' deviations, each from the table as it was then, if a load has gone.
-
-    Returns:
-        What is left to shift the table by, and the scatter of these steps; None if the load is still there.
-    """
+    """Return the remaining shift of the table and the scatter of the latest steps; None if the load has not gone."""
     if len(latest) < _RELIEVED:
         return None
     shifted, lasting = 0.0, []
     for deviation in latest:
         lasting.append(deviation + shifted)
         shifted += _GAIN * deviation
-    faster = statistics.fmean(lasting)
+    faster = math.fsum(lasting) / len(lasting)
     if max(lasting) > -spread or faster > -max(_RELIEF * spread, _SMALLEST_SURPRISE):
         return None
     # The last of the shifts is not in the table yet.
     left = faster - (shifted - _GAIN * latest[-1])
-    return left, clamp(statistics.stdev(lasting), *_SPREADS)
+    return left, clamp(float(np.std(lasting, ddof=1)), *_SPREADS)
 
 
 def _scattered(known: DeviceLatency, deviation: float) -> DeviceLatency:

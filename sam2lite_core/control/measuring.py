@@ -1,7 +1,6 @@
 """Measure the latency table: a few steps at every rung, with the longest and the shortest window by turns."""
 
 import math
-import statistics
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -33,30 +32,27 @@ def measure_latency(step: MeasuredStep, size: tuple[int, int], objects: int) -> 
 def measure_table(step: Callable[[float, int], float], repeats: int = REPEATS) -> LatencyTable:
     """Time steps at every rung and window.
 
-    What the shorter window saves is taken to be the same share at every rung, since reading the memory and all else
-    grow with the number of patches alike: so few steps could not tell 3 % from noise at each rung by itself.
+    The share that the shorter window saves is taken to be the same at every rung: so few steps could not tell 3 % from
+    noise at each.
 
     Args:
-        step: takes a scale and a window, runs a step, returns its time in ms.
+        step: runs a step at a scale and a window, returns its time in ms.
         repeats: timed steps per rung and window; medians count.
-
-    Returns:
-        The table; the times of windows in between are interpolated.
     """
     laps: list[list[tuple[float, float]]] = []
     for rung in RUNGS:
         step(rung, MAX_WINDOW)  # the first step at a size allocates
         # By turns, so that a load that comes or goes meets both windows.
         laps.append([(step(rung, MIN_WINDOW), step(rung, MAX_WINDOW)) for _ in range(repeats)])
-    share = min(1.0, statistics.median(short / long for row in laps for short, long in row))
-    steps = [[time for short, long in row for time in (short / share, long)] for row in laps]
-    full = [statistics.median(row) for row in steps]
-    residuals = [math.log(time / usual) for row, usual in zip(steps, full, strict=True) for time in row]
+    times = np.array(laps)  # (rungs, repeats, windows)
+    share = min(1.0, float(np.median(times[..., 0] / times[..., 1])))
+    steps = (times / (share, 1.0)).reshape(len(RUNGS), -1)
+    full = np.median(steps, axis=1)
+    residuals = np.log(steps / full[:, None])
     # The median took one of each rung's degrees of freedom.
-    spread = math.sqrt(sum(residual**2 for residual in residuals) / (len(residuals) - len(RUNGS)))
-    return LatencyTable(
-        RUNGS, (MIN_WINDOW, MAX_WINDOW), tuple((share * usual, usual) for usual in full), max(spread, _SMALLEST_SPREAD)
-    )
+    spread = math.sqrt(float((residuals**2).sum()) / (residuals.size - len(RUNGS)))
+    rows = tuple((share * usual, usual) for usual in full.tolist())
+    return LatencyTable(RUNGS, (MIN_WINDOW, MAX_WINDOW), rows, max(spread, _SMALLEST_SPREAD))
 
 
 def moving_frames(height: int, width: int) -> Iterator[NDArray[np.uint8]]:

@@ -10,7 +10,7 @@ class OffController:
     """Keep the highest scale and the longest window, whatever was measured; see `Controller`."""
 
     def __init__(self, config: ControllerConfig) -> None:
-        """Use the limits of a configuration; its deadline is not looked at."""
+        """Use the limits of a configuration, not its deadline."""
         self._config = config
 
     def start(self) -> ControllerState:
@@ -50,31 +50,22 @@ class DeadlineController:
 
     def resume(self, state: ControllerState) -> ControllerState:
         """Move a state inside this configuration's limits; errors against another deadline are dropped."""
-        config = self._config
-        return state_at(
-            config,
-            clamp(state.fine_scale, config.rungs[0], config.rungs[-1]),
-            clamp(state.fine_window, config.min_window, config.max_window),
-        )
+        return self._inside(state.fine_scale, state.fine_window)
 
     def update(self, state: ControllerState, measured_ms: float, overhead_ms: float = 0.0) -> ControllerState:
         """Return the state after a step that took `measured_ms`, with the overhead, of wall clock."""
         check_times(measured_ms, overhead_ms)
         config = self._config
-        # One stalled frame counts as an overload of 100 %, no more: the integral would not forget it for a second.
+        # One stalled frame counts as an overload of at most 100 %.
         actual_ms = measured_ms + overhead_ms
         error = clamp((self._setpoint_ms - actual_ms) / self._setpoint_ms, -1.0, 1.0)
-        jump = 0.0 if state.error is None else error - state.error
-        derivative = config.derivative_memory * state.derivative + (1 - config.derivative_memory) * jump
+        derivative = config.smoothed_derivative(state, error)
         integral = state.integral
         if not self._saturated(state, error):
-            # Overload is summed, room is not: hoarded, it would carry the scale past the rung that just fits, and
-            # noise would then take one deadline in thirty.
+            # Summed room would carry the scale past the rung that just fits.
             integral = clamp(integral + error, -config.integral_limit, 0.0)
-        change = config.kp * error + config.ki * integral + config.kd * derivative
-        change = clamp(change, -config.max_change, config.max_change)
-        fine_scale, fine_window = self._apply(state, change)
-        return replace(state_at(config, fine_scale, fine_window), integral=integral, derivative=derivative, error=error)
+        change = config.pid(error, integral, derivative)
+        return replace(self._apply(state, change), integral=integral, derivative=derivative, error=error)
 
     def _saturated(self, state: ControllerState, error: float) -> bool:
         """Tell if the error asks for more than the limits allow; summing it would only delay the way back."""
@@ -83,21 +74,23 @@ class DeadlineController:
             return state.fine_scale >= config.rungs[-1] and state.fine_window >= config.max_window
         return state.fine_scale <= config.rungs[0] and state.fine_window <= config.min_window
 
-    def _apply(self, state: ControllerState, change: float) -> tuple[float, float]:
-        """Spend a change of scale: downwards on the scale first, upwards on the window first.
-
-        The largest change moves the window by one frame.
-        """
+    def _apply(self, state: ControllerState, change: float) -> ControllerState:
+        """Spend a change of scale: downwards on the scale first, upwards on the window first."""
         config = self._config
-        low, high = config.rungs[0], config.rungs[-1]
-        frames_per_scale = 1 / config.max_change
+        frames_per_scale = 1 / config.max_change  # the largest change moves the window by one frame
         fine_scale, fine_window = state.fine_scale, state.fine_window
         if change > 0:
             room = (config.max_window - fine_window) / frames_per_scale
             fine_window += min(change, room) * frames_per_scale
             fine_scale += max(change - room, 0.0)
         else:
-            room = fine_scale - low
+            room = fine_scale - config.rungs[0]
             fine_scale -= min(-change, room)
             fine_window -= max(-change - room, 0.0) * frames_per_scale
-        return clamp(fine_scale, low, high), clamp(fine_window, config.min_window, config.max_window)
+        return self._inside(fine_scale, fine_window)
+
+    def _inside(self, fine_scale: float, fine_window: float) -> ControllerState:
+        """Return the state of these fine values, moved inside the limits."""
+        config = self._config
+        fine_scale = clamp(fine_scale, config.rungs[0], config.rungs[-1])
+        return state_at(config, fine_scale, clamp(fine_window, config.min_window, config.max_window))

@@ -26,10 +26,10 @@ Level = tuple[float, int]
 class PredictiveController:
     """Choose the highest rung whose 95th percentile, by the latency table, fits within the setpoint.
 
-    It drops by as many rungs as it takes in one frame, and climbs by `max_change` a frame once `patience` frames in a
-    row, lone stalls apart, left room. A choice is kept until its 95th percentile leaves the middle between setpoint and
-    deadline, so that noise does not make it swing; the one that a load drove it from counts as kept until it is back.
-    The window shrinks only on the lowest rung, and only where that saves 3 % of a step.
+    It drops by any number of rungs in one frame, and climbs by `max_change` a frame once `patience` frames in a row,
+    lone stalls apart, left room. A choice is kept until its 95th percentile exceeds the middle between setpoint and
+    deadline; the one that a load drove it from counts as kept until it is back. The window shrinks only on the lowest
+    rung, and only where that saves 3 % of a step.
     """
 
     def __init__(self, config: ControllerConfig, table: LatencyTable | None) -> None:
@@ -71,35 +71,22 @@ class PredictiveController:
         deviation = deviation_of(before.table, state, measured_ms)
         known = with_overhead(learn(before, state.scale, deviation), overhead_ms)
         confirmed = before.surprise != 0.0 and known.surprise == 0.0
-        error, integral, derivative = self._errors(state, deviation, before.table.spread, forget=confirmed)
-        config = self._config
-        trim = config.kp * error + config.ki * integral + config.kd * derivative
-        trim = clamp(trim, -config.max_change, config.max_change)
+        # Equations 11 and 12 against the table: against the setpoint the sum would grow while a rung leaves room.
+        config, limit = self._config, surprise_limit(before.table.spread)
+        error = 1.0 - math.exp(clamp(deviation, -limit, limit))
+        integral = clamp(state.integral + error, -config.integral_limit, config.integral_limit)
+        derivative = config.smoothed_derivative(state, error)
+        if confirmed:
+            integral = derivative = 0.0  # the table has taken in the load
         struck = confirmed or known.surprise > 0.0
+        trim = config.pid(error, integral, derivative)
         chosen = self._choose(state, known, trim, before.table if struck else None)
         return replace(chosen, integral=integral, derivative=derivative, error=error)
-
-    def _errors(
-        self, state: ControllerState, deviation: float, spread: float, forget: bool
-    ) -> tuple[float, float, float]:
-        """Return error, sum and smoothed change (equations 11 and 12), against the table instead of the setpoint.
-
-        Against the setpoint the sum would grow for as long as a rung leaves room, and push towards the next one. After
-        another load was confirmed the table knows what was summed.
-        """
-        config = self._config
-        limit = surprise_limit(spread)
-        error = 1.0 - math.exp(clamp(deviation, -limit, limit))
-        if forget:
-            return error, 0.0, 0.0
-        jump = 0.0 if state.error is None else error - state.error
-        derivative = config.derivative_memory * state.derivative + (1 - config.derivative_memory) * jump
-        return error, clamp(state.integral + error, -config.integral_limit, config.integral_limit), derivative
 
     def _choose(
         self, state: ControllerState, known: DeviceLatency, trim: float, unloaded: LatencyTable | None
     ) -> ControllerState:
-        """Drop, climb or stay. unloaded: the table as it was, where another load has just set in or seems to."""
+        """Drop, climb or stay; `unloaded` is the table from before a load that has just set in."""
         place = self._ladder.index((state.scale, state.window))
         wanted = self._fitting(known, self._setpoint_ms, trim)
         kept = self._fitting(known, self._keep_ms, trim)
@@ -111,13 +98,13 @@ class PredictiveController:
                 known = replace(known, home=self._ladder[place], unloaded=unloaded)
             return self._at(wanted, replace(known, settled=0, room=0))
         if kept >= home:
-            # Where it stood it would have stayed: that it was away does not make the limit a narrower one.
+            # Back home, the wider limit of a kept choice holds.
             wanted = max(wanted, home)
         known = replace(known, settled=known.settled + 1)
         if wanted <= place:
             # A lone stall says nothing about room.
             return self._at(place, known if known.surprise else replace(known, room=0))
-        # What the first half left room for was judged by what was still being learnt.
+        # The first half was judged while the table was still being learnt.
         judged = known.room not in (0, self._config.patience // 2)
         room_for = min(wanted, known.room_for) if judged else wanted
         known = replace(known, room=known.room + 1, room_for=room_for)
@@ -147,13 +134,9 @@ class PredictiveController:
         return max((p for p in shorter if known.table.time_ms(*self._ladder[p]) <= fitting_ms), default=0)
 
     def _affordable(self, level: Level) -> int:
-        """Return the best place on the ladder that is no better than a level, which another ladder may have had."""
-        places = [
-            place
-            for place, (scale, window) in enumerate(self._ladder)
-            if scale <= level[0] + RUNG_TOLERANCE and window <= level[1]
-        ]
-        return max(places, default=0)
+        """Return the best place on the ladder that is no better than a level of any ladder."""
+        fits = [scale <= level[0] + RUNG_TOLERANCE and window <= level[1] for scale, window in self._ladder]
+        return max((place for place, fit in enumerate(fits) if fit), default=0)
 
     def _at(self, place: int, known: DeviceLatency) -> ControllerState:
         scale, window = self._ladder[place]

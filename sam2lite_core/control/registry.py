@@ -1,7 +1,6 @@
-"""Keeping the deadline: from measured step times to resolution scale and memory window (paper section 3.4).
+"""Keep the deadline: choose resolution scale and memory window from measured step times (paper section 3.4).
 
-Controllers are pure: a state and a measurement go in, a new state comes out. None reads a clock, so a device
-that throttles can be simulated in a test.
+Controllers are pure: a state and a measurement go in, a new state comes out, and none reads a clock.
 """
 
 from collections.abc import Callable
@@ -20,32 +19,21 @@ CONTROLLERS: dict[str, Callable[[ControllerConfig, LatencyTable | None], Control
 """Controllers by the name that parameters and options use."""
 
 DEFAULT_CONTROLLER = "predictive"
-"""The controller of whoever gives a deadline and chooses none: under CPU load it missed nothing after the first
-second where plain missed one deadline in twenty, and it changes the resolution a tenth as often
-(docs/benchmarks/speed.md, controller.md). It measures the device first, which takes seconds."""
+"""The controller for a deadline without a choice; it first measures the device for some seconds. Under CPU load it
+misses far fewer deadlines than plain (docs/benchmarks/controller.md)."""
 
 
 def make_controller(name: str, config: ControllerConfig, table: LatencyTable | None = None) -> Controller:
-    """Build a controller.
-
-    Args:
-        name: one of `CONTROLLERS`.
-        config: its configuration.
-        table: step times of this device, which `predictive` needs.
+    """Build a controller of `CONTROLLERS`; `predictive` needs the table of this device.
 
     Raises:
         ConfigurationError: no controller has this name, or the configuration does not suit it.
     """
-    check_controller(name)
-    return CONTROLLERS[name](config, table)
+    return CONTROLLERS[check_controller(name)](config, table)
 
 
 def check_controller(name: str) -> str:
-    """Return a controller's name.
-
-    Raises:
-        ConfigurationError: no controller has this name.
-    """
+    """Return a controller's name; raise ConfigurationError if there is none of this name."""
     if name not in CONTROLLERS:
         raise ConfigurationError(f"unknown controller {name!r}; choose one of {', '.join(CONTROLLERS)}")
     return name
