@@ -1,4 +1,4 @@
-"""Draw rendered scenes: textured bodies that change their outline, and a ground with a post on it."""
+"""Draw scenes: textured bodies that change their outline, and a ground with a post on it."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -12,7 +12,7 @@ Floats = NDArray[np.float32]
 Colour = tuple[int, int, int]
 
 POST_HALF_WIDTH = 0.12
-"""Half the width of the post, share of the short side, unless a scene chooses another."""
+"""Default half width of the post, share of the short side."""
 
 _TEXTURE_SIDE = 256
 _OUTLINE_WAVES = (2, 3, 5)
@@ -28,8 +28,7 @@ class Body:
         texture: (256, 256, 3) float32, 0..255.
         radius: mean radius, pixels.
         turn: rotation over the whole clip, radians.
-        waves: (3,) amplitudes of the outline's waves, share of the radius.
-        phases: (3,) their phases, radians.
+        waves, phases: (3,) amplitudes of the outline's waves, share of the radius, and their phases, radians.
     """
 
     texture: Floats
@@ -57,10 +56,9 @@ def shape_body(rng: np.random.Generator, texture: Floats, radius: float, turn_si
 
 def noise(rng: np.random.Generator, height: int, width: int, cells: int, octaves: int = 4) -> Floats:
     """Make (height, width) float32 fractal noise, 0..1; `cells` counts the coarsest bumps along the short side."""
-    total = np.zeros((height, width), np.float32)
+    total, short = np.zeros((height, width), np.float32), min(height, width)
     for octave in range(octaves):
         count = cells * 2**octave
-        short = min(height, width)
         shape = (max(2, count * height // short), max(2, count * width // short))
         grid = rng.random(shape, np.float32)
         total += cv2.resize(grid, (width, height), interpolation=cv2.INTER_CUBIC) * np.float32(0.5**octave)
@@ -68,7 +66,7 @@ def noise(rng: np.random.Generator, height: int, width: int, cells: int, octaves
     return total / np.float32(max(float(total.max()), 1e-6))
 
 
-def mix(share: Floats, first: tuple[int, int, int], second: tuple[int, int, int]) -> Floats:
+def mix(share: Floats, first: Colour, second: Colour) -> Floats:
     """Blend two colours to (H, W, 3); share 0 gives the first."""
     low, high = np.array(first, np.float32), np.array(second, np.float32)
     return low + share[..., None] * (high - low)
@@ -89,8 +87,7 @@ def pattern(rng: np.random.Generator, kind: int) -> Floats:
     else:
         sharp = (noise(rng, side, side, 5, 5) - 0.5) * 6
     edges = 1 / (1 + np.exp(-3.0 * sharp))
-    pattern: Floats = (0.85 * edges + 0.15 * noise(rng, side, side, 16, 3)).astype(np.float32)
-    return pattern
+    return np.asarray(0.85 * edges + 0.15 * noise(rng, side, side, 16, 3), np.float32)
 
 
 def make_ground(rng: np.random.Generator, height: int, width: int, post_half_width: float = POST_HALF_WIDTH) -> Floats:
@@ -116,7 +113,7 @@ def make_ground(rng: np.random.Generator, height: int, width: int, post_half_wid
     return np.dstack([colours, post]).astype(np.float32)
 
 
-def draw_ground(ground: Floats, time: float, height: int, width: int) -> tuple[Floats, Floats]:
+def _view_ground(ground: Floats, time: float, height: int, width: int) -> tuple[Floats, Floats]:
     """View the ground by a slowly moving camera: (H, W, 3) colours and (H, W) post coverage."""
     tall, wide = ground.shape[:2]
     swing = math.sin(2 * math.pi * time)
@@ -152,7 +149,7 @@ def draw_scene(
     Returns:
         (H, W, 3) float32 colours, 0..255, and (H, W) uint8 ids of the visible actors.
     """
-    canvas, post = draw_ground(ground, time, height, width)
+    canvas, post = _view_ground(ground, time, height, width)
     scene, labels = canvas.copy(), np.zeros((height, width), np.uint8)
     for actor in actors:
         alpha = draw_body(scene, actor.body, actor.path(time), time)
@@ -165,13 +162,7 @@ def draw_scene(
 
 
 def draw_body(scene: Floats, body: Body, centre: tuple[float, float], time: float) -> Floats:
-    """Draw a body and its shadow into the scene, in place.
-
-    Args:
-        scene: (H, W, 3) float32, 0..255.
-        body: its looks.
-        centre: (x, y) px; it may lie outside.
-        time: share of the clip that is over, 0..1: the body turns, breathes and waves with it.
+    """Draw a body and its shadow into the (H, W, 3) float32 scene, in place, around a centre (x, y) px.
 
     Returns:
         (H, W) float32 coverage, 0..1.
@@ -179,7 +170,6 @@ def draw_body(scene: Floats, body: Body, centre: tuple[float, float], time: floa
     height, width = scene.shape[:2]
     covered = np.zeros((height, width), np.float32)
     x, y = float(centre[0]), float(centre[1])  # a NumPy scalar would widen every array below
-    # Nothing beyond the reach changes: the crop only saves time.
     left, right = max(0, math.floor(x - body.reach)), min(width, math.ceil(x + body.reach))
     top, bottom = max(0, math.floor(y - body.reach)), min(height, math.ceil(y + body.reach))
     if left >= right or top >= bottom:
@@ -193,27 +183,19 @@ def draw_body(scene: Floats, body: Body, centre: tuple[float, float], time: floa
     part *= 1 - 0.4 * cv2.GaussianBlur(shadow, (0, 0), max(0.05 * radius, 0.5))[..., None]
 
     alpha, u, v = _coverage(columns - x, rows - y, body, radius, time)
-    texture = cv2.remap(body.texture, *_texture_position(u, v), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
+    pixel = np.float32((_TEXTURE_SIDE - 1) / 2)
+    at = (u + 1) * pixel, (v + 1) * pixel
+    texture = cv2.remap(body.texture, *at, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
     light = 1.08 - 0.45 * (u * u + v * v) ** 2
     part += alpha[..., None] * (texture * light[..., None] - part)
     covered[top:bottom, left:right] = alpha
     return covered
 
 
-def _texture_position(u: Floats, v: Floats) -> tuple[Floats, Floats]:
-    """Return texture pixels for body coordinates -1..1."""
-    scale = np.float32((_TEXTURE_SIDE - 1) / 2)
-    return (u + 1) * scale, (v + 1) * scale
-
-
 def _coverage(dx: Floats, dy: Floats, body: Body, radius: float, time: float) -> tuple[Floats, Floats, Floats]:
-    """Compute the coverage of pixels at offset (dx, dy) by the body, and their places on it.
+    """Compute the coverage 0..1 of pixels at offset (dx, dy), and their body coordinates u, v.
 
-    The outline is a circle with waves that run around it, and the body's coordinates stretch with it, so that
-    the texture deforms together with the outline.
-
-    Returns:
-        (H, W) coverage 0..1, and (H, W) body coordinates u, v with u² + v² = 1 on the outline.
+    Waves run around a circle; u² + v² = 1 on the outline, so that the texture deforms with it. All are (H, W).
     """
     turn = body.turn * time
     cos, sin = np.float32(np.cos(turn)), np.float32(np.sin(turn))

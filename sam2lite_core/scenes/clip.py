@@ -1,8 +1,4 @@
-"""Render a short clip with ground truth to the pixel, without a download.
-
-Soft bodies with textures of their own turn, breathe and change their outline over a moving ground; a post hides the
-first of them for a while.
-"""
+"""Render a short clip with ground truth to the pixel: soft bodies over a moving ground; a post hides the first one."""
 
 import math
 from dataclasses import dataclass
@@ -57,11 +53,10 @@ def render_clip(
     """Render a clip; the same arguments give the same clip.
 
     Args:
-        seed: chooses textures, outlines and small variations of the paths.
-        height: of a frame, pixels, at least 64.
-        width: of a frame, pixels, at least 64.
+        seed: of textures, outlines and small variations of the paths.
+        height, width: of a frame, pixels, at least 64.
         frames: number of frames, at least 1.
-        objects: number of objects, 1..6; their ids are 1 to this number, and object 1 passes behind the post.
+        objects: number of objects, 1..6; ids count from 1, and object 1 passes behind the post.
 
     Raises:
         ConfigurationError: an argument is outside its range.

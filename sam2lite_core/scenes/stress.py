@@ -1,7 +1,4 @@
-"""Render the situations in which trackers differ, each with its ground truth.
-
-A set is a function from random numbers to a scene; every seed gives another video of the same difficulty.
-"""
+"""Render the situations in which trackers differ, with ground truth; each seed of a set gives another video."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -33,7 +30,7 @@ Path = Callable[[float], tuple[float, float]]
 Light = Callable[[float], tuple[float, float, float]]
 
 
-@dataclass(frozen=True, eq=False)  # compared and hashed by identity: its ground is an array
+@dataclass(frozen=True, eq=False)  # hashed by identity: its ground is an array
 class Scene:
     """A video that is drawn frame by frame.
 
@@ -68,13 +65,14 @@ class Scene:
 
 
 def _body(rng: np.random.Generator, radius: float, kind: int | None = None) -> Body:
-    """Make a body in two colours of its own: a dark and a light one, of distant hues."""
-    hue = float(rng.uniform(0, 2 * math.pi))
-    return _painted(rng, radius, _colour(hue, 70), _colour(hue + 2.2, 215), kind)
+    """Make a body in two colours of its own."""
+    return _painted(rng, radius, float(rng.uniform(0, 2 * math.pi)), kind)
 
 
-def _painted(rng: np.random.Generator, radius: float, dark: Colour, light: Colour, kind: int | None = None) -> Body:
-    texture = mix(pattern(rng, int(rng.integers(4)) if kind is None else kind), dark, light)
+def _painted(rng: np.random.Generator, radius: float, hue: float, kind: int | None = None) -> Body:
+    """Make a body in two colours: a dark one of this hue and a light one of a distant hue."""
+    texture = pattern(rng, int(rng.integers(4)) if kind is None else kind)
+    texture = mix(texture, _colour(hue, 70), _colour(hue + 2.2, 215))
     return shape_body(rng, texture, radius * float(rng.uniform(0.92, 1.08)), 1 if rng.random() < 0.5 else -1)
 
 
@@ -129,27 +127,22 @@ def _exit_return(rng: np.random.Generator, seed: int) -> Scene:
         [(0.0, 0.5, y[0]), (0.32, edge, y[1]), (0.33, edge, y[1]), (0.56, other, y[2]), (0.57, other, y[2]),
          (1.0, 0.5, y[0])]
     )  # fmt: skip
-    # Between two edges it passes outside the picture.
-    hidden = _detour(path, 0.33, 0.57)
+
+    def hidden(time: float) -> tuple[float, float]:
+        """Pass from edge to edge far above the picture."""
+        return (path(time)[0], -HEIGHT) if 0.33 < time < 0.57 else path(time)
+
     return Scene(make_ground(rng, HEIGHT, WIDTH), (Actor(_body(rng, 52), hidden, 1),), seed)
-
-
-def _detour(path: Path, start: float, end: float) -> Path:
-    """Move a path far above the picture between two times."""
-    return lambda time: (path(time)[0], -HEIGHT) if start < time < end else path(time)
 
 
 def _look_alikes(rng: np.random.Generator, seed: int) -> Scene:
     """Let two distractors of the object's own colours and pattern cross its way, one below and one above it."""
     hue, kind = float(rng.uniform(0, 2 * math.pi)), int(rng.integers(4))
-    bodies = [_painted(rng, 58, _colour(hue, 70), _colour(hue + 2.2, 215), kind) for _ in range(3)]
+    bodies = [_painted(rng, 58, hue, kind) for _ in range(3)]
     phase = float(rng.uniform(0, 2 * math.pi))
     paths = [_orbit((0.5, 0.5), (0.28, 0.26), turns, phase + 2.1 * k) for k, turns in enumerate((0.8, -0.9, -0.7))]
-    return Scene(
-        make_ground(rng, HEIGHT, WIDTH),
-        (Actor(bodies[1], paths[1], 0), Actor(bodies[0], paths[0], 1), Actor(bodies[2], paths[2], 0)),
-        seed,
-    )
+    actors = tuple(Actor(bodies[k], paths[k], int(k == 0)) for k in (1, 0, 2))
+    return Scene(make_ground(rng, HEIGHT, WIDTH), actors, seed)
 
 
 def _tiny(rng: np.random.Generator, seed: int) -> Scene:
@@ -174,10 +167,9 @@ def _fast(rng: np.random.Generator, seed: int) -> Scene:
 
 def _light(rng: np.random.Generator, seed: int) -> Scene:
     """Let the light fade to a third, turn warm, and come back at once."""
-    bodies = [_body(rng, 60), _body(rng, 52)]
     actors = (
-        Actor(bodies[0], _orbit((0.3, 0.5), (0.14, 0.2), 0.7, 0.0), 1),
-        Actor(bodies[1], _orbit((0.7, 0.5), (0.14, 0.22), -0.6, 1.0), 2),
+        Actor(_body(rng, 60), _orbit((0.3, 0.5), (0.14, 0.2), 0.7, 0.0), 1),
+        Actor(_body(rng, 52), _orbit((0.7, 0.5), (0.14, 0.22), -0.6, 1.0), 2),
     )
     switch = float(rng.uniform(0.6, 0.75))
 
