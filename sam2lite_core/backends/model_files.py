@@ -1,9 +1,7 @@
 """Where a model's files are and whether they are ours."""
 
-import hashlib
 import json
 from dataclasses import dataclass, field, replace
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ from sam2lite_core.variants import Variant
 STEP_FILE = "step.onnx"
 PROMPT_FILE = "prompt.onnx"
 WEIGHTS_FILE = "weights.safetensors"
+SHIPPED = Path(__file__).parents[1] / "weights"
 ENGINES = "engines"
 """Folder beside the graphs that holds what TensorRT built from them."""
 
@@ -79,7 +78,7 @@ def find_model(variant: Variant, model_path: str | Path | None) -> Path:
         ModelFileError: the folder or one of the three files is missing.
     """
     if model_path is None:
-        folder = Path(str(resources.files("sam2lite_core"))) / "weights" / variant.name
+        folder = SHIPPED / variant.name
         hint = f"no weights ship for {variant.name}; give model_path or train and export it"
     else:
         folder = Path(model_path).expanduser()
@@ -161,6 +160,8 @@ def check_weights(folder: Path, weights: ModelInfo, graph: ModelInfo, name: str)
 
 def sha256(path: Path) -> str:
     """The SHA-256 of a file, as hexadecimal digits."""
+    import hashlib  # loads OpenSSL, which importing a tracker need not pay for
+
     digest = hashlib.sha256()
     with path.open("rb") as file:
         for block in iter(lambda: file.read(1 << 20), b""):

@@ -173,7 +173,7 @@ def test_a_variant_without_weights_is_described_by_its_definition(monkeypatch, t
     pytest.importorskip("torch", reason="needs torch: pip install 'sam2lite[export]'")
     from sam2lite_core.backends import model_files
 
-    monkeypatch.setattr(model_files.resources, "files", lambda _: tmp_path)
+    monkeypatch.setattr(model_files, "SHIPPED", tmp_path)
     document = model_info.describe_model("small")
     assert document["weights"]["state"] == "none"
     assert "no weights ship for small" in document["weights"]["reason"]
@@ -186,7 +186,7 @@ def test_a_variant_without_weights_is_described_by_its_definition(monkeypatch, t
 def test_a_robot_without_torch_and_weights_says_what_it_cannot_know(monkeypatch, tmp_path, capsys) -> None:
     from sam2lite_core.backends import model_files
 
-    monkeypatch.setattr(model_files.resources, "files", lambda _: tmp_path)
+    monkeypatch.setattr(model_files, "SHIPPED", tmp_path)
     monkeypatch.setattr(model_info.importlib.util, "find_spec", lambda name: None)
     app.app(["info", "--variant", "base", "--json", str(tmp_path / "info.json")], standalone_mode=False)
     document = json.loads((tmp_path / "info.json").read_text())
