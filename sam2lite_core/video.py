@@ -1,6 +1,6 @@
 """Follow objects through whole videos and record what was tracked."""
 
-import json
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -8,8 +8,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from sam2lite_core.errors import InvalidPromptError, SourceError
-from sam2lite_core.files import output_folder, write_atomically
+from sam2lite_core.errors import InvalidPromptError
+from sam2lite_core.files import output_folder, write_json
 from sam2lite_core.media.label_map import write_label_map
 from sam2lite_core.media.open import open_source
 from sam2lite_core.media.overlay import draw_overlay
@@ -19,7 +19,6 @@ from sam2lite_core.types import Frame, Prompt, TrackResult
 
 TRACK_MARKER = "track.json"
 """The file that a complete tracking result holds; it is written last."""
-
 
 VideoPrompts = Sequence[Prompt] | Mapping[int, Sequence[Prompt]]
 """Prompts for the first frame, or by frame index."""
@@ -33,37 +32,6 @@ class VideoTracker(Protocol):
 
     def reset(self) -> None:
         """Forget every object and frame."""
-
-
-class _Recorder:
-    """Write what was tracked into a folder: `masks/NAME.png`, `overlay.mp4` and `track.json`."""
-
-    def __init__(self, folder: Path, fps: float | None) -> None:
-        """Start in an existing folder; the overlay video has 30 fps where None is given.
-
-        Raises:
-            SourceError: the folder cannot be written.
-        """
-        self._folder = folder
-        self._records: list[dict[str, Any]] = []
-        self.overlay = VideoWriter(folder / "overlay.mp4", fps)
-        try:
-            (folder / "masks").mkdir()
-        except OSError as error:
-            raise SourceError(f"{folder}: cannot be written: {error.strerror}") from None
-
-    def add(self, frame: Frame, result: TrackResult) -> None:
-        """Write one frame's mask and overlay, and note its record."""
-        write_label_map(self._folder / "masks" / f"{frame.name}.png", result.label_map)
-        self.overlay.write(draw_overlay(frame.image, result.label_map, result.objects))
-        self._records.append(frame_record(frame, result))
-
-    def finish(self, header: Mapping[str, Any] | None) -> dict[str, Any]:
-        """Complete the video, write `track.json` and return its content, the header first."""
-        self.overlay.close()
-        document = {**(header or {}), "summary": summarise(self._records), "frames": self._records}
-        write_atomically(self._folder / TRACK_MARKER, (json.dumps(document, indent=1) + "\n").encode())
-        return document
 
 
 class VideoProcessor:
@@ -91,8 +59,7 @@ class VideoProcessor:
     ) -> tuple[TrackResult, ...]:
         """Follow the prompted objects from the first frame to the last.
 
-        Every result holds a label map of the source's size: for videos too long for that, iterate over
-        `track_video`.
+        Every result holds a label map of the source's size; iterate over `track_video` for long videos.
 
         Args:
             source: a folder of images, a video file, or a camera index with a `limit`.
@@ -135,41 +102,36 @@ def record_video(
     header: Mapping[str, Any] | None = None,
     on_frame: Callable[[Frame, TrackResult], None] | None = None,
 ) -> dict[str, Any]:
-    """Lead a tracker through a source and write masks, overlay and `track.json`; see `track_video`.
+    """Lead a tracker through an open source, as `track_video` does, and write masks, overlay and `track.json`.
 
-    A source without an end, such as a camera, is ended by an interrupt from the keyboard; what was tracked is kept.
+    An interrupt from the keyboard ends a source without an end, such as a camera; its results are kept.
 
     Args:
-        tracker: it is reset first.
-        frames: an open source.
-        prompts: for the first frame, or by frame index.
-        out: folder to write.
-        overwrite: replace an earlier result in `out`.
+        overwrite: replace an earlier result in the folder `out`.
         header: entries to put first in `track.json`.
         on_frame: called after every frame.
 
     Returns:
-        What `track.json` holds.
+        The content of `track.json`.
 
     Raises:
         SourceError: the source cannot be read or the output not written; nothing is then left in `out`.
         InvalidPromptError: no prompt, or one that does not fit its frame.
     """
     with output_folder(out, marker=TRACK_MARKER, overwrite=overwrite) as folder:
-        recorder = _Recorder(folder, frames.fps)
-        try:
+        records: list[dict[str, Any]] = []
+        kept = (KeyboardInterrupt,) if frames.length is None else ()
+        (folder / "masks").mkdir()
+        with VideoWriter(folder / "overlay.mp4", frames.fps) as overlay, contextlib.suppress(*kept):
             for frame, result in track_video(tracker, frames, prompts):
-                recorder.add(frame, result)
+                write_label_map(folder / "masks" / f"{frame.name}.png", result.label_map)
+                overlay.write(draw_overlay(frame.image, result.label_map, result.objects))
+                records.append(frame_record(frame, result))
                 if on_frame is not None:
                     on_frame(frame, result)
-        except KeyboardInterrupt:
-            if frames.length is not None:
-                recorder.overlay.discard()
-                raise
-        except BaseException:
-            recorder.overlay.discard()
-            raise
-        return recorder.finish(header)
+        document = {**(header or {}), "summary": summarise(records), "frames": records}
+        write_json(folder / TRACK_MARKER, document)
+        return document
 
 
 def track_video(
@@ -216,13 +178,9 @@ def frame_record(frame: Frame, result: TrackResult) -> dict[str, Any]:
 
 
 def summarise(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return mean and percentiles of the step time over records of `track.json`, and the fps of the mean.
+    """Return mean and percentiles of the step time over records of `frame_record`, and the fps of the mean.
 
-    Args:
-        records: as made by `frame_record`; at least one.
-
-    Returns:
-        frames, mean_ms, p50_ms, p95_ms, max_ms, fps (None when no time was measured).
+    There must be a record; fps is None when no time was measured.
     """
     totals = np.array([record["timings_ms"]["total"] for record in records], np.float64)
     mean = float(totals.mean())

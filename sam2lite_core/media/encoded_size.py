@@ -1,7 +1,6 @@
-"""Check the size that a JPEG or PNG file announces, from its header alone.
+"""Check the size that a JPEG or PNG file announces, since a decoder allocates it before it has seen the data.
 
-A few kilobytes of PNG can announce gigabytes of pixels; a decoder allocates them before it has seen the data. OpenCV's
-own limit is a gigapixel, and only an environment variable that is read when it is loaded can change that.
+OpenCV's own limit is a gigapixel, and only an environment variable that is read when it is loaded can change that.
 """
 
 import struct
@@ -15,17 +14,13 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8"
 _FILL, _SCAN = 0xFF, 0xDA
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-"""Start-of-frame markers of JPEG (ITU-T T.81, table B.1): those of the C group that are not tables or reserved."""
+"""Start-of-frame markers of JPEG (ITU-T T.81, table B.1)."""
 _BARE = frozenset(range(0xD0, 0xD9)) | {0x01}
 """Markers without a length."""
 
 
 def check_encoded_size(data: bytes | memoryview, described: str) -> None:
-    """Check that an image is a JPEG or PNG which decodes to at most `MAX_PIXELS`.
-
-    Args:
-        data: the file.
-        described: names the image in the message of an error.
+    """Check that a file is a JPEG or PNG of at most `MAX_PIXELS`; `described` names it in errors.
 
     Raises:
         InvalidFrameError: another format, a header that is cut short, or too many pixels.

@@ -1,10 +1,6 @@
-"""Turn image messages of rclpy or `rosbags` into RGB frames.
+"""Turn image messages of rclpy or `rosbags` into RGB frames, without cv_bridge; sizes are checked before decoding."""
 
-The 8-bit encodings that cameras publish need no cv_bridge, which is not available everywhere. Sizes are checked before
-anything is allocated.
-"""
-
-from typing import Any, Protocol
+from typing import Any
 
 import cv2
 import numpy as np
@@ -12,6 +8,7 @@ from numpy.typing import NDArray
 
 from sam2lite_core.errors import InvalidFrameError
 from sam2lite_core.media.encoded_size import check_encoded_size
+from sam2lite_core.media.pictures import to_rgb
 
 Pixels = NDArray[np.uint8]
 
@@ -35,28 +32,8 @@ SUPPORTED_ENCODINGS = tuple(_PACKED)
 """Encodings of sensor_msgs/Image that need no cv_bridge."""
 
 
-class RawImage(Protocol):
-    """The fields of sensor_msgs/Image that pixels are read from."""
-
-    height: int
-    width: int
-    encoding: str
-    step: int
-    data: Any
-
-
-class EncodedImage(Protocol):
-    """The fields of sensor_msgs/CompressedImage that pixels are read from."""
-
-    format: str
-    data: Any
-
-
-def raw_to_rgb(message: RawImage) -> Pixels:
-    """Turn a raw image message into an RGB frame.
-
-    Args:
-        message: any of SUPPORTED_ENCODINGS.
+def raw_to_rgb(message: Any) -> Pixels:
+    """Turn a sensor_msgs/Image of SUPPORTED_ENCODINGS into an RGB frame.
 
     Returns:
         (H, W, 3) uint8 RGB. For rgb8 it is a view of the message's bytes: do not write to it.
@@ -74,8 +51,8 @@ def raw_to_rgb(message: RawImage) -> Pixels:
     return pixels if convert is None else np.asarray(cv2.cvtColor(pixels, convert), dtype=np.uint8)
 
 
-def packed_view(message: RawImage, bytes_per_pixel: int) -> Pixels:
-    """View the message's bytes as (H, W, bytes_per_pixel), without a copy, leaving out the padding of rows.
+def packed_view(message: Any, bytes_per_pixel: int) -> Pixels:
+    """View the bytes of a sensor_msgs/Image as (H, W, bytes_per_pixel), without a copy and without the padding.
 
     Raises:
         InvalidFrameError: zero size, or fewer bytes than height, width and step announce.
@@ -94,8 +71,8 @@ def packed_view(message: RawImage, bytes_per_pixel: int) -> Pixels:
     return rows[:, :row].reshape(height, width, bytes_per_pixel)
 
 
-def compressed_to_rgb(message: EncodedImage) -> Pixels:
-    """Decode a compressed image message, JPEG or PNG.
+def compressed_to_rgb(message: Any) -> Pixels:
+    """Decode a sensor_msgs/CompressedImage, JPEG or PNG.
 
     Returns:
         (H, W, 3) uint8 RGB. An EXIF orientation is ignored: prompts and masks are in the sensor's pixels.
@@ -103,16 +80,15 @@ def compressed_to_rgb(message: EncodedImage) -> Pixels:
     Raises:
         InvalidFrameError: no bytes, another format, more pixels than `MAX_PIXELS`, or bytes that do not decode.
     """
+    described = f"compressed image ({message.format!r}, {len(message.data)} bytes)"
     if len(message.data) == 0:
-        raise InvalidFrameError(f"compressed image ({message.format!r}) has no data")
+        raise InvalidFrameError(f"{described} has no data")
     data = np.frombuffer(message.data, np.uint8)
-    check_encoded_size(data.data.cast("B"), f"compressed image ({message.format!r}, {data.size} bytes)")
+    check_encoded_size(data.data.cast("B"), described)
     try:
         bgr = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error as error:
-        raise InvalidFrameError(f"compressed image ({message.format!r}) cannot be decoded: {error}") from error
+        raise InvalidFrameError(f"{described} cannot be decoded: {error}") from error
     if bgr is None:
-        raise InvalidFrameError(
-            f"compressed image ({message.format!r}, {data.size} bytes) cannot be decoded; send JPEG or PNG"
-        )
-    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+        raise InvalidFrameError(f"{described} cannot be decoded; send JPEG or PNG")
+    return to_rgb(bgr)

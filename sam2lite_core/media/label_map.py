@@ -1,8 +1,4 @@
-"""Read and write label maps as PNG files.
-
-A label map is an (H, W) array that holds an object's id at each of its pixels and 0 elsewhere. PNG keeps the ids; JPEG
-would blur them into others.
-"""
+"""Read and write label maps as PNG files: (H, W) arrays of an object's id at each of its pixels and 0 elsewhere."""
 
 import struct
 import zlib
@@ -28,11 +24,7 @@ _GREY, _INDEXED = 0, 3
 def read_label_map(path: str | Path, *, keep_ids: bool = False) -> LabelMap:
     """Read a label map from an indexed or greyscale PNG of 8 or 16 bits.
 
-    A file that holds 0 and 255 only is one object painted white, as in DAVIS 2016: its 255 becomes 1.
-
-    Args:
-        path: the PNG file.
-        keep_ids: leave a lone 255 as it is.
+    In a file of 0 and 255 only, as of DAVIS 2016, 255 becomes 1 unless `keep_ids`.
 
     Returns:
         (H, W) uint8, or uint16 from a 16-bit file.
@@ -81,8 +73,8 @@ def encode_label_map(label_map: NDArray[np.generic], *, indexed: bool = False) -
 
     Args:
         label_map: (H, W) of any integer or boolean dtype, ids 0..65535.
-        indexed: add a palette in the overlay's colours, so that viewers show the objects; needs ids up to
-            255. Readers that expand palettes (OpenCV) then no longer see the ids.
+        indexed: add a palette in the overlay's colours, for ids up to 255; readers that expand palettes (OpenCV)
+            then no longer see the ids.
 
     Raises:
         SourceError: another shape, or ids outside the range.
@@ -114,18 +106,16 @@ def _chunk(kind: bytes, body: bytes) -> bytes:
 
 
 def _with_colour_type(data: bytes, colour_type: int) -> bytes:
-    """Return the same PNG with another colour type in its header.
+    """Return a PNG with another colour type in its header: indexed pixels are laid out like greyscale ones.
 
-    OpenCV turns an indexed PNG into colours and drops the indices. Greyscale and indexed files lay out their pixels
-    alike, so the indices can be read as greys.
+    OpenCV would turn an indexed PNG into colours and drop the indices.
     """
-    start = len(_SIGNATURE)
-    header = bytearray(data[start + 8 : start + 8 + 13])
-    header[_COLOUR_TYPE - start - 8] = colour_type
+    start = len(_SIGNATURE) + 8
+    header = data[start:_COLOUR_TYPE] + bytes([colour_type]) + data[_COLOUR_TYPE + 1 : _HEADER_END - 4]
     body = data[_HEADER_END:]
     if colour_type == _GREY:
         body = b"".join(chunk for kind, chunk in _chunks(body) if kind not in (b"PLTE", b"tRNS", b"bKGD", b"hIST"))
-    return _SIGNATURE + _chunk(b"IHDR", bytes(header)) + body
+    return _SIGNATURE + _chunk(b"IHDR", header) + body
 
 
 def _with_palette(data: bytes) -> bytes:

@@ -14,8 +14,7 @@ def open_source(
     """Open a folder of images, a video file, a bag or a camera.
 
     Args:
-        source: a folder's or file's path, or a camera index (`0` or `"0"`); a path that exists wins over an
-            index.
+        source: a folder's or file's path, or a camera index (`0` or `"0"`) where no such path exists.
         fps: frames per second to stamp with, in place of the source's own.
         limit: stop after that many frames.
         topic: of the images in a bag; None takes the only topic that holds some.
@@ -31,7 +30,6 @@ def open_source(
         raise SourceError(f"{source}: limit {limit} is not positive")
     path = Path(str(source))
     if is_bag(path):
-        # Robots that read no bags need not have the library.
         from sam2lite_core.media.bags.reader import BagFrames
 
         return BagFrames(path, topic, fps, limit)

@@ -16,24 +16,13 @@ Image = NDArray[np.uint8]
 
 _GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
-_WHITE, _BLACK = (255, 255, 255), (0, 0, 0)
 
 
 @lru_cache(maxsize=65536)
 def object_colour(object_id: int) -> tuple[int, int, int]:
-    """Return the colour of an object, always the same for an id.
-
-    Hues advance by the golden ratio, which spreads any run of consecutive ids around the colour circle.
-
-    Args:
-        object_id: the object's id.
-
-    Returns:
-        (red, green, blue), 0..255.
-    """
+    """Return the fixed colour (red, green, blue), 0..255, of an object; hues advance by the golden ratio."""
     hue = (0.02 + object_id * _GOLDEN_RATIO) % 1.0
-    saturation, value = (0.85, 0.95 - 0.2 * (object_id // 7 % 2))
-    red, green, blue = colorsys.hsv_to_rgb(hue, saturation, value)
+    red, green, blue = colorsys.hsv_to_rgb(hue, 0.85, 0.95 - 0.2 * (object_id // 7 % 2))
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
@@ -65,6 +54,7 @@ def draw_overlay(
         raise InvalidFrameError(f"label map has shape {label_map.shape}, the image {height, width}")
     canvas = image.copy()
     shown = {entry.object_id: entry for entry in objects or ()}
+    names = names or {}
     thickness = max(1, round(min(height, width) / 300))
     tags: list[tuple[str, tuple[int, int, int], tuple[int, int]]] = []
     for object_id in (int(value) for value in np.unique(label_map) if value != 0):
@@ -74,27 +64,26 @@ def draw_overlay(
         contours, _ = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
         cv2.drawContours(canvas, contours, -1, colour, thickness, cv2.LINE_AA)
         entry = shown.get(object_id)
-        text = _tag(object_id, names) + (f" {entry.score:.2f}" if entry else "")
+        text = names.get(object_id, str(object_id)) + (f" {entry.score:.2f}" if entry else "")
         x, y, _, _ = cv2.boundingRect(mask)
         tags.append((text, colour, (x, y)))
     # Tags come last: another object's fill must not cover them.
     for text, colour, corner in tags:
         _draw_tag(canvas, text, colour, corner)
     lost = [entry.object_id for entry in objects or () if entry.state == ObjectState.LOST]
-    for row, object_id in enumerate(lost):
-        line = round(26 * _text_scale(canvas) / 0.5)
-        _draw_tag(canvas, f"{_tag(object_id, names)} lost", object_colour(object_id), (4, 4 + (row + 1) * line))
+    line = round(26 * _text_scale(canvas) / 0.5)
+    for row, object_id in enumerate(lost, 1):
+        text = f"{names.get(object_id, object_id)} lost"
+        _draw_tag(canvas, text, object_colour(object_id), (4, 4 + row * line))
     return canvas
 
 
 def contact_sheet(images: Sequence[Image], columns: int = 4, captions: Sequence[str] | None = None) -> Image:
-    """Lay pictures out in a grid, each with its caption below.
-
-    Pictures of another size than the first are fitted into its cell with their proportions kept.
+    """Lay pictures out in a grid of cells of the first picture's size, each with its caption below.
 
     Args:
         images: (H, W, 3) uint8 RGB each.
-        columns: pictures in a row; fewer when there are fewer pictures.
+        columns: pictures in a row, at most.
         captions: one line per picture.
 
     Returns:
@@ -104,14 +93,11 @@ def contact_sheet(images: Sequence[Image], columns: int = 4, captions: Sequence[
         InvalidFrameError: no picture, `columns` below 1, or another number of captions than of pictures.
     """
     if not images or columns < 1:
-        raise InvalidFrameError(
-            f"a contact sheet of {len(images)} pictures in {columns} columns; give at least 1 of each"
-        )
+        raise InvalidFrameError(f"a sheet of {len(images)} pictures in {columns} columns; give at least 1 of each")
     if captions is not None and len(captions) != len(images):
         raise InvalidFrameError(f"{len(captions)} captions for {len(images)} pictures; give one each")
     height, width = check_image(images[0])
-    scale = _text_scale(images[0])
-    gap = max(4, width // 80)
+    scale, gap = _text_scale(images[0]), max(4, width // 80)
     strip = round(36 * scale) if captions else 0
     columns = min(columns, len(images))
     rows = math.ceil(len(images) / columns)
@@ -127,16 +113,7 @@ def contact_sheet(images: Sequence[Image], columns: int = 4, captions: Sequence[
 
 
 def fit_image(image: Image, height: int, width: int) -> Image:
-    """Scale an image into a box, proportions kept, the rest black.
-
-    Args:
-        image: (h, w, 3) uint8.
-        height: of the box, pixels.
-        width: of the box, pixels.
-
-    Returns:
-        (height, width, 3) uint8; the image itself when it has that size already.
-    """
+    """Scale an (h, w, 3) uint8 image into a black (height, width, 3) one, proportions kept; no copy at that size."""
     if image.shape[:2] == (height, width):
         return image
     ratio = min(height / image.shape[0], width / image.shape[1])
@@ -146,11 +123,6 @@ def fit_image(image: Image, height: int, width: int) -> Image:
     top, left = (height - inner[0]) // 2, (width - inner[1]) // 2
     box[top : top + inner[0], left : left + inner[1]] = scaled
     return box
-
-
-def _tag(object_id: int, names: Mapping[int, str] | None) -> str:
-    """Return the name of an object, its id without one."""
-    return (names or {}).get(object_id, str(object_id))
 
 
 def _blend(canvas: Image, mask: NDArray[np.uint8], colour: tuple[int, int, int], opacity: float) -> None:
@@ -183,5 +155,5 @@ def _draw_tag(canvas: Image, text: str, colour: tuple[int, int, int], corner: tu
     cv2.rectangle(canvas, (left, top), (left + box_width, top + box_height), colour, cv2.FILLED)
     # Rec. 601 luma decides which text colour can be read on the tag.
     luma = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
-    ink = _BLACK if luma > 130 else _WHITE
+    ink = (0, 0, 0) if luma > 130 else (255, 255, 255)
     cv2.putText(canvas, text, (left + pad, top + pad + height), _FONT, scale, ink, _pen(scale), cv2.LINE_AA)

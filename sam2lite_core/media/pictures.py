@@ -15,10 +15,9 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 def list_images(folder: Path) -> list[Path]:
     """List the images of a folder in natural order (`2.jpg` before `10.jpg`); hidden files are left out."""
-    images = (entry for entry in folder.iterdir() if entry.suffix.lower() in IMAGE_SUFFIXES)
-    return sorted(
-        (entry for entry in images if not entry.name.startswith(".")), key=lambda entry: natural_key(entry.name)
-    )
+    visible = (entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    images = (entry for entry in visible if entry.suffix.lower() in IMAGE_SUFFIXES)
+    return sorted(images, key=lambda entry: natural_key(entry.name))
 
 
 def read_image(path: str | Path) -> NDArray[np.uint8]:

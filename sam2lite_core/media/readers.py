@@ -13,8 +13,6 @@ from sam2lite_core.media.pictures import IMAGE_SUFFIXES, list_images, read_image
 from sam2lite_core.media.source import NOMINAL_FPS, FrameSource
 from sam2lite_core.types import Frame
 
-_TRUNCATION_SHARE = 0.05
-
 
 class FolderFrames(FrameSource):
     """Images of a folder."""
@@ -78,15 +76,10 @@ class VideoFrames(_Capture):
             index += 1
             if index != self._limit:
                 image = self._read()
-        if image is None:
-            self._check_end(index)
-
-    def _check_end(self, frames: int) -> None:
-        """Refuse a file that was cut; a header that is off by a frame or two, as many are, is let pass."""
-        promised = self._promised
-        if promised - frames > max(2, _TRUNCATION_SHARE * promised):
+        # Many headers are off by a frame or two.
+        if image is None and self._promised - index > max(2, 0.05 * self._promised):
             raise SourceError(
-                f"{self._path}: ends after {frames} of {promised} frames; the file is cut short or damaged"
+                f"{self._path}: ends after {index} of {self._promised} frames; the file is cut short or damaged"
             )
 
 

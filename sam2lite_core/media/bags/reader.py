@@ -23,19 +23,12 @@ from sam2lite_core.media.source import FrameSource
 from sam2lite_core.types import Frame
 
 if TYPE_CHECKING:
-    from rosbags.interfaces import Connection
     from rosbags.rosbag2 import Reader
 
 
 @dataclass(frozen=True)
 class ImageTopic:
-    """A topic that holds images.
-
-    Attributes:
-        name: as recorded.
-        compressed: it holds CompressedImage rather than Image.
-        messages: their number, as the bag says.
-    """
+    """A topic of Image or CompressedImage, and its number of messages as the bag says."""
 
     name: str
     compressed: bool
@@ -49,12 +42,12 @@ class ImageTopic:
 class BagFrames(FrameSource):
     """Images of one topic, in the order in which they were recorded.
 
-    Opening reads the bag once from end to end without decoding a picture: a bag that is cut short is refused at once.
+    Opening reads the whole bag without decoding a picture, so that a bag that is cut short is refused at once.
 
     Attributes:
         topic: the source of the frames.
         recorded_ns: time of recording of each message, nanoseconds.
-        stamps_ns: the stamp in each image's header, nanoseconds; these may fall, repeat, or be zero.
+        stamps_ns: the stamp in each image's header, nanoseconds; it may fall, repeat, or be zero.
         stamps_back: number of headers with an earlier stamp than the one before.
         frame_id: that of the first image's header.
         recorded: number of images in the topic, regardless of a limit.
@@ -63,13 +56,7 @@ class BagFrames(FrameSource):
     def __init__(
         self, path: str | Path, topic: str | None = None, fps: float | None = None, limit: int | None = None
     ) -> None:
-        """Open a bag.
-
-        Args:
-            path: the bag's folder, or a single .db3 or .mcap file.
-            topic: of the images; None takes the only topic that holds some.
-            fps: frames per second to stamp with, in place of the times of recording.
-            limit: stop after that many frames.
+        """Open a bag's folder, or a single .db3 or .mcap file; arguments as for `open_source`.
 
         Raises:
             SourceError: there is no bag, it is damaged, the topic is not in it, no topic holds images, several do and
@@ -83,15 +70,17 @@ class BagFrames(FrameSource):
                 self.topic = _choose(self._path, self._reader, topic)
                 self.recorded = self.topic.messages
                 self.frame_id = ""
-                self._connections = _connections(self._reader, self.topic)
+                kind = COMPRESSED_TYPE if self.topic.compressed else RAW_TYPE
+                of_topic = [entry for entry in self._reader.connections if entry.topic == self.topic.name]
+                self._connections = [entry for entry in of_topic if entry.msgtype == kind]
                 self.recorded_ns, self.stamps_ns = self._times()
             self.stamps_back = sum(later < earlier for earlier, later in pairwise(self.stamps_ns))
             self.length = len(self.recorded_ns)
             span = self.recorded_ns[-1] - self.recorded_ns[0]
             self._fps = fps
             self.fps = fps or ((self.length - 1) * 1e9 / span if span > 0 else None)
-            first = next(iter(self)).image
-            self.size = first.shape[0], first.shape[1]
+            height, width, _ = next(iter(self)).image.shape
+            self.size = height, width
         except BaseException:
             self.close()
             raise
@@ -106,11 +95,7 @@ class BagFrames(FrameSource):
             self._reader.close()
 
     def __iter__(self) -> Iterator[Frame]:
-        """Yield the frames, named by their number: 00000 is the first.
-
-        Raises:
-            SourceError: an image that cannot be decoded; the message says which.
-        """
+        """Yield the frames, named 00000, 00001 …; raise SourceError for an image that cannot be decoded."""
         for index, (recorded, message) in enumerate(self._messages()):
             image = self._decode(message, index)
             since = index / self._fps if self._fps else (recorded - self.recorded_ns[0]) / 1e9
@@ -149,7 +134,6 @@ class BagFrames(FrameSource):
         return tuple(recorded), tuple(stamps)
 
     def _decode(self, message: Any, index: int) -> NDArray[np.uint8]:
-        """Decode the pixels of a message."""
         try:
             return compressed_to_rgb(message) if self.topic.compressed else raw_to_rgb(message)
         except InvalidFrameError as error:
@@ -157,12 +141,7 @@ class BagFrames(FrameSource):
 
 
 def _open(path: Path) -> "Reader":
-    """Open a reader.
-
-    Raises:
-        SourceError: there is no bag, or it is damaged.
-        ConfigurationError: `rosbags` is not installed.
-    """
+    """Open a reader; raise SourceError where there is no whole bag."""
     message_types()
     from rosbags.rosbag2 import Reader
 
@@ -181,24 +160,14 @@ def _open(path: Path) -> "Reader":
         return reader
 
 
-def _topics(reader: "Reader") -> tuple[ImageTopic, ...]:
-    """List the topics of images, in order of their names."""
+def _choose(path: Path, reader: "Reader", wanted: str | None) -> ImageTopic:
+    """Choose the topic to read; raise SourceError with the topics there are if it is missing or ambiguous."""
     counts: dict[tuple[str, str], int] = {}
     for connection in reader.connections:
         if connection.msgtype in (RAW_TYPE, COMPRESSED_TYPE):
             key = connection.topic, connection.msgtype
             counts[key] = counts.get(key, 0) + connection.msgcount
-    return tuple(ImageTopic(name, kind == COMPRESSED_TYPE, n) for (name, kind), n in sorted(counts.items()))
-
-
-def _choose(path: Path, reader: "Reader", wanted: str | None) -> ImageTopic:
-    """Choose the topic to read.
-
-    Raises:
-        SourceError: it is not there, or cannot be told; the message lists the topics that hold images, or all there are
-            where none does.
-    """
-    topics = _topics(reader)
+    topics = [ImageTopic(name, kind == COMPRESSED_TYPE, n) for (name, kind), n in sorted(counts.items())]
     listed = ", ".join(map(str, topics))
     if not topics:
         others = sorted({f"{connection.topic} ({connection.msgtype})" for connection in reader.connections})
@@ -217,11 +186,3 @@ def _choose(path: Path, reader: "Reader", wanted: str | None) -> ImageTopic:
     if len(filled) > 1:
         raise SourceError(f"{path}: several topics hold images, choose one: {listed}")
     return filled[0]
-
-
-def _connections(reader: "Reader", topic: ImageTopic) -> list["Connection"]:
-    """List the reader's connections of a topic and kind of image, one for each publisher."""
-    kind = COMPRESSED_TYPE if topic.compressed else RAW_TYPE
-    return [
-        connection for connection in reader.connections if connection.topic == topic.name and connection.msgtype == kind
-    ]

@@ -24,10 +24,7 @@ ROS1_SUFFIX = ".bag"
 
 
 def is_bag(path: Path) -> bool:
-    """Return whether a path is a bag: a folder with metadata or a storage file, or such a file by itself.
-
-    One of ROS 1 counts too; `BagFrames` refuses it with advice.
-    """
+    """Return whether a path is a bag, also one of ROS 1, which `BagFrames` refuses with advice."""
     if path.is_dir():
         return (path / METADATA_FILE).is_file() or any(entry.suffix in STORAGE_FILES for entry in path.iterdir())
     return path.suffix in STORAGE_FILES or path.suffix == ROS1_SUFFIX
@@ -51,10 +48,7 @@ def message_types() -> "Typestore":
 
 @contextlib.contextmanager
 def bag_errors(path: Path) -> Iterator[None]:
-    """Turn the library's errors over a damaged bag into a `SourceError` that names the bag.
-
-    Every part of the library, and the database below it, has errors of its own.
-    """
+    """Turn the library's many errors over a damaged bag into a `SourceError` that names the bag."""
     try:
         yield
     except Sam2LiteError:

@@ -38,29 +38,15 @@ class BagWriter:
         self._connections: dict[str, Connection] = {}
 
     def add(self, topic: str, kind: str, message: Any, recorded_ns: int) -> None:
-        """Write one message; its type's definition is stored in the bag.
-
-        Args:
-            topic: its name.
-            kind: its type, such as sensor_msgs/msg/Image; `message_types` must know it.
-            message: made of `message_types().types[kind]`.
-            recorded_ns: time of recording, nanoseconds.
-        """
+        """Write a message made of `message_types().types[kind]`, with its time of recording in nanoseconds."""
         types = message_types()
-        connection = self._connections.get(topic)
-        if connection is None:
-            connection = self._writer.add_connection(topic, kind, typestore=types)
-            self._connections[topic] = connection
-        self._writer.write(connection, recorded_ns, types.serialize_cdr(message, kind))
+        if topic not in self._connections:
+            self._connections[topic] = self._writer.add_connection(topic, kind, typestore=types)
+        self._writer.write(self._connections[topic], recorded_ns, types.serialize_cdr(message, kind))
 
 
 def check_new_bag(path: str | Path, storage: str) -> None:
-    """Check that `new_bag` may write here, before long work starts.
-
-    Raises:
-        SourceError: something is there already.
-        ConfigurationError: an unknown storage, or `rosbags` is not installed.
-    """
+    """Raise before long work starts if `new_bag` may not write here; see its errors."""
     if storage not in STORAGES:
         raise ConfigurationError(f"unknown storage {storage!r}; choose one of {', '.join(STORAGES)}")
     if Path(path).exists():
@@ -70,14 +56,7 @@ def check_new_bag(path: str | Path, storage: str) -> None:
 
 @contextlib.contextmanager
 def new_bag(path: str | Path, storage: str = "sqlite3") -> Iterator[BagWriter]:
-    """Write a bag that takes its place when the block ends, and vanishes when the block fails.
-
-    Args:
-        path: the bag's folder, which must not exist; its parents are made as needed.
-        storage: sqlite3 or mcap.
-
-    Yields:
-        The writer to add messages to.
+    """Write a bag of sqlite3 or mcap, which takes its place when the block ends, and vanishes when the block fails.
 
     Raises:
         SourceError: something is there already, or the place cannot be written.
@@ -87,7 +66,7 @@ def new_bag(path: str | Path, storage: str = "sqlite3") -> Iterator[BagWriter]:
     from rosbags.rosbag2 import StoragePlugin, Writer
 
     path = Path(path).absolute()
-    # The bag's files are named after its folder, so it gets its name inside of a folder that is only passing.
+    # The bag's files are named after its folder, so it gets its name inside a temporary folder.
     partial = partial_name(path)
     try:
         writer = Writer(partial / path.name, version=BAG_VERSION, storage_plugin=StoragePlugin[storage.upper()])
@@ -115,11 +94,11 @@ def make_bag(
     Args:
         frames: an open source with an end.
         path: the bag's folder, which must not exist.
-        topic: of the images; `/compressed` is added for compressed ones, as image_transport names them.
+        topic: of raw images; compressed ones get `/compressed` added, as image_transport names them.
         compressed: JPEG of quality 95 instead of raw bgr8.
         storage: sqlite3 or mcap.
         start_ns: stamp of the first frame, nanoseconds; now by default.
-        on_frame: told of every frame.
+        on_frame: called after every frame.
 
     Returns:
         The number of frames.
@@ -144,11 +123,7 @@ def make_bag(
 
 
 def check_topic(name: str) -> str:
-    """Return a topic's full name.
-
-    Raises:
-        ConfigurationError: ROS would not take it.
-    """
+    """Return a topic's full name; raise ConfigurationError if ROS would not take it."""
     parts = name.split("/")
     if parts[0] or len(parts) < 2 or not all(part.isascii() and part.isidentifier() for part in parts[1:]):
         raise ConfigurationError(f"topic {name!r} is not a full name such as /camera/image_raw")
@@ -169,14 +144,7 @@ def image_message(image: NDArray[np.uint8], stamp_ns: int) -> Any:
 
 
 def packed_message(pixels: NDArray[Any], encoding: str, stamp_ns: int, frame_id: str = FRAME_ID) -> Any:
-    """Make a sensor_msgs/Image that holds an array as it is.
-
-    Args:
-        pixels: (H, W) or (H, W, channels), contiguous, little endian.
-        encoding: of the array, as ROS names it.
-        stamp_ns: the header's stamp, nanoseconds.
-        frame_id: the header's frame.
-    """
+    """Make a sensor_msgs/Image of a contiguous, little-endian (H, W) or (H, W, channels) array, with ROS's encoding."""
     height, width = pixels.shape[:2]
     data = pixels.view(np.uint8).reshape(-1)
     return message_types().types[RAW_TYPE](
