@@ -12,15 +12,11 @@ from typing import Any
 from sam2lite_core.errors import SourceError
 
 OVERWRITE = "--overwrite (in Python overwrite=True)"
-"""The option that replaces an earlier result, of every command that can be refused for one."""
+"""The option that replaces an earlier result, for error messages."""
 
 
 def write_atomically(path: str | Path, data: bytes) -> None:
-    """Write a file beside its place, then rename it, so that no reader ever sees half of it.
-
-    Args:
-        path: the file's final place; its folder must exist.
-        data: what it is to hold.
+    """Write a file beside its place in an existing folder, then rename it: no reader ever sees half of it.
 
     Raises:
         SourceError: the folder is missing or not writable, or the disk is full.
@@ -42,8 +38,7 @@ def output_folder(path: str | Path, *, marker: str, overwrite: bool = False) -> 
 
     Args:
         path: the folder to make; its parents are made as needed.
-        marker: a file that every complete result holds. A folder is only replaced when it has one, so that a
-            mistyped path never costs somebody's files.
+        marker: a file that every complete result holds; a folder without it is never replaced.
         overwrite: replace an earlier result.
 
     Yields:
@@ -59,11 +54,8 @@ def output_folder(path: str | Path, *, marker: str, overwrite: bool = False) -> 
         if partial.exists():
             shutil.rmtree(partial)
         partial.mkdir(parents=True)
-    except OSError as error:
-        raise SourceError(f"{path}: cannot be written: {error.strerror}") from None
-    try:
         yield partial
-        # Hours may lie between: what appeared meanwhile is as little ours to replace as what was there before.
+        # Something else may have appeared here meanwhile.
         check_output_folder(path, marker=marker, overwrite=overwrite)
         take_place(partial, path)
     except OSError as error:
@@ -73,11 +65,7 @@ def output_folder(path: str | Path, *, marker: str, overwrite: bool = False) -> 
 
 
 def check_output_folder(path: str | Path, *, marker: str, overwrite: bool = False) -> None:
-    """Check that `output_folder` may use this place, before long work starts.
-
-    Raises:
-        SourceError: a file is there, or a folder with files in it that may not be replaced.
-    """
+    """Raise SourceError before long work starts if `output_folder` may not use this place."""
     path = Path(path)
     if path.is_file():
         raise SourceError(f"{path}: is a file; name a folder for the output")
@@ -118,16 +106,12 @@ def take_place(partial: Path, path: Path) -> None:
 
 
 def check_json_path(path: Path | None) -> None:
-    """Refuse a JSON file that could not be written, before long work starts; None is nothing to write.
-
-    Raises:
-        SourceError: its folder does not exist.
-    """
+    """Raise SourceError before long work starts if the folder of a JSON file is missing; None is nothing to write."""
     if path is not None and not path.absolute().parent.is_dir():
         raise SourceError(f"{path}: the folder {path.parent} does not exist")
 
 
 def write_json(path: Path | None, document: dict[str, Any]) -> None:
-    """Write a result where it was asked for, atomically; None writes nothing."""
+    """Write a document atomically; None writes nothing."""
     if path is not None:
         write_atomically(path, (json.dumps(document, indent=1) + "\n").encode())

@@ -51,7 +51,7 @@ def describe_model(variant: str, model_path: str | Path | None = None) -> dict[s
         if model_path is not None:
             raise
         weights = {"state": "none", "reason": str(error)}
-        known, files = from_definition(definition), {}
+        known, files = _count(definition), {}
     else:
         model = read_weights_info(folder / WEIGHTS_FILE)
         if model.variant != variant:
@@ -79,8 +79,8 @@ def describe_model(variant: str, model_path: str | Path | None = None) -> dict[s
     }
 
 
-def from_definition(variant: Variant) -> dict[str, dict[str, int] | None]:
-    """Count parameters and operations of a variant that nobody exported, on the model itself where torch is there."""
+def _count(variant: Variant) -> dict[str, dict[str, int] | None]:
+    """Count parameters and operations on the model itself, where torch is there."""
     if importlib.util.find_spec("torch") is None:
         return {"parameters": None, "flops_per_frame": None}
     from sam2lite_core.model.cost import count_variant
@@ -90,19 +90,14 @@ def from_definition(variant: Variant) -> dict[str, dict[str, int] | None]:
 
 
 def memory_bytes(variant: Variant) -> dict[str, int]:
-    """Count the bytes of every state that a tracker keeps from one frame to the next, at most.
+    """Count the most bytes of every state that a tracker keeps from one frame to the next.
 
-    The bank by its five tensors, on the backend's device; on the host, for a 480x854 source at scale 1 with every slot
-    in use: the previous masks at stride 4 and the previous frame's small grey picture.
+    The bank's five tensors lie on the backend's device. The previous masks at stride 4 and the previous small grey
+    picture lie on the host; they are counted for a 480x854 source at scale 1 with every object slot in use.
     """
-    widths = {
-        "bank_key": variant.key_width,
-        "bank_value": variant.key_width,
-        "bank_identity": variant.max_objects,
-        "bank_known": variant.max_objects,
-        "bank_meta": len(META),
-    }
-    counts = {name: variant.memory_budget * width * FLOAT_BYTES for name, width in widths.items()}
+    widths = {"key": variant.key_width, "value": variant.key_width}
+    widths |= {"identity": variant.max_objects, "known": variant.max_objects, "meta": len(META)}
+    counts = {f"bank_{name}": variant.memory_budget * width * FLOAT_BYTES for name, width in widths.items()}
     counts["bank"] = sum(counts.values())
     height, width = network_size(*REFERENCE_SOURCE, 1.0, BASE_SHORT_SIDE)
     masks = variant.max_objects * (height // STRIDE) * (width // STRIDE) * FLOAT_BYTES

@@ -26,7 +26,7 @@ class Frame:
         image: (H, W, 3) uint8, RGB.
         stamp: capture time in seconds since the source's own zero.
         index: position in the source, from 0.
-        name: file stem for folders, zero-padded index otherwise; names the masks that are written for it.
+        name: file stem for folders, zero-padded index otherwise; also of the mask files written for it.
     """
 
     image: NDArray[np.uint8]
@@ -66,47 +66,43 @@ class Prompt:
             raise InvalidPromptError(f"object id {self.object_id} is not in 1..{MAX_OBJECT_ID}")
         object.__setattr__(self, "object_id", int(self.object_id))
         if self.points is None and self.point_labels is not None:
-            raise InvalidPromptError(f"object {self.object_id}: point_labels given without points")
+            raise self._error("point_labels given without points")
         if self.points is not None:
             self._normalise_points()
         if self.box is not None:
-            self._normalise_box()
+            box = np.asarray(self.box, dtype=np.float32)
+            if box.shape != (4,) or not np.isfinite(box).all() or not (box[0] < box[2] and box[1] < box[3]):
+                raise self._error(f"box {box.tolist()} is not (x0, y0, x1, y1) with x0 < x1 and y0 < y1")
+            object.__setattr__(self, "box", box)
         if self.mask is not None:
             mask = np.asarray(self.mask)
             if mask.ndim != 2:
-                raise InvalidPromptError(f"object {self.object_id}: mask has shape {mask.shape}, expected (H, W)")
+                raise self._error(f"mask has shape {mask.shape}, expected (H, W)")
             if not mask.any():
-                raise InvalidPromptError(f"object {self.object_id}: mask is empty; mark at least one pixel")
+                raise self._error("mask is empty; mark at least one pixel")
             object.__setattr__(self, "mask", mask.astype(bool))
         if self.points is None and self.box is None and self.mask is None:
-            raise InvalidPromptError(f"object {self.object_id}: give points, a box or a mask")
+            raise self._error("give points, a box or a mask")
+
+    def _error(self, message: str) -> InvalidPromptError:
+        return InvalidPromptError(f"object {self.object_id}: {message}")
 
     def _normalise_points(self) -> None:
         points = np.asarray(self.points, dtype=np.float32)
         if points.ndim != 2 or points.shape[1] != 2 or len(points) == 0:
-            raise InvalidPromptError(f"object {self.object_id}: points have shape {points.shape}, expected (P, 2)")
+            raise self._error(f"points have shape {points.shape}, expected (P, 2)")
         if not np.isfinite(points).all():
-            raise InvalidPromptError(f"object {self.object_id}: points {points.tolist()} are not finite")
+            raise self._error(f"points {points.tolist()} are not finite")
         given = self.point_labels
         labels = np.ones(len(points), np.uint8) if given is None else np.asarray(given)
         if labels.shape != (len(points),):
-            raise InvalidPromptError(
-                f"object {self.object_id}: {labels.size} point labels for {len(points)} points; give one each"
-            )
+            raise self._error(f"{labels.size} point labels for {len(points)} points; give one each")
         if not np.isin(labels, (0, 1)).all():
-            raise InvalidPromptError(f"object {self.object_id}: point labels {labels.tolist()} are not all 0 or 1")
+            raise self._error(f"point labels {labels.tolist()} are not all 0 or 1")
         if not (labels == 1).any() and self.box is None and self.mask is None:
-            raise InvalidPromptError(f"object {self.object_id}: no positive point; give one, a box or a mask")
+            raise self._error("no positive point; give one, a box or a mask")
         object.__setattr__(self, "points", points)
         object.__setattr__(self, "point_labels", labels.astype(np.uint8))
-
-    def _normalise_box(self) -> None:
-        box = np.asarray(self.box, dtype=np.float32)
-        if box.shape != (4,) or not np.isfinite(box).all() or not (box[0] < box[2] and box[1] < box[3]):
-            raise InvalidPromptError(
-                f"object {self.object_id}: box {box.tolist()} is not (x0, y0, x1, y1) with x0 < x1 and y0 < y1"
-            )
-        object.__setattr__(self, "box", box)
 
     def check_inside(self, height: int, width: int) -> None:
         """Check that the prompt fits an image of this size.
@@ -114,25 +110,19 @@ class Prompt:
         Raises:
             InvalidPromptError: a point or box lies outside the image, or the mask has another size.
         """
+        image = f"{width}x{height}"
         if self.points is not None:
             x, y = self.points[:, 0], self.points[:, 1]
             outside = (x < 0) | (y < 0) | (x >= width) | (y >= height)
             if outside.any():
-                raise InvalidPromptError(
-                    f"object {self.object_id}: point {self.points[outside][0].tolist()} lies outside the "
-                    f"{width}x{height} image"
-                )
+                raise self._error(f"point {self.points[outside][0].tolist()} lies outside the {image} image")
         if self.box is not None:
             x0, y0, x1, y1 = self.box
             if x1 <= 0 or y1 <= 0 or x0 >= width or y0 >= height:
-                raise InvalidPromptError(
-                    f"object {self.object_id}: box {self.box.tolist()} lies outside the {width}x{height} image"
-                )
+                raise self._error(f"box {self.box.tolist()} lies outside the {image} image")
         if self.mask is not None and self.mask.shape != (height, width):
-            raise InvalidPromptError(
-                f"object {self.object_id}: mask is {self.mask.shape[1]}x{self.mask.shape[0]}, "
-                f"the image {width}x{height}; give the mask at the image's size"
-            )
+            size = f"{self.mask.shape[1]}x{self.mask.shape[0]}"
+            raise self._error(f"mask is {size}, the image {image}; give the mask at the image's size")
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,7 @@ MIN_WINDOW, MAX_WINDOW = 2, 8
 """Range of the memory window W in frames (paper section 3.4)."""
 
 DEFAULT_POLICY = "learned"
-"""Played for minutes, the gate's memory tracks better than the newest tokens; over seconds it does as well (see the
-model card)."""
+"""Retention policy of new trackers; see the model card for its comparison with the others."""
 
 
 @dataclass(frozen=True)
@@ -22,15 +21,15 @@ class Variant:
     Attributes:
         name: tiny, small or base.
         stem: channels at strides 2, 4 and 8 of the encoder's convolutions.
-        trunk: which of `model.trunk.SHAPES` those are, which decides their channels; None for a plain stem.
+        trunk: the one of `model.trunk.SHAPES` that makes the stem; None for a plain stem.
         width: channels of the encoder's tokens (stride 16).
         depth: number of encoder blocks.
         heads: attention heads of an encoder block.
         mlp_ratio: hidden width of a block's MLP over its width.
         memory_budget: default budget B of the memory bank in tokens (paper section 4.1).
         max_objects: objects that the graphs hold at once; an export may choose another number.
-        object_queries: how many of the decoder's `queries` the paper's count leaves to objects; the others are the
-            learned background. It does not follow `max_objects`, so that the weights fit any number of objects.
+        object_queries: those of the decoder's `queries` that objects use; the others are the learned background. It
+            does not follow `max_objects`, so that the weights fit any number of objects.
         parameters_m: the paper's parameter total in millions, for comparison (paper table 1).
     """
 
