@@ -40,13 +40,12 @@ def student():
     return student
 
 
-@pytest.fixture(scope="module", params=["moving", "static"])
-def clip(request):
+def make_clip(name):
     """Two objects on noise; in the static clip all frames but the last two are alike."""
     generator = torch.Generator().manual_seed(1)
     height, width = ROWS * 16, COLUMNS * 16
     images = torch.randint(0, 256, (1, FRAMES, height, width, 3), generator=generator).to(torch.uint8)
-    if request.param == "static":
+    if name == "static":
         images[:, 1 : FRAMES - 2] = images[:, :1]
     labels = torch.zeros(1, FRAMES, height, width, dtype=torch.uint8)
     labels[..., 16:64, 16:64], labels[..., 32:80, 80:112] = 1, 2
@@ -54,8 +53,13 @@ def clip(request):
     motion = torch.rand(1, FRAMES, ROWS, COLUMNS, generator=generator)
     return {
         "images": images, "labels": labels, "count": torch.tensor([2]), "flow": flow, "motion": motion,
-        "name": request.param,
+        "name": name,
     }  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=["moving", "static"])
+def clip(request):
+    return make_clip(request.param)
 
 
 def tokens_of(bank: Bank) -> torch.Tensor:
@@ -184,9 +188,11 @@ def test_the_unroll_keeps_the_robots_memory(student, clip, selection, pooled, mo
     student.zero_grad()
 
 
-def test_onnx_runtime_keeps_the_robots_memory(student, clip, tmp_path):
+@pytest.mark.slow  # two traces
+def test_onnx_runtime_keeps_the_robots_memory(student):
     """The exported step and prompt graphs, on frames with prompts at the start and once again."""
     onnx_export = pytest.importorskip("sam2lite_core.export.onnx")
+    clip = make_clip("static")
     folded = fold_batch_norms(student)
     sessions = {}
     for prompt in (False, True):
