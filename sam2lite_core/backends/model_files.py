@@ -1,4 +1,4 @@
-"""Where a model's files are and whether they are ours."""
+"""Find a model's files and check that they are ours."""
 
 import json
 from dataclasses import dataclass, field, replace
@@ -24,11 +24,11 @@ TRANSPOSED = ".T"
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What a model's files say about themselves.
+    """Metadata of a model's files.
 
     Attributes:
         variant: its name.
-        max_objects: slots M of the graphs.
+        max_objects: object slots M of the graphs.
         memory_budget: the variant's default B.
         parameters: counts by part, with "total".
         flops_per_frame: operations of a frame of a 480x854 source by resolution scale, one object, full bank.
@@ -68,11 +68,7 @@ def parse_info(text: str | None, path: Path) -> ModelInfo:
 
 
 def find_model(variant: Variant, model_path: str | Path | None) -> Path:
-    """Folder of a model's files: the given one, or the weights that ship with the package.
-
-    Args:
-        variant: whose shipped weights to use when no path is given.
-        model_path: the folder, or its step.onnx.
+    """Find the folder of a model's files: model_path or its step.onnx, else the variant's shipped weights.
 
     Raises:
         ModelFileError: the folder or one of the three files is missing.
@@ -93,14 +89,10 @@ def find_model(variant: Variant, model_path: str | Path | None) -> Path:
 
 
 def foreign_folder(backend: str, model_path: str | Path | None) -> Path:
-    """Folder of a model that is not ours.
-
-    Args:
-        backend: that runs it, for the message.
-        model_path: the folder.
+    """Return model_path as the folder of a model that is not ours.
 
     Raises:
-        ModelFileError: none was given.
+        ModelFileError: none was given; `backend` is named.
     """
     if model_path is None:
         raise ModelFileError(
@@ -111,13 +103,13 @@ def foreign_folder(backend: str, model_path: str | Path | None) -> Path:
 
 
 def foreign_weights(backend: str, model_path: str | Path | None) -> list[Path]:
-    """The weights files of a model that is not ours, by name; arguments and errors as for `foreign_folder`."""
+    """List the weights files of a model that is not ours; errors as for `foreign_folder`."""
     folder = foreign_folder(backend, model_path)
     return sorted(path for ending in ("safetensors", "bin") for path in folder.glob(f"*.{ending}"))
 
 
 def read_weights_info(path: Path) -> ModelInfo:
-    """What a weights file says of itself, with its hash; nothing but the header is interpreted.
+    """Read the header of a weights file, and hash the file.
 
     Raises:
         ModelFileError: it is missing, not a safetensors file, cut short, or not ours.
@@ -139,17 +131,10 @@ def read_weights_info(path: Path) -> ModelInfo:
 
 
 def check_weights(folder: Path, weights: ModelInfo, graph: ModelInfo, name: str) -> None:
-    """Make sure that a graph was exported with the weights file that lies beside it.
-
-    Runtimes read ranges of bytes from it: with a file of another export they would compute nonsense and not notice.
-
-    Args:
-        folder: of the model.
-        weights, graph: what the two files say of themselves.
-        name: of the graph's file.
+    """Check that a graph was exported with the weights file beside it; else runtimes would compute nonsense.
 
     Raises:
-        ModelFileError: they are not of one export.
+        ModelFileError: they are not of one export; folder and `name` of the graph are named.
     """
     if graph.weights_sha256 != weights.weights_sha256:
         raise ModelFileError(
@@ -159,7 +144,7 @@ def check_weights(folder: Path, weights: ModelInfo, graph: ModelInfo, name: str)
 
 
 def sha256(path: Path) -> str:
-    """The SHA-256 of a file, as hexadecimal digits."""
+    """Compute the SHA-256 of a file, as hexadecimal digits."""
     import hashlib  # loads OpenSSL, which importing a tracker need not pay for
 
     digest = hashlib.sha256()

@@ -1,4 +1,4 @@
-"""ONNX Runtime backend. The memory bank stays on the session's device between frames through I/O binding."""
+"""Run the graphs by ONNX Runtime; I/O binding keeps the memory bank on the session's device between frames."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -50,12 +50,7 @@ ON_DEVICE = ("tensorrt", "cuda")
 
 @dataclass(frozen=True)
 class Device:
-    """Where a session computes.
-
-    Attributes:
-        name: key of `PROVIDERS`.
-        index: which one, where there are several.
-    """
+    """Device of a session: a key of `PROVIDERS`, and its index."""
 
     name: str
     index: int = 0
@@ -67,7 +62,7 @@ class Device:
 
     @property
     def providers(self) -> list[Any]:
-        """For a session: the device's own, then the CPU's for operators that it lacks."""
+        """List the device's own provider, then the CPU's for operators that it lacks."""
         own = PROVIDERS[self.name]
         chosen: list[Any] = [(own, {"device_id": self.index}) if self.name in ON_DEVICE else own]
         return chosen if self.name == "cpu" else [*chosen, CPU]
@@ -81,12 +76,10 @@ SPIN_SINCE = (1, 27)
 
 
 def spinning(version: str) -> dict[str, str]:
-    """Choose how workers wait for the next node of a graph, as session options of an ONNX Runtime.
+    """Choose how workers wait for the next node of a graph, as session options.
 
-    A graph of a thousand nodes has the next one soon: sleeping costs 3 of 28 ms at scale .5. But a worker that spins
-    uses up its share of CPU time, and the scheduler then prefers other processes: under CPU load on one of two cores a
-    step's 90th percentile is 63 to 82 ms with a spinning worker, 40 to 49 with one
-    that spins for 20 microseconds or not at all (docs/benchmarks/speed.md).
+    Sleeping costs 3 of 28 ms a step at scale .5. Spinning uses up the worker's CPU share: under CPU load the 90th
+    percentile is 63 to 82 ms, against 40 to 49 with 20 microseconds or none (docs/benchmarks/speed.md).
     """
     release = tuple(int(part) for part in version.split(".")[:2])
     if release < SPIN_SINCE:
@@ -95,13 +88,10 @@ def spinning(version: str) -> dict[str, str]:
 
 
 def choose_device(name: str, available: Sequence[str]) -> Device:
-    """Choose the device of a name.
+    """Choose the device of a name: auto, cpu, cuda, cuda:N, tensorrt, tensorrt:N or coreml.
 
-    Args:
-        name: auto, cpu, cuda, cuda:N, tensorrt, tensorrt:N or coreml. Auto takes CUDA where this ONNX Runtime has it,
-            else the CPU: TensorRT's provider would build engines for minutes at every new frame size (backend tensorrt
-            builds once), and Core ML's hands most of a graph with dynamic sizes back to the CPU.
-        available: providers that this ONNX Runtime was built with.
+    Auto takes CUDA where it is `available`, else the CPU: TensorRT's provider would build engines at every new frame
+    size, and Core ML's returns most of a dynamic graph to the CPU.
 
     Raises:
         BackendError: no such device, or an ONNX Runtime that was built without its provider.
@@ -124,13 +114,9 @@ def choose_device(name: str, available: Sequence[str]) -> Device:
 def open_session(
     path: Path, threads: int | None, profile: Path | None = None, device: Device | None = None
 ) -> ort.InferenceSession:
-    """Load an ONNX file; with a profile, every node's time is recorded until `end_profiling`.
+    """Load an ONNX file for a device (the CPU when None); threads None leaves the number to the runtime.
 
-    Args:
-        path: the file.
-        threads: of the CPU; None for the runtime's own choice.
-        profile: where to record.
-        device: where to compute; the CPU when None.
+    With a profile path, every node's time is recorded until `end_profiling`.
 
     Raises:
         ModelFileError: the file cannot be loaded.
@@ -165,7 +151,7 @@ def open_session(
 
 
 class OnnxRuntimeBackend:
-    """Runs step.onnx and prompt.onnx on the CPU, or on what else this ONNX Runtime was built for."""
+    """Run step.onnx and prompt.onnx on the CPU, or on another device of this ONNX Runtime."""
 
     name = "onnxruntime"
 
@@ -229,20 +215,13 @@ class OnnxRuntimeBackend:
         return StepOutputs(logits[0], presence[0], int(used[0]))
 
     def end_profiling(self) -> Path:
-        """Stop timing the step graph's nodes.
-
-        Returns:
-            The file of events, JSON.
-
-        Raises:
-            BackendError: the backend was opened without a profile.
-        """
+        """Stop timing nodes; return the JSON file of events, or raise BackendError if opened without a profile."""
         if not self._profiled:
             raise BackendError("this backend records no profile; open it with BackendSettings(profile=...)")
         return Path(self._step.end_profiling())
 
     def keep(self) -> Callable[[], None]:
-        """Remember the memory bank as it is; calling the result brings it back."""
+        """Return a function that restores the memory bank as it is now."""
         bank = self._bank  # every step makes a new one
 
         def restore() -> None:

@@ -1,8 +1,4 @@
-"""PyTorch backend: the shipped weights in the student itself, on the CPU or a CUDA device.
-
-Slower than ONNX Runtime on a CPU; for workstations, for comparison, and for looking inside: `attention` says what a
-frame reads from the memory bank.
-"""
+"""Run the shipped weights in eager PyTorch, on the CPU or a CUDA device; for comparison and inspection."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -35,10 +31,7 @@ from sam2lite_core.variants import get_variant
 
 
 def load_shipped(path: Path) -> tuple[Student, ModelInfo]:
-    """Load a weights file that the exporter wrote.
-
-    Returns:
-        The student in evaluation mode, batch norms folded, fp32; and what the file says of itself.
+    """Load a weights file: the fp32 student in evaluation mode with batch norms folded, and the file's metadata.
 
     Raises:
         ModelFileError: the file is missing, damaged or not ours.
@@ -62,14 +55,10 @@ def load_shipped(path: Path) -> tuple[Student, ModelInfo]:
 
 
 def choose_device(name: str, backend: str = "torch") -> torch.device:
-    """Choose the torch device of a name; auto takes CUDA where there is one.
-
-    Args:
-        name: auto, cpu, cuda or cuda:N.
-        backend: who asks, for the message.
+    """Choose the torch device of a name: auto (CUDA where there is one), cpu, cuda or cuda:N.
 
     Raises:
-        BackendError: not a name of a device, or a device that is not there.
+        BackendError: no such device; `backend` is named.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -87,7 +76,7 @@ def choose_device(name: str, backend: str = "torch") -> torch.device:
 
 
 class TorchBackend:
-    """Runs the student's graphs in eager PyTorch, fp32."""
+    """Run the student's graphs in eager PyTorch, fp32."""
 
     name = "torch"
 
@@ -143,7 +132,7 @@ class TorchBackend:
         return answer
 
     def keep(self) -> Callable[[], None]:
-        """Remember the memory bank as it is; calling the result brings it back."""
+        """Return a function that restores the memory bank as it is now."""
         bank = self._bank  # every step makes a new one
 
         def restore() -> None:
@@ -156,14 +145,14 @@ class TorchBackend:
         return BankSnapshot(*(tensor[0].cpu().numpy().copy() for tensor in self._bank))
 
     def attention(self, image: NDArray[np.uint8], window: int) -> FloatArray:
-        """Compute what a frame would read from the bank if it came next; changes nothing.
+        """Compute what a frame would read from the bank if it came next; nothing changes.
 
         Args:
             image: (H, W, 3) uint8 RGB at the network's size.
             window: W in frames.
 
         Returns:
-            (H/16, W/16, S) float32, the attention of each patch over the rows of `bank()`; its last axis sums to 1.
+            (H/16, W/16, S) float32 attention over the rows of `bank()`; the last axis sums to 1.
 
         Raises:
             BackendError: no frame was stepped yet.

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from sam2lite_core.export.parity import Bound
     from sam2lite_core.model.student import Student
 
-
 CheckpointOption = Annotated[
     Path | None, typer.Option(help="What the trainer wrote; the shipped weights when not given.")
 ]

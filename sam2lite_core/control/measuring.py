@@ -17,7 +17,6 @@ REPEATS = 2
 _SHIFT = 2
 _SMALLEST_SPREAD = 0.02
 
-
 MeasuredStep = Callable[[NDArray[np.uint8], Sequence[Prompt], float, int], float]
 """A step on an image with prompts, at a resolution scale and a memory window; returns its time, ms."""
 

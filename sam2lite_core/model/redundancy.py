@@ -9,13 +9,11 @@ SAME_KEY, SAME_PLACE, SAME_SHARE = 0.4, 0.08, 0.2
 """How far apart two tokens that say the same may be in one respect: distance of unit keys (a cosine of .92), of places
 as a share of the frame, difference of the objects' shares."""
 
-
 UNCHANGED, STATIC = 0.6, 0.8
 """A token is found unchanged where the squares of its distances in key and place, each over its limit, sum to less than
 the former; a scene is static where this share of all tokens, and of the anchors, is. Of the tokens kept from films in
 which something moves 4 to 69 in 100 were found unchanged, 76 at most; of those kept from a picture that repeats with
 noise of 4 grey levels 90 and more, but for one of fog and asphalt (74)."""
-
 
 SPARSE, LIKE = 0.6, 0.9
 """A bank that holds less than the former share of what it could has a say only on cells whose keys have at least the
@@ -23,15 +21,12 @@ latter cosine with one of its own."""
 
 
 def distances(bank: Bank, key: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """Compute half the squared distance in key and place, each over its limit, of a frame's cells to the bank's tokens.
+    """Compute half the squared distance of cells to tokens in key and place, each over its limit, (N, S', S).
 
     Args:
-        bank: S tokens.
+        bank: S tokens; free rows are far away.
         key: (N, S', 256) unit keys of the cells.
         x, y: (S',) their centres.
-
-    Returns:
-        (N, S', S); free rows are far away.
     """
     old = torch.cat([bank.key / SAME_KEY, bank.meta[..., :2] / SAME_PLACE], dim=-1)
     place = torch.stack([x, y], dim=-1).unsqueeze(0).expand(key.shape[0], -1, -1)
@@ -43,19 +38,12 @@ def distances(bank: Bank, key: Tensor, x: Tensor, y: Tensor) -> Tensor:
 
 
 def repeats(bank: Bank, fresh: Bank, apart: Tensor) -> Tensor:
-    """Find fresh tokens that repeat what the bank holds already.
-
-    The gate judges each token by itself and cannot know that; without it a static scene would fill the bank with copies
-    of one frame (ours; the paper has none).
+    """Find fresh tokens that repeat what the bank holds, (N, S') float 0 or 1 (ours; the paper has none).
 
     Args:
         bank: S kept tokens.
         fresh: S' tokens of this frame.
         apart: (N, S', S), from `distances`.
-
-    Returns:
-        (N, S') float, 1 where some valid token has nearly the same key, place and shares: the squares of their
-        distances, each over its limit, sum to less than 1.
     """
     old, new = (some.identity * some.known / SAME_SHARE for some in (bank, fresh))
     half_old, half_new = (0.5 * (shares * shares).sum(dim=-1) for shares in (old, new))
@@ -64,16 +52,11 @@ def repeats(bank: Bank, fresh: Bank, apart: Tensor) -> Tensor:
 
 
 def is_static(bank: Bank, apart: Tensor) -> Tensor:
-    """Find scenes in which all that the bank holds is where it was, each object's anchors by themselves too.
-
-    One object may move, or be gone, while all others and all around them rest.
+    """Find scenes in which the bank's tokens, and each object's anchors, are where they were; (N,) float 0 or 1.
 
     Args:
-        bank: S tokens.
+        bank: S tokens; an empty bank is never static.
         apart: (N, S', S), from `distances`.
-
-    Returns:
-        (N,) float 0 or 1; an empty bank knows no scene.
     """
     valid = bank.column("valid")
     unchanged = (apart.amin(dim=1) < 0.5 * UNCHANGED).to(valid.dtype) * valid
@@ -87,19 +70,15 @@ def is_static(bank: Bank, apart: Tensor) -> Tensor:
 
 
 def knows(bank: Bank, key: Tensor, static: Tensor, budget: Tensor) -> Tensor:
-    """Find the cells of a frame of which the bank can tell which object's they are.
+    """Find the cells of a frame for which memory can tell the object, (N, S') float 0 or 1.
 
-    Attention always sums to 1, even for a cell that resembles no token. A full bank holds a token like every cell. Few
-    tokens, or those of a static scene, speak only for cells that resemble them; the warped mask tells the rest.
+    A full bank holds a token like every cell. Few tokens, or those of a static scene, speak only for cells like them.
 
     Args:
         bank: S tokens.
         key: (N, S', 256) unit keys of the cells.
         static: (N,) from `is_static`.
         budget: (N,) float, B.
-
-    Returns:
-        (N, S') float, 0 where memory's opinion of the objects' shares is not to count.
     """
     valid = bank.column("valid")
     # Counted, since a shape would be written into an exported graph as a number.

@@ -7,32 +7,24 @@ from sam2lite_core.model.bank import REJECTED, Bank
 
 ANCHOR_BONUS = 100.0
 
-
 ANCHORS_OF_ONE, ANCHORS_OF_ALL = 0.25, 0.5
 """Largest shares of the budget that one object's anchors, and all anchors, may take."""
-
 
 STATIC_SHARE = 0.3
 """Share of the budget that a static scene may fill, unless anchors alone take more."""
 
-
 RAREST = 1e-6
 """Draws lie this far from 0 and 1: of a million tokens one is told from the others."""
-
 
 PERIOD = 1024.0
 """Frames after which the draws come again. Of two equal draws a gate that lets age count keeps the younger: nothing but
 anchors outlives a few periods, about two minutes. Draws that never repeat were worse (training/RESULTS.md)."""
 
-
 TIE_BREAK = 1e-4  # torch and ONNX Runtime choose differently among equal scores
 
 
 def anchor_quota(bank: Bank, affinity: Tensor, budget: Tensor, prompted: Tensor) -> Bank:
-    """Make anchors of the best tokens of a prompt frame.
-
-    An object gets B / 4 of them at most, so that a static scene with one object leaves most of the bank free, and all
-    objects together B / 2, shared evenly.
+    """Make anchors of the best tokens of a prompt frame: at most B / 4 for an object and B / 2 for all, shared evenly.
 
     Args:
         bank: old tokens followed by this frame's tokens; the latter have age 0.
@@ -41,8 +33,7 @@ def anchor_quota(bank: Bank, affinity: Tensor, budget: Tensor, prompted: Tensor)
         prompted: (N, M) float, 1 for the objects prompted on this frame.
 
     Returns:
-        The bank with its `owner` column rewritten: a re-prompted object keeps its former anchors only as far as its
-        share reaches after the new ones.
+        The bank with new `owner` and `affinity`; of a re-prompted object's former anchors, those that still fit.
     """
     fresh = (bank.column("age") < 0.5) & (bank.column("valid") > 0.5)
     masked = affinity * prompted.unsqueeze(1)
@@ -69,18 +60,14 @@ def anchor_quota(bank: Bank, affinity: Tensor, budget: Tensor, prompted: Tensor)
 
 
 def draw(rows: Tensor, columns: Tensor, frame: Tensor) -> Tensor:
-    """Draw low-discrepancy numbers, one a token, to tell tokens apart that are equally worth keeping.
-
-    Keeping the largest of them keeps cells that cover the frame evenly, and others on every frame. Chosen by noise of
-    its own, each token would leave gaps beside clusters; by its score alone, whole regions would be gone.
+    """Draw low-discrepancy numbers, one a token, so that the largest of them cover the frame evenly.
 
     Args:
         rows, columns: (r, 1) and (1, c) indices of the frame's cells.
         frame: (N,) index of the frame.
 
     Returns:
-        (N, r, c) in (0, 1): the two-dimensional additive recurrence of the plastic number over the cells, shifted by
-        the golden ratio with each frame of a `PERIOD`.
+        (N, r, c) in (0, 1): the additive recurrence of the plastic number, shifted by the golden ratio each frame.
     """
     # Frames are counted for days: whole turns are taken off before fp32 runs out of digits, and what is rounded is
     # common to all cells of a frame.
@@ -108,18 +95,13 @@ def hash_noise(bank: Bank, frame: Tensor) -> Tensor:
 
 
 def token_limit(bank: Bank, static: Tensor, budget: Tensor, learned: Tensor) -> Tensor:
-    """Compute how many tokens may be kept: the budget, or a share of it under the learned policy in a static scene.
-
-    Few tokens describe a static scene; when something moves, the next frame is written whole again.
+    """Compute how many tokens may be kept, (N,): the budget, or a share of it in a static scene if `learned`.
 
     Args:
         bank: S tokens before this frame's tokens.
         static: (N,) from `redundancy.is_static`.
         budget: (N,) float, B.
         learned: (N,) float, 1 where the policy is the learned one.
-
-    Returns:
-        (N,) float, at most B; never less than the anchors are.
     """
     anchors = ((bank.column("owner") > 0.5) & (bank.column("valid") > 0.5)).to(budget.dtype).sum(dim=1)
     few = torch.minimum(torch.maximum(torch.floor(STATIC_SHARE * budget), anchors), budget)
@@ -130,15 +112,14 @@ def policy_scores(bank: Bank, gate_score: Tensor, frame: Tensor, policy: Tensor,
     """Score every token by the chosen policy, before the anchors' bonus.
 
     Args:
-        bank: S slots.
+        bank: S rows.
         gate_score: (N, S) from the gate, in [-20, 20].
         frame: (N,) float, index of the current frame.
         policy: (N, 4) one-hot over `POLICIES`.
         repeated: (N, S) float, from `repeats`; 0 for old tokens.
 
     Returns:
-        (N, S) scores; the learned policy rejects tokens whose keep probability p = sigmoid(s) is below their draw, so
-        that it keeps a share p of them, evenly spread; and those that repeat others.
+        (N, S) scores. The learned policy keeps a share p = sigmoid(s) of tokens, evenly spread, and rejects repeats.
     """
     noise = hash_noise(bank, frame)
     age = bank.column("age")

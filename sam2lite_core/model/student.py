@@ -57,19 +57,13 @@ class DecodedMasks(NamedTuple):
 
 
 def to_token_grid(grid: Tensor, pool: tuple[Tensor, Tensor]) -> Tensor:
-    """Average (N, C, h, w) into cells: pool holds (r, h) and (c, w) weights whose rows sum to 1. Returns (N, C, r, c).
-
-    As a product, so that one graph serves every resolution: a token covers the same share of the frame on all rungs.
-    """
+    """Average (N, C, h, w) into cells (N, C, r, c); pool holds (r, h) and (c, w) weights whose rows sum to 1."""
     rows, columns = pool
     return rows @ grid @ columns.transpose(-2, -1)
 
 
 def token_density(pool: tuple[Tensor, Tensor]) -> Tensor:
-    """Compute the tokens a patch, r * c / (h * w), a scalar; pool as in `to_token_grid`, one for all frames.
-
-    Read off the weights: rows sum to 1, so that all of them sum to r and their mean is 1 / h.
-    """
+    """Compute the tokens per patch, r * c / (h * w), a scalar; pool as in `to_token_grid`."""
     rows, columns = pool
     return rows.sum() * rows.mean() * columns.sum() * columns.mean()
 
@@ -115,18 +109,16 @@ class Student(nn.Module):
         return x.unsqueeze(0).expand(height, width), y.unsqueeze(1).expand(height, width)
 
     def attention_logits(self, key: Tensor, bank: Bank, window: Tensor, pool: tuple[Tensor, Tensor]) -> Tensor:
-        """Compute the scaled similarity of every pixel to every token, unreadable ones masked; (N, P, S).
+        """Compute the scaled similarity of every pixel to every token, (N, P, S); unreadable tokens are masked.
 
-        A learned penalty on distance tells look-alikes apart by place; it fades with a token's age, since cameras and
-        objects move (ours; the paper has none). Anchors have a bonus: what the student wrote itself repeats its
-        mistakes. Where a token is the mean of several patches, an old one is like nothing that is there now, and the
-        bonus is smaller.
+        A learned penalty on distance, which fades with age, separates look-alikes (ours; the paper has none). Anchors
+        have a bonus, smaller where a token is the mean of several patches.
 
         Args:
             key: (N, 256, h, w) of the frame.
             bank: S tokens.
             window: (N,) W in frames.
-            pool: how the frame's patches are averaged into tokens, see `tokens`.
+            pool: weights that average patches into tokens, see `tokens`.
         """
         queries = key.flatten(2).transpose(1, 2).float()
         x, y = (side.reshape(1, -1, 1) for side in self.positions(key.shape[-2], key.shape[-1], queries))
@@ -146,12 +138,12 @@ class Student(nn.Module):
         return torch.cat([queries, here], dim=-1) @ torch.cat([scaled, there], dim=-1).transpose(1, 2)
 
     def read(self, key: Tensor, bank: Bank, slots: Tensor, logits: Tensor) -> Readout:
-        """Read the memory (equations 2 and 5) and every object's identity with the same attention.
+        """Read the memory (equations 2 and 5), and each object's identity with the same attention.
 
         Args:
             key: (N, 256, h, w) of the frame.
             bank: S tokens.
-            slots: (N, K, M) one-hot, which slot each decoded object lives in.
+            slots: (N, K, M) one-hot, object slot of each decoded object.
             logits: (N, P, S) from `attention_logits`.
         """
         batch, _, height, width = key.shape
@@ -170,11 +162,7 @@ class Student(nn.Module):
         return Readout(attention, read[..., :width_], mass / (evidence + EPSILON), evidence, agreement.clamp(-1.0, 1.0))
 
     def projected(self, bank: Bank) -> Bank:
-        """Project the bank's values as the decoder wants them, for `decode(..., projected=True)`.
-
-        The weights of attention sum to 1, so projecting S values gives what projecting P readouts gives, and pixels are
-        up to six times as many as tokens.
-        """
+        """Project the bank's values for `decode(..., projected=True)`: S products instead of P, same result."""
         return bank._replace(value=self.readout(bank.value))
 
     def decode(
@@ -191,11 +179,10 @@ class Student(nn.Module):
 
         Args:
             features, key: from `encode`.
-            readout: memory's answer.
+            readout: of the memory.
             warped: (N, K, H/4, W/4) previous mask carried along the flow, -1..1, 0 = unknown.
-            rasters: (N, K, 3, H/4, W/4) box, positive points, negative points; objects that have some are read off
-                these, zeros leave an object tracked.
-            projected: whether the memory was read from a bank that `projected` made.
+            rasters: (N, K, 3, H/4, W/4) box, positive and negative points; zeros leave an object tracked.
+            projected: the memory was read from a bank that `projected` made.
         """
         batch, count = readout.share.shape[:2]
         height, width = readout.share.shape[-2:]
@@ -255,11 +242,11 @@ class Student(nn.Module):
         Args:
             features, key: from `encode`.
             probability: (N, K, H/4, W/4) masks to remember.
-            trusted: (N, K) 1 where an object's mask means something (0 = LOST: "unknown", not "absent").
+            trusted: (N, K) 1 where an object's mask is known, 0 for LOST ("unknown", not "absent").
             slots: (N, K, M) one-hot.
             motion: (N, 1, h, w) relative flow magnitude, patch widths per frame.
             frame: (N,) float, index of this frame.
-            pool: (r, h) and (c, w) rows that average the frame's patches into the r x c token grid.
+            pool: (r, h) and (c, w) weights that average patches into the r x c token grid.
         """
         batch = key.shape[0]
         share = F.avg_pool2d(probability * trusted.unsqueeze(-1).unsqueeze(-1), 4)
@@ -292,24 +279,13 @@ class Student(nn.Module):
         return Bank(F.normalize(new_key, dim=-1), value, identity, known * 1.0, meta)
 
     def cells(self, key: Tensor, pool: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Average the frame as memory would keep it: keys (N, r * c, 256) of its cells; their centres x, y (r * c,).
-
-        Args:
-            key: (N, 256, h, w) of the frame.
-            pool: as in `tokens`.
-        """
+        """Average the frame as memory would keep it: unit keys (N, r * c, 256), centres x and y (r * c,)."""
         grid = to_token_grid(key.float(), pool)
         x, y = self.positions(grid.shape[-2], grid.shape[-1], grid)
         return F.normalize(grid.flatten(2).transpose(1, 2), dim=-1), x.reshape(-1), y.reshape(-1)
 
     def to_patches(self, cells: Tensor, key: Tensor, pool: tuple[Tensor, Tensor]) -> Tensor:
-        """Upsample per-token values (N, r * c) to patches (N, 1, h, w).
-
-        Args:
-            cells: of the frame's tokens.
-            key: (N, 256, h, w) of the frame, for its shape.
-            pool: as in `tokens`.
-        """
+        """Upsample per-token values (N, r * c) to patches (N, 1, h, w); key gives the shape, pool as in `tokens`."""
         rows, columns = pool
         grid = cells.reshape(key.shape[0], 1, rows.shape[-2], columns.shape[-2])
         weights = rows.transpose(-2, -1) @ grid @ columns
@@ -320,11 +296,7 @@ class Student(nn.Module):
         return self.gate(bank.key, bank.value, bank.column("age"), bank.column("motion"), bank.column("uncertainty"))
 
     def affinity(self, probability: Tensor, slots: Tensor, pool: tuple[Tensor, Tensor]) -> Tensor:
-        """Rate how well each of this frame's tokens represents each object, (N, r * c, M).
-
-        The object's own patches come first, then its surroundings (a wide blur of the mask), which tell it from what
-        lies next to it.
-        """
+        """Rate how well each of this frame's tokens represents each object, (N, r * c, M); own patches come first."""
         share = to_token_grid(F.avg_pool2d(probability, 4), pool)
         near = F.avg_pool2d(F.pad(share, (2, 2, 2, 2)), 5, 1)
         far = F.avg_pool2d(F.pad(share, (6, 6, 6, 6)), 13, 1)

@@ -12,7 +12,7 @@ from sam2lite_core.model.gate import SCORE_LIMIT
 
 @dataclass(frozen=True)
 class Rule:
-    """What a token is worth, in a few numbers; scores are logarithms of odds of being kept.
+    """Rule of a token's worth, in a few numbers; scores are logarithms of odds of being kept.
 
     Attributes:
         start: of a token that has just been written, far from objects.

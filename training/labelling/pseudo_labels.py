@@ -29,7 +29,6 @@ from training.labelling.moving_objects import Images, Mask, Search, find_objects
 MARKER = "pseudo_labels.json"
 """File that describes a result of `label_films`."""
 
-
 AHEAD = 3
 """First frames of a stretch, searched for moving objects."""
 

@@ -1,4 +1,4 @@
-"""What operators and the past do to a clip in training: random prompts, and previous masks with faults."""
+"""Random prompts and corrupted previous masks for training."""
 
 import torch
 import torch.nn.functional as F

@@ -23,7 +23,7 @@ LEAST_MASS = 0.05
 
 
 def mask_cross_entropy(relative: Tensor, target: Tensor, hard_share: float) -> Tensor:
-    """Cross-entropy over background and objects, all pixels and the hardest once more (the BCE of L_mask, equation 13).
+    """Compute the cross-entropy over background and objects, all pixels and the hardest once more (BCE of equation 13).
 
     Args:
         relative: (N, K, H, W) logits against the background.
@@ -41,12 +41,7 @@ def mask_cross_entropy(relative: Tensor, target: Tensor, hard_share: float) -> T
 
 
 def soft_iou(probability: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """1 - soft intersection over union per object (the IoU part of L_mask, equation 13).
-
-    Args:
-        probability, target: (N, K, H, W) in 0..1.
-        weight: (N, K) which objects count.
-    """
+    """Compute 1 - soft IoU of (N, K, H, W) masks in 0..1 (equation 13); weight (N, K) says which objects count."""
     both = (probability * target).flatten(2).sum(-1)
     union = (probability + target).flatten(2).sum(-1) - both
     loss = 1.0 - (both + 1.0) / (union + 1.0)
@@ -54,12 +49,7 @@ def soft_iou(probability: Tensor, target: Tensor, weight: Tensor) -> Tensor:
 
 
 def edge(probability: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """Gradient matching for sharp boundaries (L_edge): mean |difference of finite differences| near true edges.
-
-    Args:
-        probability, target: (N, K, H, W) in 0..1.
-        weight: (N, K) which objects count.
-    """
+    """Match gradients near true edges (L_edge) of (N, K, H, W) masks in 0..1; weight (N, K) as in `soft_iou`."""
     total = probability.new_zeros(probability.shape[:2])
     for axis in (-1, -2):
         true = torch.diff(target, dim=axis)
@@ -70,11 +60,11 @@ def edge(probability: Tensor, target: Tensor, weight: Tensor) -> Tensor:
 
 
 def correspondence(key: Tensor, places: Tensor, pairs: list[tuple[int, int]], temperature: float = 0.07) -> Tensor:
-    """InfoNCE on keys with the true correspondence of rendered clips.
+    """Compute InfoNCE on keys with the true correspondence of rendered clips.
 
     Args:
         key: (N, T, P, C) unit keys of T frames.
-        places: (N, T, P, 3) (layer, x, y) of each patch centre, px; layer -1: unknown, corresponds to nothing.
+        places: (N, T, P, 3) (layer, x, y) of each patch centre, px; layer -1 is unknown.
         pairs: (query frame, memory frame) indices.
         temperature: of the softmax.
     """
@@ -95,26 +85,20 @@ def correspondence(key: Tensor, places: Tensor, pairs: list[tuple[int, int]], te
 
 
 def share_loss(share: Tensor, evidence: Tensor, target: Tensor) -> Tensor:
-    """BCE of the memory's identity readout against the patch's true share, where memory had an opinion.
-
-    Args:
-        share, evidence, target: (N, K, h, w) in 0..1.
-    """
+    """Compute BCE of memory's share (N, K, h, w) against the true share, where memory had evidence."""
     loss = F.binary_cross_entropy(share.float().clamp(1e-3, 1 - 1e-3), target, reduction="none")
     weight = (evidence > 0.2).float()
     return (loss * weight).sum() / weight.sum().clamp(min=1.0)
 
 
 def presence_loss(logits: Tensor, present: Tensor, weight: Tensor) -> Tensor:
-    """BCE of presence. logits, present, weight: (N, K)."""
+    """Compute BCE of presence. logits, present, weight: (N, K)."""
     loss = F.binary_cross_entropy_with_logits(logits.float(), present, reduction="none")
     return (loss * weight).sum() / weight.sum().clamp(min=1.0)
 
 
 def budget_loss(expected: Tensor, mean_probability: Tensor, budget: int) -> Tensor:
-    """Hinge on the expected number of tokens kept, (max(0, sum p / B - 1))^2 + 0.01 mean p (design section 4).
-
-    The second term makes a token that nobody needs lose its place even when there is room.
+    """Penalise tokens above the budget, (max(0, sum p / B - 1))^2 + 0.01 mean p (design section 4).
 
     Args:
         expected: (N,) sum of the keep probabilities.
@@ -126,13 +110,13 @@ def budget_loss(expected: Tensor, mean_probability: Tensor, budget: int) -> Tens
 
 
 def budget_loss_on_masks(kept: Tensor, score: Tensor, budget: int) -> Tensor:
-    """The paper's own budget loss, max(0, sum mask - B)^2 + 0.01 sum s (equation 10).
+    """Penalise hard masks as the paper does, max(0, sum mask - B)^2 + 0.01 sum s (equation 10).
 
     Hard masks have no gradient, and top-B never exceeds B: only the second term teaches.
 
     Args:
         kept: (N, S) 0 or 1.
-        score: (N, S) gate scores, 0 for slots that do not count.
+        score: (N, S) gate scores, 0 for rows that do not count.
         budget: B, tokens.
     """
     over = (kept.detach().sum(dim=1) - budget).clamp(min=0.0)
@@ -140,9 +124,7 @@ def budget_loss_on_masks(kept: Tensor, score: Tensor, budget: int) -> Tensor:
 
 
 def gate_supervision(score: Tensor, target: Tensor, counted: Tensor) -> Tensor:
-    """Balanced BCE of keep probabilities against what an unbounded memory read later (design section 4, top-B).
-
-    Balanced, so that p = .5 lies between the tokens worth keeping and the others, however many there are.
+    """Compute balanced BCE of keep probabilities against what an unbounded memory read later (design section 4).
 
     Args:
         score: (N, S) gate scores s; p = sigmoid(s).
@@ -156,20 +138,15 @@ def gate_supervision(score: Tensor, target: Tensor, counted: Tensor) -> Tensor:
 
 
 def attention(student: Tensor, teacher: Tensor, common: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
-    """KL(student || teacher) of the attention in common bins (L_attn, equation 4).
-
-    Teacher and student remember different tokens: only bins that both hold are compared, and each side's mass in them
-    is brought to 1.
+    """Compute KL(student || teacher) of attention in the bins that both hold, normalised there (L_attn, equation 4).
 
     Args:
-        student: (N, P, G) attention mass per bin.
-        teacher: (N, P, G) likewise.
+        student, teacher: (N, P, G) attention mass per bin.
         common: (N, G) bool, bins that both hold.
         known: (N, P) bool, queries that the teacher speaks of.
 
     Returns:
-        The mean over known queries with at least LEAST_MASS of the teacher's attention in common bins; and the mean
-        share of the teacher's attention that the common bins do not hold.
+        The mean over known queries with at least LEAST_MASS in common bins; the teacher's mean mass outside them.
     """
     shared = common.unsqueeze(1).float()
     bins = shared.sum(-1, keepdim=True).clamp(min=1.0)
@@ -192,12 +169,10 @@ def attention(student: Tensor, teacher: Tensor, common: Tensor, known: Tensor) -
 
 
 def readout(projected: Tensor, teacher: Tensor, known: Tensor) -> Tensor:
-    """Squared distance of the memory readouts (L_read, equation 7), in units of the teacher's mean square.
-
-    Teachers differ in width and scale: divided so, a student whose readout says nothing has loss 1 with each of them.
+    """Compute the squared distance of readouts (L_read, equation 7), in units of the teacher's mean square.
 
     Args:
-        projected: (N, P, D) student readout brought to the teacher's width by the learned projection.
+        projected: (N, P, D) student readout, projected to the teacher's width.
         teacher: (N, P, D) teacher readout.
         known: (N, P) bool, queries that the teacher speaks of.
     """
@@ -208,21 +183,11 @@ def readout(projected: Tensor, teacher: Tensor, known: Tensor) -> Tensor:
 
 
 def features(projected: Tensor, teacher: Tensor) -> Tensor:
-    """Squared distance of the encoder's features to an image teacher's: the share of their variance not yet explained.
-
-    Args:
-        projected: (N, P, D) encoder features brought to the teacher's width by the learned projection.
-        teacher: (N, P, D) of mean 0 and mean square 1, as `training.teachers.image_features` makes them.
-    """
+    """Compute the share of an image teacher's feature variance, (N, P, D), that projected features do not explain."""
     return (projected.float() - teacher).pow(2).mean()
 
 
 def output(probability: Tensor, teacher: Tensor, weight: Tensor) -> Tensor:
-    """Mean squared difference of the masks (L_naive, equation 1): distillation of outputs alone, for comparison.
-
-    Args:
-        probability, teacher: (N, K, h, w) in 0..1.
-        weight: (N, K) which objects count.
-    """
+    """Compute the mean squared difference of (N, K, h, w) masks (L_naive, equation 1); weight (N, K)."""
     difference = (probability.float() - teacher.float()).pow(2).flatten(2).mean(-1)
     return (difference * weight).sum() / weight.sum().clamp(min=1.0)

@@ -11,7 +11,6 @@ from training.teachers.oracle import OracleTeacher
 
 __all__ = ["TEACHERS", "Teacher", "TeacherError", "TeacherTargets", "open_teacher", "readout_projection"]
 
-
 TEACHERS = ("oracle", "student", "sam2", "edgetam")
 
 

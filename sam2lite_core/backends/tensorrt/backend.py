@@ -1,10 +1,7 @@
-"""TensorRT backend (experimental), for TensorRT and TensorRT for RTX alike. State never leaves the GPU.
+"""Run TensorRT or TensorRT for RTX engines (experimental: no GPU has run this code). State never leaves the GPU.
 
-The bank lives twice: a step reads one and writes the other, then they change places. What is queued for a frame (inputs
-up, graph, answers down) is recorded once for each frame size and replayed as a CUDA graph; frames with prompts are
-rare and are queued call by call.
-
-The order of calls is tested against a device that is simulated on the CPU; no GPU has run this code yet.
+The bank lives twice: a step reads one and writes the other. The work of a frame is recorded once for each frame size as
+a CUDA graph; frames with prompts are queued call by call.
 """
 
 import importlib
@@ -33,12 +30,12 @@ MOST_RECORDED = 16
 
 
 def find_module() -> str | None:
-    """The first of `MODULES` that is installed; nothing is loaded."""
+    """Find the first of `MODULES` that is installed; nothing is loaded."""
     return next((name for name in MODULES if importlib.util.find_spec(name) is not None), None)
 
 
 def available() -> bool:
-    """Whether this machine has TensorRT and a GPU."""
+    """Return True if this machine has TensorRT and a GPU."""
     return find_module() is not None and count_gpus() > 0
 
 

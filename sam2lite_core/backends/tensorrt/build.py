@@ -37,7 +37,6 @@ AXES: dict[str, tuple[int | tuple[str, int], ...]] = {
     "prompted": (1, ("objects", 1)),
 }
 
-
 MODULES = ("tensorrt", "tensorrt_rtx_bindings")
 """TensorRT, and TensorRT for RTX with the same API, in the order in which they are taken."""
 

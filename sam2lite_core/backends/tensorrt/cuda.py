@@ -31,12 +31,12 @@ class Gpu:
 
 
 def installed() -> bool:
-    """Whether the CUDA bindings are there; nothing is loaded."""
+    """Return True if the CUDA bindings are installed; nothing is loaded."""
     return importlib.util.find_spec("cuda") is not None and importlib.util.find_spec(PACKAGE) is not None
 
 
 def count_gpus() -> int:
-    """How many GPUs CUDA sees; 0 without the bindings or without a driver."""
+    """Count the GPUs that CUDA sees; 0 without the bindings or a driver."""
     if not installed():
         return 0
     error, count = importlib.import_module(f"{PACKAGE}.runtime").cudaGetDeviceCount()

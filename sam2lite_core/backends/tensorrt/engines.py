@@ -26,7 +26,7 @@ Build = Callable[[Path, bytes], tuple[bytes, bytes]]
 
 @dataclass(frozen=True)
 class EngineKey:
-    """What an engine was built for; another value of any of these makes it stale.
+    """Everything that an engine depends on; another value makes it stale.
 
     Attributes:
         graph, weights: SHA-256 of the files that it was built from.
@@ -90,7 +90,7 @@ def unpack(content: bytes, key: EngineKey) -> tuple[bytes | None, str]:
 
 
 def engine_folder(model: Path, weights_sha256: str) -> Path:
-    """Where engines are kept: beside the model, or in the user's cache where that may not be written."""
+    """Return the folder of engines: beside the model, or in the user's cache where that cannot be written."""
     beside = model / ENGINES
     if os.access(beside if beside.is_dir() else model, os.W_OK):
         return beside
