@@ -147,12 +147,7 @@ class TorchBackend:
     def attention(self, image: NDArray[np.uint8], window: int) -> FloatArray:
         """Compute what a frame would read from the bank if it came next; nothing changes.
 
-        Args:
-            image: (H, W, 3) uint8 RGB at the network's size.
-            window: W in frames.
-
-        Returns:
-            (H/16, W/16, S) float32 attention over the rows of `bank()`; the last axis sums to 1.
+        Returns (H/16, W/16, S) float32 attention over the rows of `bank()` for an (H, W, 3) uint8 image and window W.
 
         Raises:
             BackendError: no frame was stepped yet.

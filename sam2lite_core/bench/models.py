@@ -20,15 +20,12 @@ def chosen(text: str, every: Sequence[str]) -> tuple[str, ...]:
 def models(
     settings: BenchSettings, variants: str, backends: str, precisions: str, work: Path
 ) -> Iterator[tuple[BenchSettings, str]]:
-    """Yield every combination of variant, backend and precision.
+    """Yield the settings and the weights (shipped, given or random) of every variant, backend and precision.
 
     Args:
         settings: all else.
         variants, backends, precisions: comma-separated names; of the first two also "all" (backends: all installed).
         work: folder for random weights, made only where none ship.
-
-    Yields:
-        Settings of one model, and its weights: shipped, given or random.
 
     Raises:
         UnknownVariantError: an unknown variant.

@@ -31,22 +31,20 @@ STEP_PACKAGE, PROMPT_PACKAGE = "step.mlpackage", "prompt.mlpackage"
 def export_coreml(
     student: Student, folder: Path, scale: float = 1.0, objects: int = 1, overwrite: bool = True
 ) -> dict[str, Any]:
-    """Convert both graphs, load their specifications again and check them.
+    """Convert both graphs (experimental), load their specifications again and check them.
 
     Args:
         student: any variant, in evaluation mode.
         folder: created, or an earlier result replaced; nothing is left when anything fails.
         scale: resolution scale of a 480x854 source, which fixes the frame's size.
-        objects: K, and the slots M.
+        objects: K, and the object slots M.
         overwrite: replace an earlier export.
 
     Returns:
         The shapes of every input and output by package, and why there is no parity report.
 
     Raises:
-        ConfigurationError: coremltools is not installed.
-        ModelFileError: a package does not hold what the graph has.
-        SourceError: the folder holds something else.
+        ConfigurationError, ModelFileError, SourceError: no coremltools, a wrong package, or a folder of something else.
     """
     ready = fold_batch_norms(student)
     ready.variant = replace(student.variant, max_objects=objects)

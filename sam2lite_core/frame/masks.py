@@ -44,10 +44,7 @@ def probabilities(logits: FloatArray) -> FloatArray:
 
 
 def label_map(logits: FloatArray, object_ids: Sequence[int], height: int, width: int) -> LabelMap:
-    """Label every source pixel with its most likely object.
-
-    Logits are compared in levels, 92 of them worth the largest: where the best answers lie within two or three levels
-    of each other, a pixel may go to the one that comes first.
+    """Label every source pixel with its most likely object, to within two or three of 92 levels.
 
     Args:
         logits: (K, h, w) object against background.
@@ -84,18 +81,9 @@ def paint(logits: FloatArray, object_ids: Sequence[int], height: int, width: int
 
 
 def _enlarged(channel: FloatArray, levels: float, height: int, width: int) -> tuple[NDArray[np.uint8], Crop]:
-    """Enlarge an object's logits, as levels, to the source's size where they can be positive.
+    """Enlarge the part of an object's logits (h, w) that can be positive; returns levels, source rows and columns.
 
-    The rest of the frame need not be interpolated, which for a small object is most of the work.
-
-    Args:
-        channel: (h, w) logits, some of them positive.
-        levels: how many a logit is worth.
-        height, width: source size in px.
-
-    Returns:
-        (r, c) levels, above BOUNDARY where logits are positive, and the rows and columns of the source where they
-        belong. Cubic: a boundary inside a cell of 8 px is read off its neighbours' slopes too, .3 J&F at scale .5.
+    Cubic: a boundary inside a cell of 8 px is read off its neighbours' slopes too, .3 J&F at scale .5.
     """
     # The cubic kernel's negative weights make values between low and low / 3.2 overshoot into the positive; low is
     # the least of the cells that a pixel is made of.

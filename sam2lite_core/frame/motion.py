@@ -28,15 +28,7 @@ class Motion:
     flow: NDArray[np.float32]
 
     def magnitude(self, rows: int, columns: int) -> NDArray[np.float32]:
-        """Return the flow's magnitude relative to the frame's median, which stands for the camera.
-
-        Args:
-            rows: patches down the frame.
-            columns: patches across the frame.
-
-        Returns:
-            (rows, columns) float32, patch widths per frame.
-        """
+        """Return (rows, columns) flow magnitude in patch widths, relative to the frame's median (the camera)."""
         grid: NDArray[np.float32] = np.asarray(
             cv2.resize(self.flow, (columns, rows), interpolation=cv2.INTER_AREA), dtype=np.float32
         )
@@ -45,11 +37,7 @@ class Motion:
         return np.asarray(np.hypot(grid[..., 0], grid[..., 1]), dtype=np.float32)
 
     def sample_grid(self, height: int, width: int) -> NDArray[np.float32]:
-        """Locate each pixel of a height x width map in the previous frame's map of the same size.
-
-        Returns:
-            (height, width, 2) float32 pixel coordinates (x, y) for `cv2.remap`.
-        """
+        """Locate each pixel in the previous frame's map, (height, width, 2) float32 (x, y) for `cv2.remap`."""
         flow: NDArray[np.float32] = np.asarray(
             cv2.resize(self.flow, (width, height), interpolation=cv2.INTER_LINEAR), dtype=np.float32
         )
@@ -72,13 +60,7 @@ class Motion:
 
 
 def motion_map(motion: Motion | None, rows: int, columns: int, elapsed: int = 1) -> NDArray[np.float32]:
-    """Return relative flow magnitude (rows, columns) in patch widths per frame; zeros where no motion was measured.
-
-    Args:
-        motion: since the last step.
-        rows, columns: of the map.
-        elapsed: frames since the last step; frames that were skipped are no faster motion.
-    """
+    """Return relative flow magnitude (rows, columns) in patch widths per frame elapsed; zeros where it is unknown."""
     if motion is None:
         return np.zeros((rows, columns), np.float32)
     return motion.magnitude(rows, columns) / np.float32(max(elapsed, 1))
@@ -113,13 +95,9 @@ class MotionEstimator:
         self._previous = None
 
     def update(self, image: NDArray[np.uint8]) -> Motion | None:
-        """Measure the flow of this frame.
+        """Measure the motion since the previous frame, given (H, W, 3) uint8 RGB.
 
-        Args:
-            image: (H, W, 3) uint8 RGB.
-
-        Returns:
-            The motion since the previous frame; None on the first frame or after a change of aspect.
+        Returns None on the first frame or after a change of aspect.
         """
         current = grey(image)
         previous, self._previous = self._previous, current

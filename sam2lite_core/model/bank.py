@@ -93,18 +93,7 @@ def begin_frame(bank: Bank, active: Tensor) -> Bank:
 
 
 def readable(bank: Bank, window: Tensor) -> Tensor:
-    """Find the tokens that this frame may read.
-
-    Tokens younger than W are the recent context; those past 8 frames were promoted by the gate and stay readable, as
-    anchors do. So W trims recent context only.
-
-    Args:
-        bank: S tokens.
-        window: (N,) float, W in frames.
-
-    Returns:
-        (N, S) bool.
-    """
+    """Find the tokens that this frame may read, (N, S) bool: younger than W (N,), promoted at 8 frames, or anchors."""
     age = bank.column("age")
     recent = age <= window.unsqueeze(1)
     promoted = age > float(MAX_WINDOW)

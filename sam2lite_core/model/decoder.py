@@ -113,7 +113,7 @@ class MaskHead(nn.Module):
         self.sizes = (wide, wide, middle, narrow)
 
     def forward(self, pixels: Tensor, features: Features, queries: Tensor, maps: Tensor, warped: Tensor) -> Tensor:
-        """Mask logits per object.
+        """Compute mask logits (N, K, H/4, W/4).
 
         Args:
             pixels: (N, C, h, w) fused features at stride 16.
@@ -121,9 +121,6 @@ class MaskHead(nn.Module):
             queries: (N, K, C) object queries.
             maps: (N, K, MAPS, h, w).
             warped: (N, K, H/4, W/4) previous mask, -1..1, 0 = unknown.
-
-        Returns:
-            (N, K, H/4, W/4) logits.
         """
         batch, count = queries.shape[:2]
         flat = batch * count

@@ -26,17 +26,13 @@ class Gate(nn.Module):
         )
 
     def forward(self, key: Tensor, value: Tensor, age: Tensor, motion: Tensor, uncertainty: Tensor) -> Tensor:
-        """Score tokens.
+        """Score tokens, (N, S) in [-20, 20]; the keep probability is sigmoid(s).
 
         Args:
-            key: (N, S, 256) unit-length keys.
-            value: (N, S, 256) values.
+            key, value: (N, S, 256); keys have unit length.
             age: (N, S) frames since creation.
             motion: (N, S) flow magnitude relative to the frame's median, patch widths per frame.
             uncertainty: (N, S) mask entropy, 0..1.
-
-        Returns:
-            (N, S) scores s in [-20, 20]; the keep probability is sigmoid(s).
         """
         # Ages are unbounded on a robot, and a minute is told from five as a frame is from the fifth.
         doublings = torch.log2(1.0 + age) / DOUBLINGS

@@ -160,19 +160,7 @@ class StudentFollower:
         )
 
     def _as_masks(self, frame: _Frame, geometry: Geometry, prompts: tuple[Prompt, ...]) -> tuple[Prompt, ...]:
-        """Read boxes and points at `PROMPT_SCALE`, and return masks in their place; memory stays as it is.
-
-        Args:
-            frame: that the prompts speak of.
-            geometry: of the frame's own scale; where small frames have the same at any scale, nothing is to do.
-            prompts: of the frame; given masks are handed on.
-
-        Returns:
-            The prompts, with a mask in place of every box and point that found something.
-
-        Raises:
-            BackendError: the runtime failed.
-        """
+        """Read boxes and points at `PROMPT_SCALE` and return what they found as masks; memory stays as it is."""
         image, size = frame.request.image, frame.request.size
         coarse = Geometry.at_scale(size, PROMPT_SCALE, self.short_side)
         if coarse == geometry:

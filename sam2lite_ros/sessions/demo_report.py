@@ -42,16 +42,13 @@ SHEET_SHORT_SIDE = 270
 
 
 def write_report(settings: DemoSettings, recording: Recording, work: Path, out: Path) -> dict[str, Any]:
-    """Turn the masks, named by stamp, into the demo's output; `result.json` comes last.
+    """Write the demo's output from the masks, named by stamp; return the content of result.json, which comes last.
 
     Args:
         settings: of the run.
         recording: the messages seen.
         work: folder with the player's list and, of a camera, its frames.
         out: folder to write into; its `masks` holds the recorded masks.
-
-    Returns:
-        The content of result.json.
 
     Raises:
         SourceError: a file cannot be read or written.

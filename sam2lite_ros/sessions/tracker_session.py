@@ -128,15 +128,8 @@ def tracker_session(parameters: dict[str, Any], folder: Path, masks: Path | None
 def record(tracker: dict[str, Any], player: dict[str, Any], work: Path, masks: Path) -> Recording:
     """Play frames to the tracker, and record what it publishes until the player is done.
 
-    Args:
-        tracker: the tracker's parameters.
-        player: the player's parameters.
-        work, masks: folders as for `tracker_session`.
-
     Raises:
-        ProcessError: a process failed, or no mask came of the first frame.
-        ConfigurationError: the tracker refused its configuration.
-        SourceError: the player cannot read its source.
+        ProcessError, ConfigurationError, SourceError: a process failed, no mask came, or a setting or source is bad.
     """
     with tracker_session(tracker, work, masks) as session:
         with session.player(player) as playing:

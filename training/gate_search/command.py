@@ -53,11 +53,9 @@ def teach_gate(
 
     Args:
         stills: folder that clips are rendered from.
-        start: checkpoint, or a shipped model's weights file.
-        out: checkpoint, or the model's new folder.
+        start, out: checkpoint, or a shipped model's weights file and the new folder.
         minutes: of search; 0 takes the rule that it starts from.
-        clips: that rules are tried on.
-        frames: of a clip.
+        clips, frames: number of clips that rules are tried on, and their length.
         passes: through a clip, forward and backward in turn.
         steps: of the gate's training.
         seed: of everything drawn.

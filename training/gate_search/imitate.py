@@ -14,17 +14,14 @@ LARGEST_AGE = 2**16
 
 
 def imitate(student: Student, rule: Rule, banks: list[Bank], steps: int, generator: torch.Generator) -> float:
-    """Teach the gate's network the scores of a rule.
+    """Teach a student's gate the scores of a rule; return their mean distance over the last tenth of the steps.
 
     Args:
         student: its gate is trained in place.
-        rule: what to imitate.
+        rule: to imitate.
         banks: tokens as they occur; their ages are drawn anew, as far as a robot's go.
         steps: of the optimiser.
         generator: draws tokens and ages.
-
-    Returns:
-        The mean distance of the scores over the last tenth of the steps.
     """
     valid = [bank.column("valid").flatten() > 0.5 for bank in banks]
     tokens = Bank(

@@ -27,16 +27,13 @@ def credit(attention: Tensor, oldest: Tensor) -> Tensor:
 
 
 def keep_targets(later: Tensor, valid: Tensor, budget: int, floor: float) -> Tensor:
-    """Which tokens are worth keeping: the most read, unless hardly read at all.
+    """Mark the tokens worth keeping, (N, S) 0 or 1: the most read, unless hardly read at all.
 
     Args:
         later: (N, S) attention that later frames pay.
         valid: (N, S) bool, tokens that exist at the time of the decision.
         budget: tokens that are marked, at most.
         floor: as in `KeepConfig`.
-
-    Returns:
-        (N, S) 0 or 1.
     """
     later = torch.where(valid, later, torch.zeros_like(later))
     best = later.topk(min(budget, later.shape[1]), dim=1).values

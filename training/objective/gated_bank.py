@@ -19,10 +19,8 @@ LEAK = 1e-4
 class GatedMemory(Memory):
     """A bank of at most `budget` kept tokens and every dropped one beside it, from which the gate learns.
 
-    A robot's bank forgets what it drops, and then nothing says if that was right. Here the dropped tokens stay as
-    candidates whose weight is 0 going forward. Going backward, the straight-through estimator tells the gate how the
-    loss would change were they kept. Going forward it is the robot's bank, up to the noise on the scores and to LEAK;
-    with the selection `log_probability` kept tokens weigh p instead of 1.
+    Dropped tokens stay as candidates of weight 0, up to LEAK; the straight-through estimator tells the gate how the
+    loss would change were they kept. With the rule `log_probability`, kept tokens weigh p instead of 1.
     """
 
     grows = True
@@ -35,11 +33,11 @@ class GatedMemory(Memory):
 
         Args:
             budget: B, tokens kept at most.
-            temperature: of the relaxation; small values make keep probabilities sharp.
+            temperature: of the relaxation.
             generator: source of the noise.
             rule: one of `selection.LEARNED`.
             supervision: how the gate learns from what later frames read, see `watch`; None leaves that out.
-            exact: drop tokens without LEAK and rank by the robot's own draws; the gate learns nothing then.
+            exact: drop tokens as a robot does; the gate learns nothing.
 
         Raises:
             ConfigurationError: the rule does not exist.
@@ -83,11 +81,7 @@ class GatedMemory(Memory):
         return logits + self.log_kept().unsqueeze(1)
 
     def watch(self, logits: Tensor) -> None:
-        """Note what a frame would read if nothing had ever been dropped.
-
-        Args:
-            logits: (N, P, S) attention logits over all tokens, without `log_kept`.
-        """
+        """Note what a frame would read of all tokens, given its (N, P, S) logits without `log_kept`."""
         if self._supervision is not None and self._decisions:
             self._read.append(torch.softmax(logits.detach().float(), dim=-1).mean(dim=1))
 

@@ -105,13 +105,12 @@ def by_gate(
     """Rank tokens by the gate.
 
     Args:
-        student: whose gate.
-        bank: S tokens; the gate judges them, it does not reshape them.
+        student, bank: whose gate judges S tokens; they stay as they are.
         alive: (N, S) bool, tokens to choose among; the softmax runs over these.
-        temperature: of the relaxation; small values make keep probabilities sharp.
+        temperature: of the relaxation.
         generator: source of the softmax's noise.
         selection: one of `LEARNED`.
-        offset: (N, 1) by which the tokens' draws are shifted; they are the noise of the others.
+        offset: (N, 1) by which the tokens' draws are shifted; they are the noise of the other selections.
     """
     detached = Bank(*(tensor.detach() for tensor in bank))
     plain = student.gate_scores(detached).float()

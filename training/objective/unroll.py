@@ -65,16 +65,14 @@ class Unroller:
         """Set up.
 
         Args:
-            student: to train.
-            config: how.
+            student, config: to train, and how.
             generator: on the CPU, so that a run is the same on every device.
             teacher: shows where to look; None leaves the terms that need one out.
             projection: from the student's readout to the teacher's width, see `readout_projection`.
             seen: an image teacher, and the projection of the encoder's features to its; None leaves that term out.
 
         Raises:
-            ConfigurationError: the selection does not exist.
-            TeacherError: the teacher has a readout to match, and there is no projection.
+            ConfigurationError, TeacherError: an unknown selection, or a projection is missing.
         """
         wanted = teacher is not None and teacher.readout_width > 0 and config.weights.readout > 0
         if wanted and projection is None:

@@ -30,16 +30,13 @@ def evaluate_checkpoint(
 
     Args:
         path: the checkpoint.
-        request: values of `EvaluationConfig`; those that are None come from the run's configuration.
+        request: values of `EvaluationConfig`; None leaves the run's own.
         backend: one of `BACKENDS`; torch runs the student with the exported weights.
         threads: CPU threads of the runtime.
-        out: folder for masks and davis.json.
-        overwrite: replace an earlier result there.
+        out: folder for masks and davis.json, replaced if `overwrite`.
 
     Raises:
-        ModelFileError: the checkpoint cannot be read.
-        ConfigurationError: an unknown backend, or no dataset.
-        SourceError: the dataset or `out`.
+        ModelFileError, ConfigurationError, SourceError: of the checkpoint, the backend or dataset, the folders.
     """
     if backend not in BACKENDS:
         raise ConfigurationError(f"unknown backend {backend!r}; choose one of {', '.join(BACKENDS)}")

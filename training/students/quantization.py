@@ -1,14 +1,7 @@
-"""Simulate INT8 in training, stage 3 (paper section 3.5).
+"""Simulate INT8 in training, stage 3 (paper section 3.5): `prepare`, run clips within `calibrating`, train, export.
 
 Convolutions and linear layers multiply signed, symmetric 8-bit numbers: weights with a range per output channel,
-activations with one range per tensor, calibrated first and learned from then on. All else, as the attention's products
-and softmax, stays in floating point.
-
-    student = prepare(student)
-    with calibrating(student):
-        ...  # run some clips
-    ...  # train
-    export_int8(student, folder)  # of training.students.quantized_export
+activations with one per tensor, calibrated first and then learned. All else stays in floating point.
 """
 
 import contextlib

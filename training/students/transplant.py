@@ -36,7 +36,9 @@ READERS = {
 
 
 def transplant(donor: Student, variant: str, pictures: Sequence[Tensor], trunk: Path = PACKAGED) -> dict[str, Any]:
-    """Make an untrained student that begins as the donor.
+    """Make the checkpoint of an untrained student that begins as the donor.
+
+    Its `fit` holds the share of the variance that each fitted layer explains, 0..1.
 
     Args:
         donor: a student whose encoder has a trunk, in evaluation mode.
@@ -44,12 +46,8 @@ def transplant(donor: Student, variant: str, pictures: Sequence[Tensor], trunk: 
         pictures: batches (N, 3, H, W) uint8 RGB, sides multiples of 16; looked at twice.
         trunk: weights of the new trunk, see `pretrained.fill_trunk`.
 
-    Returns:
-        The content of a checkpoint; `fit` holds the share of the variance that each fitted layer explains, 0..1.
-
     Raises:
-        ConfigurationError: a variant without a trunk, or no picture.
-        TeacherError: the trunk's weights cannot be read.
+        ConfigurationError, TeacherError: a variant without a trunk, no picture, or unreadable weights.
     """
     if get_variant(variant).trunk is None or donor.variant.trunk is None:
         raise ConfigurationError(f"{donor.variant.name} to {variant}: both need an encoder with a trunk")

@@ -22,16 +22,13 @@ def grid_cells(rows: int, columns: int, device: torch.device | str = "cpu") -> T
 
 
 def into_bins(attention: Tensor, source: Tensor, cell: Tensor, frames: int) -> Tensor:
-    """Sum attention over tokens into bins.
+    """Sum attention (N, P, S) over tokens into bins, (N, P, frames, CELLS) float32.
 
     Args:
-        attention: (N, P, S) of P queries over S tokens; tokens to leave out carry 0.
+        attention: of P queries over S tokens; tokens to leave out carry 0.
         source: (N, S) source frame of each token, 0..frames - 1.
         cell: (N, S) int64, its cell.
         frames: number of source frames T.
-
-    Returns:
-        (N, P, T, CELLS) float32.
     """
     batch, queries, _ = attention.shape
     index = (source.long() * CELLS + cell).unsqueeze(1).expand(-1, queries, -1)
@@ -47,16 +44,9 @@ def occupied(held: Tensor, source: Tensor, cell: Tensor, frames: int) -> Tensor:
 
 
 def resample_queries(rows: Tensor, shape: tuple[int, int], wanted: tuple[int, int]) -> Tensor:
-    """Resample rows per query to another grid by the nearest centre; a mixture of attentions would mean nothing.
-
-    Args:
-        rows: (N, h * w, ...).
-        shape: (h, w).
-        wanted: (h', w').
-
-    Returns:
-        (N, h' * w', ...).
-    """
+    """Resample rows (N, h * w, ...) to the grid `wanted` by the nearest centre; attentions must not be mixed."""
+    if shape == wanted:
+        return rows
     y, x = (
         ((torch.arange(new, device=rows.device) + 0.5) / new * old).long()
         for old, new in zip(shape, wanted, strict=True)

@@ -92,15 +92,13 @@ def fill_cache(config: RunConfig, stages: tuple[int, ...], count: int, out: Path
     """Run the configured teacher over the first `count` batches of every phase; return the batches written.
 
     Args:
-        config: the run whose clips and teacher are meant.
-        stages: numbers of its stages.
+        config, stages: the run, and numbers of its stages.
         count: batches of each phase.
         out: folder of the cache; an earlier cache is replaced.
         device: auto, cpu, cuda or cuda:N.
 
     Raises:
-        ConfigurationError: the run has no teacher, or one that is read from a cache.
-        SourceError, TeacherError: naming the file that is bad.
+        ConfigurationError, SourceError, TeacherError: no teacher to run, or a bad file.
     """
     if config.teacher.name == "none" or config.teacher.cache is not None:
         raise ConfigurationError("teacher: name one that is not read from a cache, to cache what it says")

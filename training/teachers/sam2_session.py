@@ -100,15 +100,12 @@ class Stream:
         self._cells = key_cells(model)
 
     def step(self, t: int, pixels: Tensor, new: Mapping[int, Tensor]) -> tuple[dict[int, Reading], dict[int, Tensor]]:
-        """Run a frame.
+        """Run frame t; return readings of earlier objects, and mask logits (h, w) of all objects, by object id.
 
         Args:
             t: its index; one more than the last.
             pixels: (3, S, S) normalised.
             new: masks (S, S) 0 or 1 of new objects, by object id.
-
-        Returns:
-            Readings of earlier objects, and mask logits (h, w) of all objects, by object id.
 
         Raises:
             TeacherError: the model's keys are not those of its session.

@@ -42,15 +42,7 @@ MODULES = ("tensorrt", "tensorrt_rtx_bindings")
 
 
 def build_engine(path: Path, capacity: int, capabilities: Sequence[str]) -> bytes:
-    """Build an engine with TensorRT for RTX, for GPUs that need not be here.
-
-    Args:
-        path: the ONNX file; its weights file lies beside it.
-        capacity: rows S of the memory bank.
-        capabilities: among `CAPABILITIES`; the engine runs on GPUs of these generations.
-
-    Returns:
-        The serialized engine.
+    """Build a serialized engine with TensorRT for RTX for GPUs of `capabilities`, which need not be here.
 
     Raises:
         BackendError: the package is not installed, a capability does not exist, or the build failed.
@@ -71,11 +63,10 @@ def build_engine(path: Path, capacity: int, capabilities: Sequence[str]) -> byte
 def build(
     trt: Any, path: Path, capacity: int, capabilities: Sequence[str] = (), timings: bytes = b""
 ) -> tuple[bytes, bytes]:
-    """Build an engine from step.onnx or prompt.onnx.
+    """Build an engine from step.onnx or prompt.onnx; return the serialized engine and the timing cache to keep.
 
-    Frame size and object count stay dynamic within `RANGES`; the bank's size is fixed, so that the update's top-B has a
-    static k. Precision is what the graph says, layer by layer: TensorRT for RTX has no flags for it, and TensorRT's
-    would also lower the memory's arithmetic, which fp16 cannot hold.
+    Frame size and object count stay dynamic within `RANGES`; the bank's size is fixed, so that top-B has a static k.
+    The graph sets every layer's precision: flags would lower memory's arithmetic too, which fp16 cannot hold.
 
     Args:
         trt: one of `MODULES`, imported.
@@ -84,12 +75,8 @@ def build(
         capabilities: GPU generations, for TensorRT for RTX only; none for the GPU that is here.
         timings: an earlier build's timing cache, which makes this one faster.
 
-    Returns:
-        The serialized engine, and the timing cache to keep.
-
     Raises:
-        BackendError: the build failed.
-        ModelFileError: the file cannot be parsed.
+        BackendError, ModelFileError: the build failed, or the file cannot be parsed.
     """
     builder = trt.Builder(trt.Logger(trt.Logger.ERROR))
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))

@@ -99,13 +99,7 @@ def engine_folder(model: Path, weights_sha256: str) -> Path:
 
 
 def load_or_build(graph: Path, key: EngineKey, folder: Path, build: Build) -> bytes:
-    """The engine of a graph: the stored one if it fits, else a new one, which is stored.
-
-    Args:
-        graph: the ONNX file.
-        key: what the engine must be for.
-        folder: of stored engines; made when needed.
-        build: builds it.
+    """Load the stored engine of a graph if it fits the key, else build one and store it in the folder.
 
     Raises:
         BackendError, ModelFileError: the build failed.

@@ -44,12 +44,7 @@ def check_ros(command: str = "eval bag") -> None:
 
 
 def replay(settings: ReplaySettings, work: Path, on_frame: Callable[[], None] = lambda: None) -> Recording:
-    """Play the bag to the node.
-
-    Args:
-        settings: of the replay.
-        work: an existing, empty folder for requests and recordings.
-        on_frame: told of every frame that was sent.
+    """Play the bag to the node; `work` is an empty folder for recordings, `on_frame` is told of every frame sent.
 
     Raises:
         ConfigurationError: ROS is missing.
