@@ -37,14 +37,9 @@ class ImageTeacher:
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
-        """Compute the features of frames.
+        """Compute the features of (N, 3, H, W) float 0..255 frames, (N, P, D) at the P patches of stride 16.
 
-        Args:
-            images: (N, 3, H, W) float 0..255, sides multiples of 16.
-
-        Returns:
-            (N, P, D) float, P the patches of stride 16. The features of either stride have mean 0 in every channel and
-            mean square 1 over all of them.
+        The features of either stride have mean 0 in every channel and mean square 1 over all of them.
         """
         rows, columns = images.shape[-2] // 16, images.shape[-1] // 16
         if images.shape[-2] < LARGE:
