@@ -76,8 +76,8 @@ def there_and_back(
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Track disjoint masks (H, W) of frame 0 to the end, and from each object's last frame back to the start.
 
-    An object is seen in a frame of which it covers the share `smallest`. Returns (T, H, W) uint8 label maps of both ways in
-    the order of frames, numbered from 1 on.
+    An object is seen in a frame of which it covers the share `smallest`. Returns (T, H, W) uint8 label maps of both
+    ways in the order of frames, numbered from 1 on.
     """
     first = np.zeros(images[0].shape[:2], np.uint8)
     for number, mask in enumerate(masks, start=1):
