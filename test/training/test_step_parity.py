@@ -4,7 +4,6 @@ import copy
 from dataclasses import replace
 
 import numpy as np
-import onnxruntime as ort
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,7 +13,6 @@ from sam2lite_core.graph_io import POLICIES, PromptTensors
 from sam2lite_core.model import bank as memory_bank
 from sam2lite_core.model import graphs
 from sam2lite_core.model.bank import Bank
-from sam2lite_core.model.deploy import fold_batch_norms
 from sam2lite_core.model.prompt_decoder import PROMPT_CHANNELS
 from sam2lite_core.model.student import Student
 from sam2lite_core.variants import get_variant
@@ -187,29 +185,3 @@ def test_the_unroll_keeps_the_robots_memory(student, clip, selection, pooled, mo
     loss.backward()
     assert all(part.weight.grad.abs().sum() > 0 for part in (student.key, student.value, student.readout))
     student.zero_grad()
-
-
-@pytest.mark.slow  # two traces
-def test_onnx_runtime_keeps_the_robots_memory(student):
-    """The exported step and prompt graphs, on frames with prompts at the start and once again."""
-    onnx_export = pytest.importorskip("sam2lite_core.export.onnx")
-    clip = make_clip("static")
-    folded = fold_batch_norms(student)
-    sessions = {}
-    for prompt in (False, True):
-        model = onnx_export.trace(graphs.build_graph(folded, prompt), prompt)
-        assert tuple(value.name for value in model.graph.input) == graph_io.graph_inputs(prompt)
-        assert tuple(value.name for value in model.graph.output) == graph_io.OUTPUTS
-        sessions[prompt] = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-
-    def run(parts):
-        names = graph_io.graph_inputs(len(parts) == 3)
-        feed = dict(zip(names, (tensor.numpy() for part in parts for tensor in part), strict=True))
-        return [torch.from_numpy(array) for array in sessions[len(parts) == 3].run(None, feed)]
-
-    theirs, ours = (Robot(folded, clip, "learned", True, run=some) for some in (run, None))
-    for t in range(FRAMES):
-        prompt = mask_prompt(clip) if t in (0, 3) else None
-        for left, right in zip(theirs.frame(t, prompt), ours.frame(t, prompt), strict=True):
-            assert torch.allclose(left, right, atol=CLOSE)
-        assert torch.allclose(tokens_of(theirs.bank), tokens_of(ours.bank), atol=CLOSE)
